@@ -1,0 +1,43 @@
+# Everything runs in .venv, which is made when it is not there or pyproject.toml is newer.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := bitsnn_jax configs tests benchmarks train.py convert.py
+DEMO := runs/digits_resnet
+
+.PHONY: demo test test-all check format lint types doctest clean
+
+demo: .venv/ready
+	$(BIN)/python train.py --config configs/digits_resnet.py --workdir $(DEMO)
+	$(BIN)/python convert.py --ckpt $(DEMO)
+
+test: check
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: check
+	$(BIN)/python -m pytest -n 2
+
+check: lint types doctest
+
+lint: .venv/ready
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+format: .venv/ready
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+types: .venv/ready
+	$(BIN)/pyrefly check
+
+doctest: .venv/ready
+	$(BIN)/python -m pytest --doctest-modules bitsnn_jax
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
+	'bitsnn_jax needs Python 3.11 or newer: make PYTHON=python3.11')"
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[digits,test]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

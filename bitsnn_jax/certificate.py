@@ -1,0 +1,194 @@
+"""The proof by comparison: the ANN and its spiking network, code by code."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitsnn_jax.conversion import convert
+from bitsnn_jax.program import ApplyFn
+from bitsnn_jax.spiking import OneShot, Stepped, run
+
+
+class LayerCertificate(NamedTuple):
+    """One layer of neurons, over everything compared.
+
+    Attributes:
+      neurons: how many codes were compared.
+      differing: how many of them differ.
+      largest_membrane_difference: of u(1) before the first spike, in units of theta/L.
+    """
+
+    neurons: int
+    differing: int
+    largest_membrane_difference: float
+
+
+class Certificate(NamedTuple):
+    """What a comparison of the ANN with its stepped SNN found. Certificates add up.
+
+    Attributes:
+      steps: T.
+      layers: path -> LayerCertificate, in the order of firing.
+      largest_output_difference: between the outputs, in their own units.
+    """
+
+    steps: int
+    layers: dict[str, LayerCertificate]
+    largest_output_difference: float
+
+    @property
+    def neurons(self) -> int:
+        return sum(layer.neurons for layer in self.layers.values())
+
+    @property
+    def differing(self) -> int:
+        return sum(layer.differing for layer in self.layers.values())
+
+    @property
+    def exact(self) -> bool:
+        """True when neurons were compared and no code differs."""
+        return self.neurons > 0 and self.differing == 0
+
+    def __add__(self, other: "Certificate") -> "Certificate":
+        if self.steps != other.steps or self.layers.keys() != other.layers.keys():
+            raise ValueError(
+                "certificates of different networks or steps do not add up"
+            )
+        layers = {
+            path: LayerCertificate(
+                a.neurons + b.neurons,
+                a.differing + b.differing,
+                max(a.largest_membrane_difference, b.largest_membrane_difference),
+            )
+            for path, a in self.layers.items()
+            for b in [other.layers[path]]
+        }
+        largest = max(self.largest_output_difference, other.largest_output_difference)
+        return Certificate(self.steps, layers, largest)
+
+    def __str__(self) -> str:
+        verdict = "exact" if self.exact else "NOT exact"
+        count = f"{self.differing} of {self.neurons} codes differ"
+        head = f"{verdict}: {count}, T = {self.steps}"
+        rows = [
+            f"  {path:<40} {c.neurons:>12} {c.differing:>8} "
+            f"{c.largest_membrane_difference:9.2e}"
+            for path, c in self.layers.items()
+        ]
+        title = f"  {'layer':<40} {'neurons':>12} {'differ':>8} {'membrane':>9}"
+        return "\n".join([head, title, *rows])
+
+
+def verify(
+    apply_fn: ApplyFn,
+    variables: Any,
+    x: Any,
+    *,
+    steps: int,
+    snn_variables: Any = None,
+    bias_shift: str = "parameters",
+    nonspiking: str = "error",
+    batch_size: int | None = None,
+) -> Certificate:
+    """Runs the ANN and its stepped SNN side by side and compares every code.
+
+    The ANN is the re-quantised one, levels 2**T - 1, which is the trained one itself
+    when it was trained with these levels (levels = 2**T keeps its own grid, whose top
+    code does not fit T bits: a saturated neuron is then a difference). Each network is
+    fed by its own activations, so that a difference in one layer is carried on to the
+    next, as it would be in use.
+
+    Args:
+      apply_fn: pure, (variables, x) -> output.
+      variables: the ANN's. In float64 a difference means an error; in float32 a code
+        differs now and then, because sums are taken in another order.
+      x: input, or a pytree of inputs.
+      steps: T.
+      snn_variables: the converted variables to examine; by default they are made here.
+      bias_shift: as in `spiking`; "auto" examines the unconverted variables.
+      nonspiking: as in `spiking`.
+      batch_size: compare so many along axis 0 of x at a time, to bound the memory.
+
+    Returns:
+      Certificate; `exact` is True when no code differs.
+
+    Raises:
+      ValueError: as `convert` and `spiking`.
+
+    >>> from bitsnn_jax import qcfs
+    >>> net = lambda v, x: qcfs(qcfs(x, 2.0) @ v["kernel"] + v["bias"], 1.0)
+    >>> variables = {"kernel": jnp.eye(3) / 2, "bias": jnp.full(3, 0.2)}
+    >>> certificate = verify(net, variables, jnp.full((5, 3), 0.9), steps=4)
+    >>> certificate.exact, certificate.neurons
+    (True, 30)
+    """
+    first, *rest = _batches(x, batch_size)
+    if bias_shift == "auto":
+        snn_variables = variables
+    elif snn_variables is None:
+        snn_variables = convert(
+            apply_fn, variables, first, steps=steps, nonspiking=nonspiking
+        ).variables
+
+    @jax.jit
+    def compare(variables, snn_variables, x):
+        ann = _WatchedANN(steps=steps, saturate=False, nonspiking=nonspiking)
+        snn = _WatchedSNN(steps=steps, bias_shift=bias_shift, nonspiking=nonspiking)
+        ann_output = run(ann, apply_fn, variables, x)
+        snn_output = run(snn, apply_fn, snn_variables, x)
+        layers = {
+            site.path: _compare_layer(*pair)
+            for site, *pair in zip(ann.sites, ann.seen, snn.seen, strict=True)
+        }
+        return layers, jax.tree.map(_largest_difference, ann_output, snn_output)
+
+    def certificate(x):
+        layers, outputs = jax.device_get(compare(variables, snn_variables, x))
+        cast = {
+            path: LayerCertificate(int(n), int(d), float(u))
+            for path, (n, d, u) in layers.items()
+        }
+        return Certificate(steps, cast, max(map(float, jax.tree.leaves(outputs))))
+
+    return sum(map(certificate, rest), certificate(first))
+
+
+def _batches(x, batch_size):
+    if batch_size is None:
+        return [x]
+    size = jax.tree.leaves(x)[0].shape[0]
+    return [
+        jax.tree.map(lambda a, i=i: a[i : i + batch_size], x)
+        for i in range(0, size, batch_size)
+    ]
+
+
+class _WatchedANN(OneShot):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seen = []
+
+    def observe(self, site, z, code, delta):
+        self.seen.append((z + delta / 2, code, delta))
+
+
+class _WatchedSNN(Stepped):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seen = []
+
+    def observe(self, site, membrane, spikes, code, delta):
+        self.seen.append((membrane, code))
+
+
+def _compare_layer(ann, snn):
+    (ann_membrane, ann_code, delta), (membrane, code) = ann, snn
+    differing = jnp.sum(ann_code != code.astype(ann_code.dtype), dtype=jnp.int32)
+    apart = _largest_difference(ann_membrane / delta, membrane / delta)
+    return np.int32(ann_code.size), differing, apart
+
+
+def _largest_difference(a, b):
+    return jnp.max(jnp.abs(a - b), initial=0).astype(jnp.float32)

@@ -1,0 +1,314 @@
+"""Proposition I on the parameters: the biases of a program, shifted for T steps.
+
+An affine map g that is fed by spikes is applied T times, so its constant part would
+enter T times. Proposition I asks for g_c with sum_t g_c(x_t) = g(sum_t x_t), that is
+
+    g_c(x) = g(x) - (1 - 1/T) g(0).
+
+Only biases may change. So each current is followed together with its *excess*, the
+charge (1 - 1/T) c that constants c have brought to it in each step and should not have.
+The next bias b takes the excess up: b_c = b/T - excess. For a batch norm, whose mean is
+subtracted first, that is
+
+    beta_c = beta/T + (1 - 1/T) gamma mu / sigma,
+
+and for a convolution or a dense layer b_c = b/T.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from bitsnn_jax.linear import MOVES
+from bitsnn_jax.program import (
+    Analog,
+    ApplyFn,
+    Constant,
+    Current,
+    Nonspiking,
+    Reading,
+    SpikingError,
+    apply_equation,
+    read,
+    trace,
+)
+from bitsnn_jax.spikes import check_steps
+from bitsnn_jax.spiking import spiking
+
+
+class Shift(NamedTuple):
+    """A bias that the conversion changed."""
+
+    path: str
+    largest_change: float
+
+
+class Neurons(NamedTuple):
+    """A layer of neurons. `shape` is that of the example, batch included."""
+
+    path: str
+    shape: tuple[int, ...]
+    theta: Array
+    levels: int
+
+
+class Report(NamedTuple):
+    """What the conversion did and found."""
+
+    steps: int
+    changed: list[Shift]
+    neurons: list[Neurons]
+    nonspiking: list[Nonspiking]
+
+    @property
+    def lossless(self) -> bool:
+        """Whether T bits hold every code that the network was trained with."""
+        return all(n.levels == 2**self.steps - 1 for n in self.neurons)
+
+
+class Conversion(NamedTuple):
+    """The variables of the spiking network, and how they came about."""
+
+    variables: Any
+    report: Report
+
+
+def convert(
+    apply_fn: ApplyFn,
+    variables: Any,
+    example: Any,
+    *,
+    steps: int,
+    nonspiking: str = "error",
+) -> Conversion:
+    """Shifts the biases of the layers that are fed by spikes (Proposition I).
+
+        batch norm:             beta_c = beta/T + (1 - 1/T) gamma mu / sigma
+        convolution and dense:  b_c = b/T
+
+    Which layers those are is found by tracing, not by name; layers that see the analog
+    input are left alone, and so is every leaf that is not added to a current. Differs
+    from the paper, whose main text and Algorithm 1 print gamma mu / beta, and which
+    requires batch norm: any affine map converts.
+
+    Args:
+      apply_fn: pure, (variables, x) -> output.
+      variables: pytree of arrays, in the precision that the network will run in: a bias
+        shifted in float32 is not exact in float64.
+      example: an input, or `jax.ShapeDtypeStruct`s of one; a batch of 1 will do.
+      steps: T.
+      nonspiking: as in `spiking`.
+
+    Returns:
+      Conversion(variables, report): variables has the tree structure, shapes and types
+      of the input.
+
+    Raises:
+      ValueError: steps out of range; SpikingError: a bias that is added both to analog
+        values and to currents, a constant with no bias behind it that could take it up,
+        or an operation without a spiking form.
+
+    >>> from bitsnn_jax import qcfs
+    >>> def net(v, x):
+    ...     return qcfs(x + v["stem"], 1.0) @ v["kernel"] + v["bias"]
+    >>> variables = {"stem": jnp.ones(2), "kernel": jnp.eye(2), "bias": jnp.ones(2)}
+    >>> converted, report = convert(net, variables, jnp.zeros((1, 2)), steps=4)
+    >>> converted["bias"], [shift.path for shift in report.changed]
+    (Array([0.25, 0.25], dtype=float32), ['bias'])
+    """
+    check_steps(steps)
+    # Whatever has no spiking form is an error here, not when the network first runs.
+    snn_fn = spiking(apply_fn, steps=steps, nonspiking=nonspiking)
+    jax.eval_shape(snn_fn, variables, example)
+
+    program, _ = trace(apply_fn, variables, example)
+    leaves, tree = jax.tree.flatten(variables)
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path(variables)
+    ]
+    reading = _Excess(steps=steps, paths=paths, leaves=leaves, nonspiking=nonspiking)
+    constants = [Constant(v, _Origin(i)) for i, v in enumerate(leaves)]
+    for result in read(reading, program, constants, jax.tree.leaves(example)):
+        reading.must_be_even(result, "the output")
+    shifted = reading.shifted_leaves()
+    changed = [
+        Shift(paths[i], float(np.max(np.abs(new - np.asarray(leaves[i])), initial=0)))
+        for i, new in shifted.items()
+    ]
+    new_leaves = [
+        jnp.asarray(shifted[i], v.dtype) if i in shifted else v
+        for i, v in enumerate(leaves)
+    ]
+    report = Report(steps, changed, reading.layers, reading.nonspiking)
+    return Conversion(jax.tree.unflatten(tree, new_leaves), report)
+
+
+class _Origin(NamedTuple):
+    """A leaf, and the moves (equation, indices) that its values have made since."""
+
+    leaf: int
+    moves: tuple = ()
+
+
+class _Excess(Reading):
+    """Follows each current's excess charge per step. A current is that, or None for 0.
+
+    Constants are computed, analog values are not.
+    """
+
+    def __init__(self, *, steps, paths, leaves, **options):
+        super().__init__(**options)
+        self.steps = steps
+        self.paths = paths
+        self.leaves = leaves
+        self.layers: list[Neurons] = []
+        self.new = {}  # leaf -> its new values; NaN where they stay
+        self.unchanged = []  # (origin, path) of each use that wants the old values
+
+    def plain(self, eqn, values):
+        self.keep(values, eqn)
+        if not all(isinstance(v, Constant) for v in values):
+            return [Analog(None)] * len(eqn.outvars)
+        results = apply_equation(eqn, [v.value for v in values])
+        return [Constant(y, _moved(eqn, values)) for y in results]
+
+    def keep(self, values, eqn):
+        """Notes that `eqn` uses these constants as they are."""
+        if eqn.primitive.name not in (*MOVES, "convert_element_type"):
+            used = [v for v in values if isinstance(v, Constant)]
+            where = str(eqn.source_info.name_stack)
+            self.unchanged += [(v.origin, where) for v in used if v.origin]
+
+    def neuron(self, site, z, theta):
+        self.must_be_even(z, site.path)
+        self.layers.append(
+            Neurons(site.path, site.shape, jnp.asarray(theta.value), site.levels)
+        )
+        return Current(None)
+
+    def linear(self, eqn, values, operands, path):
+        if bias := _added_bias(eqn, values):
+            current, bias = bias
+            self.take_up(bias, current.value, path)
+            return [Current(None)]
+        self.keep(values, eqn)
+        excess = {i: self.excess(eqn, values, i) for i in operands}
+        if all(e is None for e in excess.values()):
+            return [Current(None)] * len(eqn.outvars)
+        arrays = []
+        for i, value in enumerate(values):
+            if i in excess:
+                aval = eqn.invars[i].aval
+                e = excess[i]
+                arrays.append(jnp.zeros(aval.shape, aval.dtype) if e is None else e)
+            elif isinstance(value, Constant):
+                arrays.append(value.value)
+            else:
+                raise self.uneven(path, f"`{eqn.primitive.name}` with an analog value")
+        return [Current(e) for e in apply_equation(eqn, arrays)]
+
+    def excess(self, eqn, values, i):
+        value = values[i]
+        if isinstance(value, Current):
+            return value.value
+        if isinstance(value, Analog) or not np.any(value.value):
+            return None
+        shape = eqn.invars[i].aval.shape
+        return jnp.broadcast_to((1 - 1 / self.steps) * value.value, shape)
+
+    def maximum(self, eqn, current):
+        self.must_be_even(current, "a maximum")
+        return current
+
+    def decode(self, current, path):
+        self.must_be_even(current, path)
+        return Analog(None)
+
+    def must_be_even(self, value, path):
+        if isinstance(value, Current) and value.value is not None:
+            raise self.uneven(path, "no bias in between")
+
+    def uneven(self, path, why):
+        return SpikingError(
+            f"a constant is added to spikes on the way to {path}, and no bias can take "
+            f"up what {self.steps} steps add to it ({why}): add a bias there, or pass "
+            'bias_shift="auto" to `spiking` and leave the variables alone'
+        )
+
+    def take_up(self, bias, excess, path):
+        """The bias that makes the charge of all steps right: b/T - excess."""
+        leaf = bias.origin.leaf
+        place = _places(self.leaves[leaf], bias.origin)
+        target = np.asarray(bias.value) / self.steps
+        if excess is not None:
+            target = target - np.asarray(excess)
+        place = np.broadcast_to(place, target.shape)
+        old = self.new.setdefault(leaf, np.full(self.leaves[leaf].size, np.nan))
+        new = old.copy()
+        new[place] = target
+        # One bias stands for several places, and may be met in several calls. A few
+        # roundings of the largest value are what sums in another order can differ by.
+        slack = 8 * np.finfo(target.dtype).eps * np.max(np.abs(target), initial=0)
+        if np.any(np.abs(new[place] - target) > slack):
+            raise self.uneven(
+                path, f"{self.paths[leaf]} would differ from place to place"
+            )
+        if np.any(np.abs(new - old) > slack):
+            raise self.conflict(leaf, path)
+        self.new[leaf] = new
+
+    def conflict(self, leaf, path):
+        return SpikingError(
+            f"{self.paths[leaf]} is used in {path or 'the program'} and elsewhere, "
+            "once fed by spikes and once not, so that no single value is right: use "
+            'two modules, or pass bias_shift="auto" to `spiking` and leave the '
+            "variables alone"
+        )
+
+    def shifted_leaves(self):
+        """leaf -> new values, after a look at uses that want the old ones."""
+        for origin, path in self.unchanged:
+            if origin.leaf in self.new:
+                place = _places(self.leaves[origin.leaf], origin)
+                if not np.all(np.isnan(self.new[origin.leaf][place])):
+                    raise self.conflict(origin.leaf, path)
+        shifted = {}
+        for leaf, new in self.new.items():
+            old = np.asarray(self.leaves[leaf])
+            new = new.reshape(old.shape)
+            shifted[leaf] = np.where(np.isnan(new), old, new)
+        return dict(sorted(shifted.items()))
+
+
+def _added_bias(eqn, values):
+    """(current, constant) if this adds a leaf of the variables to a current."""
+    if eqn.primitive.name not in ("add", "add_any"):
+        return None
+    current, bias = sorted(values, key=lambda v: not isinstance(v, Current))
+    is_bias = isinstance(bias, Constant) and bias.origin is not None
+    return (current, bias) if is_bias else None
+
+
+def _moved(eqn, values):
+    """Where a constant comes from after `eqn`, if that only moves values."""
+    origin = values[0].origin if values else None
+    if origin is None or any(v.origin for v in values[1:]):
+        return None
+    if eqn.primitive.name == "convert_element_type":
+        return origin
+    if eqn.primitive.name not in MOVES or len(eqn.outvars) > 1:
+        return None
+    indices = tuple(v.value for v in values[1:])
+    return _Origin(origin.leaf, (*origin.moves, (eqn, indices)))
+
+
+def _places(leaf, origin):
+    """Which entry of the leaf each entry of the moved constant is."""
+    places = jnp.arange(leaf.size).reshape(leaf.shape)
+    for eqn, indices in origin.moves:
+        [places] = apply_equation(eqn, [places, *indices])
+    return np.asarray(places)

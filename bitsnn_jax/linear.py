@@ -1,0 +1,84 @@
+"""Which operations are linear, and in which of their operands.
+
+An affine map may be applied to a spike train step by step; whatever is not in these two
+tables may not.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from jax.extend.core import JaxprEqn
+
+
+def _first(eqn):
+    return (0,)
+
+
+def _all(eqn):
+    return tuple(range(len(eqn.invars)))
+
+
+def _cases(eqn):
+    return tuple(range(1, len(eqn.invars)))
+
+
+# Linear in these operands taken together; the others are indices, predicates, sizes.
+TOGETHER: dict[str, Callable[[JaxprEqn], Sequence[int]]] = {
+    "add": _all,
+    "add_any": _all,
+    "sub": _all,
+    "neg": _all,
+    "concatenate": _all,
+    "pad": _all,
+    "select_n": _cases,
+    "broadcast_in_dim": _first,
+    "convert_element_type": _first,
+    "copy": _all,
+    "copy_p": _all,
+    "cumsum": _all,
+    "dynamic_slice": _first,
+    "dynamic_update_slice": lambda eqn: (0, 1),
+    "expand_dims": _all,
+    "gather": _first,
+    "optimization_barrier": _all,
+    "reduce_sum": _all,
+    "reduce_window_sum": _all,
+    "reshape": _first,
+    "rev": _all,
+    "scatter-add": lambda eqn: (0, 2),
+    "sharding_constraint": _all,
+    "slice": _all,
+    "split": _all,
+    "squeeze": _all,
+    "transpose": _all,
+}
+
+# Linear in any one of these operands while the others are held.
+EACH: dict[str, tuple[int, ...]] = {
+    "mul": (0, 1),
+    "div": (0,),
+    "dot_general": (0, 1),
+    "conv_general_dilated": (0, 1),
+}
+
+# Moves values from place to place and changes none.
+MOVES = frozenset(
+    "broadcast_in_dim copy copy_p dynamic_slice expand_dims gather reshape rev "
+    "sharding_constraint slice split squeeze transpose".split()
+)
+
+
+def linear_operands(eqn: JaxprEqn, is_current: Sequence[bool]) -> Sequence[int] | None:
+    """The operands that the operation of `eqn` is linear in, taken together.
+
+    None if it is not linear in its currents.
+    """
+    name = eqn.primitive.name
+    currents = [i for i, timed in enumerate(is_current) if timed]
+    if any(not jnp.issubdtype(v.aval.dtype, jnp.floating) for v in eqn.outvars):
+        return None
+    if name in EACH:
+        alone = len(currents) == 1 and currents[0] in EACH[name]
+        return currents if alone else None
+    operands = TOGETHER.get(name, lambda eqn: ())(eqn)
+    return operands if set(currents) <= set(operands) else None

@@ -1,0 +1,287 @@
+"""One traced program, many interpretations.
+
+A network is written once, as a function of its variables and its input. `trace` records
+it; `interpret` walks the record and hands each operation to a `Reading`, which decides
+what a value is and what a QCFS site becomes. The spiking network, its certificate and
+the conversion of its biases are three readings of the same program.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+
+from bitsnn_jax.linear import linear_operands
+from bitsnn_jax.qcfs import qcfs_p
+
+ApplyFn = Callable[[Any, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """Made of parameters only."""
+
+    value: Any
+    origin: Any = None  # where a reading has taken the value from, if it keeps track
+
+
+@dataclasses.dataclass(frozen=True)
+class Analog:
+    """Depends on the input and has no time: what comes before the first neuron."""
+
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Current:
+    """Has time. What is carried for it is up to the reading."""
+
+    value: Any
+
+
+Value = Constant | Analog | Current
+
+
+class Site(NamedTuple):
+    """A QCFS activation of the program: a layer of neurons of the SNN."""
+
+    path: str
+    levels: int
+    shape: tuple[int, ...]
+
+
+class Nonspiking(NamedTuple):
+    """An operation that has no spiking form, and the module it stands in."""
+
+    operation: str
+    path: str
+
+
+class SpikingError(ValueError):
+    """The program, or a part of it, has no spiking form."""
+
+
+class Reading:
+    """What an interpretation must say. Subclasses keep their results as attributes."""
+
+    def __init__(self, *, nonspiking: str = "error"):
+        if nonspiking not in ("error", "decode"):
+            raise ValueError(
+                f'nonspiking must be "error" or "decode", got {nonspiking!r}'
+            )
+        self.decodes = nonspiking == "decode"
+        self.sites: list[Site] = []
+        self.nonspiking: list[Nonspiking] = []
+
+    def neuron(self, site: Site, z: Value, theta: Constant) -> Value:
+        """What a QCFS site becomes."""
+        raise NotImplementedError
+
+    def plain(self, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+        """An operation on values without time."""
+        raise NotImplementedError
+
+    def linear(
+        self, eqn: JaxprEqn, values: Sequence[Value], operands: Sequence[int], path: str
+    ) -> list[Value]:
+        """An operation that is linear in `operands` taken together; one is a current.
+
+        The other operands have no time.
+        """
+        raise NotImplementedError
+
+    def maximum(self, eqn: JaxprEqn, current: Current) -> Current | None:
+        """A maximum over places of one current, or None if it is no spike train."""
+        return None
+
+    def decode(self, current: Current, path: str) -> Analog:
+        """The value of a current: its sum over time."""
+        raise NotImplementedError
+
+
+def trace(apply_fn: ApplyFn, variables: Any, x: Any) -> tuple[ClosedJaxpr, Any]:
+    """The program of `apply_fn(variables, x)` and the shapes of its result."""
+    return jax.make_jaxpr(apply_fn, return_shape=True)(variables, x)
+
+
+def read(
+    reading: Reading, program: ClosedJaxpr, variables: Iterable, x: Iterable
+) -> list[Value]:
+    """The results of the program, given flat lists of variables and of inputs."""
+    constants = [v if isinstance(v, Constant) else Constant(v) for v in variables]
+    return _interpret(reading, program, [*constants, *map(Analog, x)], ())
+
+
+def apply_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
+    """The operation of `eqn` on arrays. Always a list."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    result = eqn.primitive.bind(*values, **params)
+    return list(result) if eqn.primitive.multiple_results else [result]
+
+
+def _interpret(reading, program, inputs, scope):
+    jaxpr = program.jaxpr
+    known = dict(zip(jaxpr.constvars, map(Constant, program.consts), strict=True))
+    known |= dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def look_up(atom):
+        return Constant(atom.val) if isinstance(atom, Literal) else known[atom]
+
+    last_use = {
+        atom: i
+        for i, eqn in enumerate(jaxpr.eqns)
+        for atom in eqn.invars
+        if not isinstance(atom, Literal)
+    }
+    results = set(v for v in jaxpr.outvars if not isinstance(v, Literal))
+    for i, eqn in enumerate(jaxpr.eqns):
+        values = [look_up(atom) for atom in eqn.invars]
+        outputs = _equation(reading, eqn, values, _inside(scope, eqn))
+        known |= dict(zip(eqn.outvars, outputs, strict=True))
+        for atom in {a for a in eqn.invars if not isinstance(a, Literal)}:
+            if last_use[atom] == i and atom not in results:
+                del known[atom]  # outside of jit, memory does not grow with depth
+    return [look_up(atom) for atom in jaxpr.outvars]
+
+
+def _inside(scope, eqn):
+    stack = str(eqn.source_info.name_stack)
+    return (*scope, *stack.split("/")) if stack else scope
+
+
+def _equation(reading, eqn, values, scope):
+    path = "/".join(scope)
+    if eqn.primitive is qcfs_p:
+        return [_neuron(reading, eqn, values, scope)]
+    name = eqn.primitive.name
+    timed = any(isinstance(v, Current) for v in values)
+    body = _body(eqn)
+    if body is not None and (timed or name not in OPAQUE_CALLS or _has_neurons(body)):
+        return _interpret(reading, body, values, scope)
+    if name == "scan" and (timed or _has_neurons(eqn.params["jaxpr"])):
+        return _unrolled_scan(reading, eqn, values, scope)
+    if not timed:
+        if name in ("while", "cond") and any(map(_has_neurons, _branches(eqn))):
+            raise SpikingError(
+                f"QCFS inside `{name}` in {path or 'the program'}: the neurons of a "
+                "spiking network must be known when it is traced; use lax.scan or a "
+                "Python loop"
+            )
+        return reading.plain(eqn, values)
+    operands = linear_operands(eqn, [isinstance(v, Current) for v in values])
+    if operands is not None:
+        return reading.linear(eqn, values, operands, path)
+    if name in ("reduce_max", "reduce_window_max"):
+        spikes = reading.maximum(eqn, values[0])
+        if spikes is not None:
+            return [spikes]
+    return _nonspiking(reading, eqn, values, path)
+
+
+def _neuron(reading, eqn, values, scope):
+    z, theta = values
+    path = _unique(_module(scope), [s.path for s in reading.sites])
+    if not isinstance(theta, Constant):
+        raise SpikingError(f"theta of {path} depends on the input; it must not")
+    site = Site(path, eqn.params["levels"], eqn.invars[0].aval.shape)
+    reading.sites.append(site)
+    return reading.neuron(site, z, theta)
+
+
+def _module(scope):
+    # The first name is the class of the outermost module, which says nothing.
+    return "/".join(scope[1:] or scope) or "neuron"
+
+
+def _unique(path, taken):
+    count = sum(t == path or t.startswith(path + "@") for t in taken)
+    return f"{path}@{count + 1}" if count else path
+
+
+def _nonspiking(reading, eqn, values, path):
+    name = eqn.primitive.name
+    if not reading.decodes:
+        kinds = ", ".join(type(v).__name__.lower() for v in values)
+        raise SpikingError(
+            f"`{name}` ({kinds}) in {path or 'the program'} has no spiking form: it is "
+            'not linear in the spikes. Replace it, or pass nonspiking="decode" to '
+            "compute it on the decoded value, outside the spiking network"
+        )
+    reading.nonspiking.append(Nonspiking(name, path))
+    timeless = [
+        reading.decode(v, path) if isinstance(v, Current) else v for v in values
+    ]
+    return reading.plain(eqn, timeless)
+
+
+# Entered only for the neurons in them, since entering loses their own gradient.
+OPAQUE_CALLS = ("custom_jvp_call", "custom_vjp_call")
+_BODIES = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+
+
+def _body(eqn):
+    param = _BODIES.get(eqn.primitive.name)
+    return None if param is None else _closed(eqn.params[param])
+
+
+def _closed(jaxpr):
+    return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
+
+
+def _branches(eqn):
+    found = []
+    for value in eqn.params.values():
+        items = value if isinstance(value, (tuple, list)) else (value,)
+        found += [_closed(v) for v in items if hasattr(v, "eqns")]
+    return found
+
+
+def _has_neurons(program):
+    return any(
+        eqn.primitive is qcfs_p or any(map(_has_neurons, _branches(eqn)))
+        for eqn in program.jaxpr.eqns
+    )
+
+
+def _unrolled_scan(reading, eqn, values, scope):
+    """A scan over layers: its body, once for each layer."""
+    length, reverse = eqn.params["length"], eqn.params["reverse"]
+    num_fixed, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
+    fixed, carry = values[:num_fixed], values[num_fixed : num_fixed + num_carry]
+    layers, columns = values[num_fixed + num_carry :], []
+    avals = [v.aval for v in eqn.invars[num_fixed + num_carry :]]
+    for i in reversed(range(length)) if reverse else range(length):
+        inputs = [
+            _call(reading, lambda x, i=i: x[i], [aval], [layer], scope)
+            for aval, layer in zip(avals, layers, strict=True)
+        ]
+        inputs = [*fixed, *carry, *inputs]
+        outputs = _interpret(reading, eqn.params["jaxpr"], inputs, (*scope, f"{i}"))
+        carry = outputs[:num_carry]
+        columns.append(outputs[num_carry:])
+    if reverse:
+        columns.reverse()
+    avals = [v.aval for v in eqn.params["jaxpr"].jaxpr.outvars[num_carry:]]
+    stacked = [
+        _call(reading, lambda *xs: jnp.stack(xs), [aval] * length, column, scope)
+        for aval, column in zip(avals, zip(*columns, strict=True), strict=True)
+    ]
+    return [*carry, *stacked]
+
+
+def _call(reading, fn, avals, values, scope):
+    """`fn` of arrays, applied to values of a reading."""
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+    return _interpret(reading, jax.make_jaxpr(fn)(*shapes), list(values), scope)[0]

@@ -1,0 +1,131 @@
+"""Codes as spike trains, and the bit-sparsity loss, Eq. (11) and (12)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt
+
+MAX_STEPS = 30  # codes are int32
+
+
+def check_steps(steps: int, dtype=None) -> int:
+    """`steps` if a code of that many bits fits int32 and `dtype`; else ValueError."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
+    limit = MAX_STEPS if dtype is None else min(MAX_STEPS, jnp.finfo(dtype).nmant + 1)
+    if steps > limit:
+        kind = "int32 codes" if dtype is None else jnp.dtype(dtype).name
+        raise ValueError(
+            f"steps must be at most {limit} for {kind}, got {steps}: "
+            "a code of that many bits has no exact place there"
+        )
+    return steps
+
+
+def weights(steps: int) -> list[int]:
+    """2**(T - t) for t = 1..T: what a spike of each step is worth, in units of delta.
+
+    >>> weights(4)
+    [8, 4, 2, 1]
+    """
+    return [2 ** (steps - t) for t in range(1, steps + 1)]
+
+
+def spike_planes(codes: Int[Array, "..."], *, steps: int) -> Bool[Array, "time ..."]:
+    """The bits of each code as a spike train, most significant first.
+
+        k = sum_t 2**(T - t) s(t),   t = 1..T
+
+    A code above 2**T - 1 saturates to all ones, as the neuron of Eq. (10) does; a
+    negative one to silence.
+
+    Args:
+      codes: integers [...].
+      steps: T, at least 1.
+
+    Returns:
+      bool [T, ...].
+
+    Raises:
+      ValueError: steps < 1 or above 30.
+
+    >>> spike_planes(jnp.array([5, 15, 16]), steps=4).astype(int).T
+    Array([[0, 1, 0, 1],
+           [1, 1, 1, 1],
+           [1, 1, 1, 1]], dtype=int32)
+    """
+    codes = jnp.clip(codes, 0, 2 ** check_steps(steps) - 1)
+    return jnp.stack([(codes >> (steps - t)) & 1 == 1 for t in range(1, steps + 1)])
+
+
+def pack(spikes: Bool[Array, "time ..."]) -> UInt[Array, "..."]:
+    """The inverse of `spike_planes`: codes in the narrowest unsigned type.
+
+    >>> pack(spike_planes(jnp.array([5, 15]), steps=4))
+    Array([ 5, 15], dtype=uint8)
+    """
+    steps = check_steps(spikes.shape[0])
+    dtype = next(d for d in (jnp.uint8, jnp.uint16, jnp.uint32) if steps <= _bits(d))
+    place = jnp.array(weights(steps), dtype).reshape(-1, *(1,) * (spikes.ndim - 1))
+    # A sum over the time axis, and no chain of shifts: XLA does not duplicate a
+    # reduction into its consumers, so the spikes are computed once.
+    return jnp.sum(spikes.astype(dtype) * place, axis=0, dtype=dtype)
+
+
+def _bits(dtype):
+    return jnp.iinfo(dtype).bits
+
+
+def spike_count(
+    a: Float[Array, "..."], theta: Float[Array, "..."] | float, *, levels: int = 15
+) -> Float[Array, "..."]:
+    """Spikes that each neuron emits: the bits set in its code, summed over t.
+
+        sum_t s(t),   k = round(a / delta) = sum_t 2**(T - t) s(t)
+
+    Bits are counted from the rounded code; truncating the float a / delta, as the
+    authors' code does, miscounts.
+
+    Gradient, Eq. (12): d s(t) / da = 1 for 0 < a < theta and 0 elsewhere, for every t,
+    so that the count has gradient T inside, with T the bits of `levels`. None to theta.
+
+    Args:
+      a: [...] activations on the grid of `qcfs`.
+      theta: [] or broadcastable to a, e.g. [C]; clip value in the units of a.
+      levels: highest code, at least 1.
+
+    Returns:
+      [...] counts in 0..T, in the type of a.
+
+    Raises:
+      ValueError: levels < 1.
+
+    >>> a = jnp.array([0.0, 1.0, 7.0, 15.0])
+    >>> spike_count(a, jnp.array(15.0))
+    Array([0., 1., 3., 4.], dtype=float32)
+    >>> jax.grad(lambda a: spike_count(a, jnp.array(15.0)).sum())(a)
+    Array([0., 4., 4., 0.], dtype=float32)
+    """
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    return _spike_count(levels, a, jnp.asarray(theta, a.dtype))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _spike_count(levels, a, theta):
+    code = jnp.round(a * (levels / theta)).astype(jnp.int32)
+    return jax.lax.population_count(code).astype(a.dtype)
+
+
+def _spike_count_fwd(levels, a, theta):
+    return _spike_count(levels, a, theta), (a, theta)
+
+
+def _spike_count_bwd(levels, residuals, g):
+    a, theta = residuals
+    inside = (a > 0) & (a < theta)
+    return jnp.where(inside, levels.bit_length() * g, 0), jnp.zeros_like(theta)
+
+
+_spike_count.defvjp(_spike_count_fwd, _spike_count_bwd)
