@@ -45,7 +45,9 @@ TOGETHER: dict[str, Callable[[JaxprEqn], Sequence[int]]] = {
     "reduce_window_sum": _all,
     "reshape": _first,
     "rev": _all,
+    "scatter": lambda eqn: (0, 2),
     "scatter-add": lambda eqn: (0, 2),
+    "scatter-sub": lambda eqn: (0, 2),
     "sharding_constraint": _all,
     "slice": _all,
     "split": _all,
@@ -57,6 +59,7 @@ TOGETHER: dict[str, Callable[[JaxprEqn], Sequence[int]]] = {
 EACH: dict[str, tuple[int, ...]] = {
     "mul": (0, 1),
     "div": (0,),
+    "scatter-mul": (0,),
     "dot_general": (0, 1),
     "conv_general_dilated": (0, 1),
 }

@@ -188,7 +188,7 @@ def _neuron(reading, eqn, values, scope):
         raise SpikingError(f"theta of {path} depends on the input; it must not")
     site = Site(path, eqn.params["levels"], eqn.invars[0].aval.shape)
     reading.sites.append(site)
-    return reading.neuron(site, z, theta)
+    return reading.neuron(site, z, Constant(jnp.asarray(theta.value), theta.origin))
 
 
 def _module(scope):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 MAX_STEPS = 30  # codes are int32
 
 
-def check_steps(steps: int, dtype=None) -> int:
+def check_steps(steps, dtype=None) -> int:
     """`steps` if a code of that many bits fits int32 and `dtype`; else ValueError."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")

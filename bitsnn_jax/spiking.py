@@ -142,12 +142,10 @@ class TimedReading(Reading):
         self.counts: list[Array] = []
 
     def bind(self, eqn, values):
-        if eqn.params.get("precision", self.precision) is None:
-            eqn = eqn.replace(params=eqn.params | {"precision": self._precision()})
+        if self.precision is not None and eqn.params.get("precision", self) is None:
+            asked = {"precision": (self.precision, self.precision)}
+            eqn = eqn.replace(params=eqn.params | asked)
         return apply_equation(eqn, values)
-
-    def _precision(self):
-        return None if self.precision is None else (self.precision,) * 2
 
     def plain(self, eqn, values):
         kind = Constant if all(isinstance(v, Constant) for v in values) else Analog

@@ -1,0 +1,315 @@
+"""Checkpoints: written by Orbax, read back only if they are whole and make sense."""
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import args as ocp_args
+from orbax.checkpoint import checkpoint_managers
+
+from bitsnn_jax.config import Config, from_dict
+from bitsnn_jax.models import build_model
+
+FOLDER = "checkpoints"  # inside a run folder
+_NOT_EVALUATED = -1.0
+_JSON = {"metadata", "progress", "checksums"}  # items; the others are trees of arrays
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not there, is damaged, or does not fit its model."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The checkpoint of a finished or unfinished run that is to be used.
+
+    Attributes:
+      config: of the run.
+      variables: {"params", "batch_stats"}, NumPy arrays.
+      step: after which they were saved.
+      metadata: what was saved beside them: image shape, version, commit.
+    """
+
+    config: Config
+    variables: dict
+    step: int
+    metadata: dict
+
+
+class Checkpoints:
+    """The checkpoints of one run folder: the newest few and the best.
+
+    Saving is asynchronous. A checkpoint has its final name only when it is complete, so
+    that a kill at any time leaves those before it. Use as a context manager: leaving
+    waits for the save under way.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, *, keep: int = 2):
+        self.folder = Path(workdir).absolute() / FOLDER
+
+        def accuracy(metrics):
+            return metrics["accuracy"]
+
+        newest = checkpoint_managers.LatestN(keep)
+        best = checkpoint_managers.BestN(get_metric_fn=accuracy, n=1)
+        options = ocp.CheckpointManagerOptions(
+            best_fn=accuracy,
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [newest, best]
+            ),
+            cleanup_tmp_directories=True,
+        )
+        with _readable(self.folder):
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest checkpoint; None if there is none."""
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """Step of the best on validation, the later of equals.
+
+        Without any that was evaluated, the newest.
+        """
+        # Complete, and with its accuracy on disk, before it is chosen.
+        self._manager.wait_until_finished()
+        with _readable(self.folder):
+            return self._manager.best_step()
+
+    def accuracy(self, step: int) -> float | None:
+        """On the validation split after that step; None if it was not evaluated."""
+        with _readable(self.folder / str(step)):
+            accuracy = dict(self._manager.metrics(step) or {})["accuracy"]
+        return None if accuracy == _NOT_EVALUATED else accuracy
+
+    def save(
+        self,
+        step: int,
+        *,
+        variables: dict,
+        optimizer: Any,
+        progress: dict,
+        metadata: dict,
+        accuracy: float | None = None,
+    ) -> None:
+        """Starts to save. The arrays must not change from here on.
+
+        Args:
+          step: how many steps were done.
+          variables: {"params", "batch_stats"}.
+          optimizer: any pytree of arrays.
+          progress: what else the run needs to go on; for JSON.
+          metadata: "config" as a dictionary and "image_shape" at least; for JSON.
+          accuracy: on the validation split, if it was evaluated.
+        """
+        accuracy = _NOT_EVALUATED if accuracy is None else accuracy
+        items = _to_save(
+            variables=variables,
+            optimizer=optimizer,
+            progress=progress,
+            metadata=metadata,
+        )
+        self._manager.save(step, args=items, metrics={"accuracy": accuracy}, force=True)
+
+    def read(self, step: int, *names: str, optimizer: Any = None) -> tuple:
+        """The named arguments of `save`, bit by bit as they were given at that step.
+
+        Args:
+          step: one that is there.
+          names: "variables", "optimizer", "progress" or "metadata".
+          optimizer: a pytree of the structure that "optimizer" is to have.
+
+        Raises:
+          CheckpointError: files that are not there, or not as they were written.
+        """
+        restore = partial(self._manager.restore, step)
+        where = self.folder / str(step)
+        return _read(restore, where, names, {"optimizer": optimizer})
+
+
+def load_run(path: str | os.PathLike) -> Run:
+    """The best checkpoint of a run folder, checked against the model of its config.
+
+    Args:
+      path: the `workdir` of a training run.
+
+    Raises:
+      CheckpointError: no such folder, no checkpoint in it, damaged files, arrays that
+        are not those of the model, theta <= 0, or a value that is not finite.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder: expected the folder of a run")
+    # Orbax would create the folder that it does not find.
+    if not (path / FOLDER).is_dir():
+        raise CheckpointError(f"{path} holds no {FOLDER}: expected the folder of a run")
+    with Checkpoints(path) as checkpoints:
+        step = checkpoints.best
+        if step is None:
+            raise CheckpointError(f"{path / FOLDER} is empty: train first")
+        variables, metadata = checkpoints.read(step, "variables", "metadata")
+    where = path / FOLDER / str(step)
+    with _readable(where):
+        config = from_dict(metadata["config"])
+        height, width, channels = metadata["image_shape"]
+    check_fit(variables, config, (height, width, channels), where=where)
+    check_values(variables, where=where)
+    return Run(config, variables, step, metadata)
+
+
+def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> None:
+    """Writes a folder that holds one set of variables and nothing else of a run.
+
+    The folder appears under its name when it is complete, and replaces one before it.
+
+    Args:
+      path: the folder.
+      variables: nested dictionaries of arrays.
+      metadata: what belongs to them; for JSON.
+    """
+    path = Path(path).absolute()
+    new, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
+    items = _to_save(variables=variables, metadata=metadata)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(new, args=items, force=True)
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_variables(path: str | os.PathLike) -> tuple[dict, dict]:
+    """(variables, metadata) of a folder that `save_variables` wrote; NumPy arrays.
+
+    Raises:
+      CheckpointError: no such folder, damaged files, theta <= 0, or a value that is not
+        finite.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder: expected saved variables")
+
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        restore = partial(checkpointer.restore, path.absolute())
+        variables, metadata = _read(restore, path, ("variables", "metadata"))
+    check_values(variables, where=path)
+    return variables, metadata
+
+
+def check_fit(
+    variables: dict, config: Config, image_shape: tuple[int, int, int], *, where: Path
+) -> None:
+    """CheckpointError unless `variables` has the names and shapes of the model."""
+    model = build_model(config.model, image_shape=image_shape)
+    image = jnp.zeros((1, *image_shape))
+    key = jax.random.key(0)
+    expected = jax.eval_shape(lambda: model.init(key, image, train=False))
+    expected = {name: expected.get(name, {}) for name in variables}
+    want, have = (
+        {name: leaf.shape for name, leaf in _leaves(tree)}
+        for tree in (expected, variables)
+    )
+    for name in sorted(want.keys() | have.keys()):
+        if want.get(name) != have.get(name):
+            raise CheckpointError(
+                f"{where} does not fit model.name={config.model.name}: {name} has "
+                f"shape {have.get(name, 'none')}, the model {want.get(name, 'none')}"
+            )
+
+
+def check_values(variables: dict, *, where: Path | str = "variables") -> None:
+    """CheckpointError if a value is not finite or a threshold is not positive."""
+    for name, leaf in _leaves(variables):
+        values = np.asarray(leaf)
+        # Widened, because NumPy has no isfinite for every small float.
+        if not np.isfinite(values.astype(np.float64)).all():
+            raise CheckpointError(f"{where}: {name} holds values that are not finite")
+        if name.endswith("/theta") and not (values > 0).all():
+            raise CheckpointError(
+                f"{where}: {name} must be positive, its minimum is {values.min()}"
+            )
+
+
+def _leaves(tree):
+    """(name, array) of every leaf, names as in params/conv_1/kernel."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+
+
+def _to_save(**items):
+    """The items of one checkpoint as Orbax wants them, and their checksums."""
+    for name in items.keys() - _JSON:
+        items[name] = jax.tree.map(np.asarray, items[name])
+    items["checksums"] = {name: _checksum(name, item) for name, item in items.items()}
+    return ocp_args.Composite(
+        **{
+            name: (ocp_args.JsonSave if name in _JSON else ocp_args.StandardSave)(item)
+            for name, item in items.items()
+        }
+    )
+
+
+def _read(restore, where, names, templates=None):
+    """The named items, if they are what was saved; `restore` takes Orbax's args."""
+    templates = templates or {}
+    wanted = {
+        name: ocp_args.JsonRestore()
+        if name in _JSON
+        else ocp_args.StandardRestore(templates.get(name))
+        for name in (*names, "checksums")
+    }
+    with _readable(where):
+        items = restore(args=ocp_args.Composite(**wanted))
+        for name in names:
+            if _checksum(name, items[name]) != items["checksums"][name]:
+                raise CheckpointError(
+                    f"{where}: {name} is not what was saved. {_ADVICE}"
+                )
+        return tuple(items[name] for name in names)
+
+
+def _checksum(name, item):
+    """CRC-32 of all names and values: the files that hold them have none."""
+    if name in _JSON:
+        return zlib.crc32(json.dumps(item, sort_keys=True).encode())
+    crc = 0
+    for leaf_name, leaf in _leaves(item):
+        crc = zlib.crc32(
+            np.asarray(leaf).tobytes(), zlib.crc32(leaf_name.encode(), crc)
+        )
+    return crc
+
+
+_ADVICE = "Delete this folder to use the checkpoint before it, or copy it again"
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever a reader of damaged files raises becomes one line that names them."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0]:.120}"
+        raise CheckpointError(f"{path} cannot be read ({reason}). {_ADVICE}") from error

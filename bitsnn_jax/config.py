@@ -1,0 +1,215 @@
+"""What a run is: typed, nested dataclasses, and `validate`, which checks them.
+
+A config file (`configs/*.py`) has a `get_config()` that returns a `Config`. Fields are
+set on the command line as `--config.optimizer.epochs=3`.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import get_type_hints
+
+# Fields that may change between a run and its continuation: they train the same.
+_WITHOUT_EFFECT = {
+    "name",
+    "steps",
+    "data.directory",
+    "data.eval_batch_size",
+    "checkpoint_every_steps",
+    "log_every_steps",
+}
+
+
+@dataclass
+class Data:
+    """Which examples, and how they are augmented."""
+
+    name: str = "digits"  # a name in data.SOURCES
+    directory: str = ""  # where the files are; "" for sets that need none
+    crop: int = 0  # random crop after padding by this many pixels, training only
+    flip: bool = False  # random horizontal flip, training only
+    batch_size: int = 64  # over all devices of all hosts
+    eval_batch_size: int = 200
+
+
+@dataclass
+class Model:
+    """Which network, and its activations."""
+
+    name: str = "resnet20"  # a name in models.MODELS
+    num_classes: int = 10
+    width: float = 1.0  # multiplies the channels of every layer
+    stem: str = "cifar"  # "cifar" (3x3) or "imagenet" (7x7 stride 2, pooled)
+    pool: str = "average"  # "average" or "max"
+    levels: int = 15  # 2**T - 1 converts without loss at T steps
+    theta_init: float = 8.0
+    per_channel: bool = False  # one theta a channel in place of one a layer
+
+
+@dataclass
+class Optimizer:
+    """SGD with momentum and a cosine schedule."""
+
+    learning_rate: float = 0.02
+    warmup_epochs: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    epochs: int = 20
+
+
+@dataclass
+class Loss:
+    """Cross-entropy plus the bit-sparsity loss, Eq. (11)."""
+
+    # Weight of the spikes per example, averaged over the batch. The paper's 1e-8 is
+    # summed over a batch of 128, which is 1.28e-6 here.
+    spike_lambda: float = 0.0
+    label_smoothing: float = 0.0
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    name: str = "digits_resnet"
+    seed: int = 0
+    steps: int = 4  # T of the conversion that the run is made for
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    loss: Loss = field(default_factory=Loss)
+    checkpoint_every_steps: int = 0  # 0: at the end of each epoch
+    log_every_steps: int = 20
+
+
+def to_dict(config: Config) -> dict:
+    """Nested dictionaries of plain values, as saved beside a checkpoint."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict) -> Config:
+    """The inverse of `to_dict`. A field that is not there keeps its default.
+
+    Raises:
+      ValueError: a field that is unknown, or a value of the wrong type.
+
+    >>> from_dict({"seed": 3, "model": {"levels": 7}}).model.levels
+    7
+    """
+    config = Config()
+    for path, value in _flatten(values).items():
+        *parents, name = path.split(".")
+        owner = reduce(lambda part, key: getattr(part, key, None), parents, config)
+        if name not in getattr(owner, "__dataclass_fields__", ()):
+            raise ValueError(f"{path} is not a field of a config")
+        setattr(owner, name, value)
+    _check_types(config)
+    return config
+
+
+def differences(saved: dict, wanted: dict) -> list[str]:
+    """Fields in which two configs, as dictionaries, would train differently.
+
+    >>> differences({"seed": 0, "name": "a"}, {"seed": 1, "name": "b"})
+    ['seed (0, now 1)']
+    """
+    saved, wanted = _flatten(saved), _flatten(wanted)
+    return [
+        f"{path} ({saved.get(path)!r}, now {wanted.get(path)!r})"
+        for path in sorted((saved.keys() | wanted.keys()) - _WITHOUT_EFFECT)
+        if saved.get(path) != wanted.get(path)
+    ]
+
+
+def validate(config: Config) -> None:
+    """Checks every field by itself; no device is touched.
+
+    What depends on the data (classes, image size) or on the machine (devices that
+    share a batch) is checked where it is known, at the start of training.
+
+    Raises:
+      ValueError: the first field that is not as it should be: its name, what was
+        expected and what came.
+    """
+    # Imported here, because both import this file.
+    from bitsnn_jax.data import SOURCES
+    from bitsnn_jax.models import MODELS
+
+    _check_types(config)
+    rules = _RULES | {"data.name": _one_of(SOURCES), "model.name": _one_of(MODELS)}
+    for path, value in _flatten(to_dict(config)).items():
+        expected, holds = rules.get(path, ("anything", lambda value: True))
+        if not holds(value):
+            raise ValueError(f"{path} must be {expected}, got {value!r}")
+    epochs, warmup = config.optimizer.epochs, config.optimizer.warmup_epochs
+    if warmup >= epochs:
+        raise ValueError(
+            f"optimizer.warmup_epochs must be below optimizer.epochs, got {warmup} and "
+            f"{epochs}"
+        )
+
+
+def _flatten(values, prefix=""):
+    flat = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict)
+        flat |= _flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
+
+
+def _check_types(part, prefix=""):
+    for name, expected in get_type_hints(type(part)).items():
+        value, path = getattr(part, name), prefix + name
+        # A whole number is a fine float, but True is no number.
+        allowed = (int, float) if expected is float else expected
+        wrong_bool = isinstance(value, bool) and expected is not bool
+        if wrong_bool or not isinstance(value, allowed):
+            raise ValueError(
+                f"{path} must be of type {expected.__name__}, got {value!r}"
+            )
+        if dataclasses.is_dataclass(value):
+            _check_types(value, f"{path}.")
+    # Python would take `config.model.level = 3` without a word.
+    for name in vars(part).keys() - part.__dataclass_fields__.keys():
+        raise ValueError(f"{prefix}{name} is not a field of a config")
+
+
+def _at_least(low):
+    return f"at least {low}", lambda value: low <= value < math.inf
+
+
+def _one_of(names):
+    return f"one of {', '.join(sorted(names))}", lambda value: value in names
+
+
+_POSITIVE = ("positive and finite", lambda value: 0 < value < math.inf)
+_BELOW_ONE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
+
+# What a field must be, and whether a value is that; else its type decides.
+_RULES = {
+    "name": (
+        "a name without slashes",
+        lambda v: v not in ("", ".", "..") and "/" not in v,
+    ),
+    "seed": ("in 0..2**32 - 1", lambda value: 0 <= value < 2**32),
+    "steps": ("in 1..30", lambda value: 1 <= value <= 30),
+    "data.crop": _at_least(0),
+    "data.batch_size": _at_least(1),
+    "data.eval_batch_size": _at_least(1),
+    "model.num_classes": _at_least(1),
+    "model.width": _POSITIVE,
+    "model.stem": _one_of(("cifar", "imagenet")),
+    "model.pool": _one_of(("average", "max")),
+    "model.levels": ("in 1..2**30 - 1", lambda value: 1 <= value < 2**30),
+    "model.theta_init": _POSITIVE,
+    "optimizer.learning_rate": _POSITIVE,
+    "optimizer.warmup_epochs": _at_least(0),
+    "optimizer.momentum": _BELOW_ONE,
+    "optimizer.weight_decay": _at_least(0),
+    "optimizer.epochs": _at_least(1),
+    "loss.spike_lambda": _at_least(0),
+    "loss.label_smoothing": _BELOW_ONE,
+    "checkpoint_every_steps": _at_least(0),
+    "log_every_steps": _at_least(1),
+}

@@ -1,0 +1,88 @@
+"""Linen layers: the QCFS activation with its trained threshold, and conv + norm."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bitsnn_jax.qcfs import qcfs
+
+
+class QCFS(nn.Module):
+    """QCFS activation (Eq. 2) that owns its threshold `theta`, a trained parameter.
+
+    The activation is sown as ("activations", "a") beside its theta, so that a loss can
+    count its bits: `model.apply(..., mutable=["activations"])` returns a tuple
+    `(a, theta)` for each call. Nothing is stored when the collection is not mutable.
+
+    Computed in float32 at least, whatever the type of the input, and returned in the
+    type of the input: in bfloat16 a code above 2**8 has no place.
+
+    Attributes:
+      levels: highest code; 2**T - 1 converts without loss at T steps.
+      theta_init: where theta starts (the paper: 8), in the units of the pre-activation.
+      per_channel: one theta for each channel (last axis) in place of one for the layer.
+
+    >>> act = QCFS(levels=3, theta_init=1.0)
+    >>> variables = act.init(jax.random.key(0), jnp.zeros((1, 2)))
+    >>> act.apply(variables, jnp.array([[0.2, 0.9]]))
+    Array([[0.33333334, 1.        ]], dtype=float32)
+    """
+
+    levels: int = 15
+    theta_init: float = 8.0
+    per_channel: bool = False
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        shape = z.shape[-1:] if self.per_channel else ()
+        theta = self.param("theta", nn.initializers.constant(self.theta_init), shape)
+        wide = jnp.promote_types(z.dtype, jnp.float32)
+        a = qcfs(z.astype(wide), theta.astype(wide), levels=self.levels)
+        self.sow("activations", "a", (a, theta))
+        return a.astype(z.dtype)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then a normalisation: `norm(W * x)`.
+
+    Padded by half the kernel on both sides, as PyTorch does it and unlike "SAME", which
+    pads an even image on one side only when the stride is 2: imported weights fit.
+
+    Attributes:
+      features: output channels.
+      norm: makes the normalisation, e.g. `partial(nn.BatchNorm, momentum=0.9)`; called
+        with `use_running_average`, `dtype` and `name`.
+      kernel_size: side of the square kernel; odd.
+      strides: in both directions.
+      dtype: of the computation; None for that of the input.
+
+    >>> layer = ConvNorm(8, norm=nn.BatchNorm, strides=2)
+    >>> x = jnp.zeros((1, 6, 6, 3))
+    >>> variables = layer.init(jax.random.key(0), x, train=False)
+    >>> layer.apply(variables, x, train=False).shape
+    (1, 3, 3, 8)
+    """
+
+    features: int
+    norm: Callable[..., Any]
+    kernel_size: int = 3
+    strides: int = 1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = nn.Conv(
+            self.features,
+            (self.kernel_size, self.kernel_size),
+            strides=self.strides,
+            padding=self.kernel_size // 2,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.he_normal(),
+            name="conv",
+        )(x)
+        norm = self.norm(use_running_average=not train, dtype=self.dtype, name="norm")
+        return norm(x)

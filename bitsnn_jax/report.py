@@ -1,0 +1,184 @@
+"""The report of a conversion: one HTML page that can be mailed, and its pictures."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from bitsnn_jax import plots
+from bitsnn_jax.verdict import is_exact, native_row, verdict
+
+
+def _values(names: str) -> dict[str, Any]:
+    return dict.fromkeys(names.split())
+
+
+_RUN = _values("accuracy spikes_per_neuron milliseconds_per_example compile_seconds?")
+_CERTIFICATE = {
+    **_values("exact examples examples_differing neurons differing"),
+    "layers": [_values("path neurons differing largest_membrane_difference")],
+}
+# The shape of `results`. None: any value; [x]: a list of x; "name?": may be absent.
+SCHEMA = {
+    "run": _values(
+        "name model dataset checkpoint_step seed steps levels version commit? command?"
+        " config"
+    ),
+    "machine": _values("jax device num_devices time"),
+    "examples": None,
+    "ann": _values("accuracy"),
+    "steps": [
+        {
+            **_values("steps levels requantised? ann_accuracy"),
+            "fused?": _RUN,
+            "stepped?": _RUN | _values("predictions_differing"),
+            "layers?": [_values("path neurons") | {"spikes": [None]}],
+            "certificate?": {"float64?": _CERTIFICATE, "float32?": _CERTIFICATE},
+        }
+    ],
+    "conversion": {
+        "changed": [_values("path largest_change")],
+        "neurons": [_values("path theta levels") | {"shape": [None]}],
+        "nonspiking": [_values("operation path")],
+        "bias_shift": None,
+    },
+    "raster?": {
+        **_values("example label prediction steps"),
+        "image": [[None]],
+        "layers": [_values("path neurons_total?") | {"spikes": [[None]]}],
+        "logits": [None],
+    },
+}
+PICTURES = (
+    "overview",
+    "accuracy",
+    "spike_raster",
+    "spikes_by_layer",
+    "spikes_against_steps",
+)
+
+
+def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
+    """Writes `index.html`, which needs no other file, and its pictures as PNG.
+
+    Everything is drawn before anything is written, and each file is put in its place by
+    a rename, the page last: a failure leaves an earlier report as it was. Other files
+    in the folder stay.
+
+    Args:
+      results: plain JSON values in the shape of `SCHEMA`.
+      folder: made where it is missing.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ValueError: a part of `results` is missing or empty; the message names it.
+    """
+    results = _complete(results, SCHEMA, "results")
+    figures = dict(_figures(results))
+    contents = {f"{name}.png": plots.png(figure) for name, figure in figures.items()}
+    contents["index.html"] = _page(results, figures).encode()
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Inside the folder, because a rename must stay in one file system.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as scratch:
+        for name, content in contents.items():
+            (Path(scratch) / name).write_bytes(content)
+        for name in contents:
+            os.replace(Path(scratch) / name, folder / name)
+    for name in set(PICTURES) - set(figures):  # of an earlier, fuller report
+        (folder / f"{name}.png").unlink(missing_ok=True)
+    return folder / "index.html"
+
+
+def _complete(value: Any, shape: Any, path: str) -> Any:
+    """A copy of `value` in which an absent optional part is None."""
+    if isinstance(shape, list):
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{path} must be a list, got {type(value).__name__}")
+        return [_complete(v, shape[0], f"{path}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(shape, dict):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{path} must be a mapping, got {type(value).__name__}")
+    copy = dict(value)
+    for key, part in shape.items():
+        name = key.removesuffix("?")
+        if name in value and not (value[name] is None and key != name):
+            copy[name] = _complete(value[name], part, f"{path}.{name}")
+        elif key != name:
+            copy[name] = None
+        else:
+            raise ValueError(
+                f"{path}.{name} is missing: the report needs it, and {path} holds only "
+                f"{', '.join(map(str, value)) or 'nothing'}"
+            )
+    if path == "results" and not copy["steps"]:
+        raise ValueError("results.steps is empty: the report needs a row for some T")
+    return copy
+
+
+def _figures(results: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
+    rows, layers = results["steps"], native_row(results)["layers"]
+    yield "overview", plots.overview(results)
+    curves, ann = plots.accuracy_curves(rows), results["ann"]["accuracy"]
+    yield "accuracy", plots.accuracy_against_steps(curves, ann=ann)
+    if results["raster"]:
+        yield "spike_raster", plots.spike_raster(results["raster"])
+    if layers:
+        yield "spikes_by_layer", plots.spikes_by_layer(layers)
+    if spikes := plots.spike_curves(rows):
+        yield "spikes_against_steps", plots.spikes_against_steps(spikes)
+
+
+def _page(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    page = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page.filters |= {"percent": _percent, "count": _count, "number": _number}
+    template = page.from_string(
+        files("bitsnn_jax").joinpath("report.html").read_text("utf-8")
+    )
+    # matplotlib escapes the text inside its SVG.
+    pictures = {
+        name: Markup(plots.svg(figure, name=name))
+        for name, figure in figures.items()
+        if name != "overview"  # it repeats the page
+    }
+    return template.render(
+        **results,
+        native=native_row(results),
+        verdict=verdict(results),
+        is_exact=is_exact,
+        pictures=pictures,
+        config=list(_flat(results["run"]["config"])),
+    )
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested dictionaries as (dotted name, value)."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:#.3g}".rstrip(".")

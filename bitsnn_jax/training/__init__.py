@@ -1,0 +1,5 @@
+"""Training of the quantised source network, data parallel."""
+
+from bitsnn_jax.training.loop import train_and_evaluate
+
+__all__ = ["train_and_evaluate"]

@@ -1,0 +1,12 @@
+"""VGG-16 of a quarter of the width on the digits of scikit-learn."""
+
+from bitsnn_jax import config
+
+
+def get_config() -> config.Config:
+    return config.Config(
+        name="digits_vgg",
+        data=config.Data(name="digits", crop=1, batch_size=64, eval_batch_size=180),
+        model=config.Model(name="vgg16", width=0.25, theta_init=4.0),
+        optimizer=config.Optimizer(learning_rate=0.05, weight_decay=2e-3, epochs=25),
+    )

@@ -1,0 +1,149 @@
+"""Proposition I on parameters: the closed forms, what changes, and what cannot."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import NETWORKS, Residual, Scanned, build, build_pure
+
+from bitsnn_jax import QCFS, SpikingError, convert, qcfs
+
+
+class Typical(nn.Module):
+    """conv - norm - act, conv with bias - norm - act, dense."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(5, (3, 3), name="conv1")(x)
+        x = QCFS()(nn.BatchNorm(use_running_average=True, name="norm1")(x))
+        x = nn.Conv(6, (3, 3), name="conv2")(x)
+        x = QCFS()(nn.BatchNorm(use_running_average=True, name="norm2")(x))
+        return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 7])
+def test_biases_follow_the_closed_forms(steps):
+    with jax.enable_x64(True):
+        apply_fn, variables, x = build(Typical)
+        converted, report = convert(apply_fn, variables, x, steps=steps)
+        old, new = variables["params"], converted["params"]
+        mu = variables["batch_stats"]["norm2"]["mean"]
+        sigma = np.sqrt(variables["batch_stats"]["norm2"]["var"] + 1e-5)
+        gamma, beta = old["norm2"]["scale"], old["norm2"]["bias"]
+        beta_c = beta / steps + (1 - 1 / steps) * gamma * mu / sigma
+        tight = {"rtol": 1e-12, "atol": 1e-15}  # a few roundings of float64
+        np.testing.assert_allclose(new["norm2"]["bias"], beta_c, **tight)
+        for layer in ("conv2", "head"):
+            np.testing.assert_allclose(
+                new[layer]["bias"], old[layer]["bias"] / steps, **tight
+            )
+        paths = [f"params/{layer}/bias" for layer in ("conv2", "head", "norm2")]
+        assert [shift.path for shift in report.changed] == paths
+        largest = np.max(np.abs(beta_c - beta))
+        assert report.changed[2].largest_change == pytest.approx(largest)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_only_biases_change_and_the_tree_stays(network):
+    apply_fn, variables, x = build(network)
+    converted, report = convert(apply_fn, variables, x, steps=4)
+    before = jax.tree_util.tree_leaves_with_path(variables)
+    after = jax.tree_util.tree_leaves_with_path(converted)
+    changed = {shift.path for shift in report.changed}
+    assert changed
+    for (path, old), (same_path, new) in zip(before, after, strict=True):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        assert path == same_path and old.shape == new.shape and old.dtype == new.dtype
+        if name not in changed:
+            assert old is new
+        else:
+            assert name.rsplit("/")[-1] in ("bias", "offset")
+
+
+def test_one_step_changes_no_value():
+    apply_fn, variables, x = build(Residual)
+    converted, _ = convert(apply_fn, variables, x, steps=1)
+    jax.tree.map(np.testing.assert_array_equal, variables, converted)
+
+
+def test_shapes_are_enough_of_an_example():
+    apply_fn, variables, x = build(Residual)
+    shape = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    one = convert(apply_fn, variables, shape, steps=4)
+    other = convert(apply_fn, variables, x, steps=4)
+    jax.tree.map(np.testing.assert_array_equal, one.variables, other.variables)
+    assert one.report.neurons[0].shape[0] == 1
+
+
+def test_report_lists_neurons_and_says_whether_their_codes_fit():
+    apply_fn, variables, x = build(Scanned)
+    report = convert(apply_fn, variables, x, steps=4).report
+    assert len(report.neurons) == 7  # one, and two in each of three scanned layers
+    assert report.lossless
+    assert not convert(apply_fn, variables, x, steps=3).report.lossless
+    assert report.neurons[0].theta == variables["params"]["QCFS_0"]["theta"]
+
+
+def test_a_bias_that_meets_spikes_and_analog_values_is_an_error():
+    apply_fn, variables, x = build_pure()
+    with pytest.raises(SpikingError, match='^b is used .* bias_shift="auto"'):
+        convert(apply_fn, variables, x, steps=4)
+
+
+def test_a_shared_module_fed_by_both_names_its_bias():
+    class Both(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            dense = nn.Dense(3, name="twice")
+            return dense(QCFS()(dense(x)))
+
+    apply_fn, variables, x = build(Both)
+    with pytest.raises(SpikingError, match="params/twice/bias is used in .*twice"):
+        convert(apply_fn, variables, x, steps=4)
+
+
+def no_bias_behind(x):
+    x = QCFS()(nn.Dense(4)(x))
+    return QCFS()(nn.BatchNorm(use_running_average=True, use_bias=False)(x))
+
+
+def at_the_output(x):
+    return 1.0 + nn.Dense(3, use_bias=False)(QCFS()(nn.Dense(4)(x)))
+
+
+def varies_over_places(x):
+    x = QCFS()(nn.Conv(4, (3, 3))(x))
+    x = nn.BatchNorm(use_running_average=True, use_bias=False)(x)
+    return nn.Conv(3, (3, 3))(x)  # zero padding meets the mean that was subtracted
+
+
+@pytest.mark.parametrize(
+    "tail, words",
+    [
+        (no_bias_behind, "on the way to QCFS_1"),
+        (at_the_output, "on the way to the output"),
+        (varies_over_places, "params/Conv_1/bias would differ from place to place"),
+    ],
+)
+def test_a_constant_that_no_bias_can_take_up_is_an_error(tail, words):
+    class Tail(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return tail(x)
+
+    apply_fn, variables, x = build(Tail)
+    with pytest.raises(SpikingError, match=words) as error:
+        convert(apply_fn, variables, x, steps=4)
+    assert 'bias_shift="auto"' in str(error.value)
+
+
+def test_a_literal_offset_is_taken_up_by_the_next_bias():
+    def apply_fn(v, x):
+        return (qcfs(x, 1.0) + 0.5) @ v["w"] + v["b"]
+
+    v = {"w": jnp.array([[1.0], [2.0]]), "b": jnp.array([4.0])}
+    converted, _ = convert(apply_fn, v, jnp.zeros((1, 2)), steps=2)
+    # g(0) = 0.5 * 3 + 4 = 5.5; each of two steps must bring 2.75 of it, the literal
+    # brings 1.5, which leaves 1.25 to the bias.
+    assert converted["b"] == pytest.approx(1.25, abs=1e-6)

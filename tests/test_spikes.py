@@ -1,0 +1,145 @@
+"""Laws of spike trains and of the bit-sparsity loss, Eq. (11) and (12)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitsnn_jax.qcfs import codes, qcfs
+from bitsnn_jax.spikes import check_steps, pack, spike_count, spike_planes, weights
+
+
+def some_codes(steps):
+    """Every code of up to 12 bits; of longer ones the ends and some between."""
+    if steps <= 12:
+        return np.arange(2**steps)
+    drawn = np.random.default_rng(steps).integers(0, 2**steps, 3000)
+    return np.r_[0, 1, 2 ** (steps - 1), 2**steps - 2, 2**steps - 1, drawn]
+
+
+all_steps = pytest.mark.parametrize("steps", [*range(1, 13), 16, 17, 24, 30])
+
+
+@all_steps
+def test_packing_inverts_the_planes(steps):
+    code = jnp.asarray(some_codes(steps), jnp.int32)
+    spikes = spike_planes(code, steps=steps)
+    assert spikes.shape == (steps, len(code)) and spikes.dtype == bool
+    packed = pack(spikes)
+    assert jnp.array_equal(packed, code)
+    assert packed.dtype == f"uint{8 if steps <= 8 else 16 if steps <= 16 else 32}"
+
+
+@all_steps
+def test_the_weighted_planes_add_up_to_the_code(steps):
+    code = some_codes(steps)
+    spikes = np.asarray(spike_planes(jnp.asarray(code, jnp.int32), steps=steps))
+    assert np.array_equal(np.tensordot(weights(steps), spikes, 1), code)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 12, 30])
+def test_the_first_spike_is_the_most_significant(steps):
+    spikes = spike_planes(jnp.array([2 ** (steps - 1), 1]), steps=steps)
+    ends = np.zeros((steps, 2), bool)
+    ends[0, 0] = ends[-1, 1] = True
+    assert jnp.array_equal(spikes, ends)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8, 30])
+def test_codes_of_too_many_bits_saturate_and_negative_ones_are_silent(steps):
+    top = 2**steps - 1
+    spikes = spike_planes(
+        jnp.array([top, top + 1, 2**31 - 1, -1, -(2**31)]), steps=steps
+    )
+    assert jnp.all(spikes[:, :3]) and not jnp.any(spikes[:, 3:])
+
+
+def test_planes_keep_the_axes_behind_time():
+    code = jnp.arange(24).reshape(2, 3, 4)
+    spikes = spike_planes(code, steps=5)
+    assert spikes.shape == (5, 2, 3, 4)
+    assert jnp.array_equal(pack(spikes), code)
+    mapped = jax.vmap(lambda k: spike_planes(k, steps=5), out_axes=1)(code)
+    assert jnp.array_equal(mapped, spikes)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 7, 15, 31, 255, 2**16 - 1])
+@settings(max_examples=15, deadline=None)
+@given(theta=st.floats(0.015625, 64, width=32).map(jnp.float32))
+def test_the_count_is_the_number_of_ones_of_every_code(levels, theta):
+    code = jnp.arange(levels + 1)
+    a = qcfs(theta / levels * code, theta, levels=levels)
+    count = spike_count(a, theta, levels=levels)
+    assert count.dtype == a.dtype
+    assert np.array_equal(count, np.bitwise_count(np.arange(levels + 1)))
+
+
+def test_counts_are_those_of_the_planes_for_any_input():
+    z = jax.random.uniform(jax.random.key(0), (200, 3), minval=-1.0, maxval=6.0)
+    theta = jnp.array([0.7, 2.3, 5.1])
+    count = spike_count(qcfs(z, theta), theta)
+    assert jnp.array_equal(count, spike_planes(codes(z, theta), steps=4).sum(0))
+
+
+def test_counts_are_right_where_truncating_the_quotient_would_miscount():
+    theta = np.linspace(0.1, 9, 200, dtype=np.float32)[:, None]
+    code = np.arange(16)
+    a = theta / np.float32(15) * code.astype(np.float32)
+    # Rounding leaves the quotient just below the whole now and then.
+    assert np.any(np.trunc(a / theta * 15) != code)
+    count = spike_count(jnp.asarray(a), jnp.asarray(theta))
+    assert np.array_equal(count, np.broadcast_to(np.bitwise_count(code), a.shape))
+
+
+@pytest.mark.parametrize("levels, bits", [(1, 1), (3, 2), (15, 4), (16, 5), (255, 8)])
+@pytest.mark.parametrize("shape", [(), (6,)])
+def test_gradient_of_the_count_is_the_bits_strictly_inside(levels, bits, shape):
+    theta = jnp.full(shape, 0.75)
+    a = jnp.array([-1.0, 0.0, 0.75 / levels / 2, 0.749, 0.75, 9.0])
+
+    def total(a, theta):
+        return spike_count(a, theta, levels=levels).sum()
+
+    to_a, to_theta = jax.grad(total, (0, 1))(a, theta)
+    assert to_a.tolist() == [0, 0, bits, bits, 0, 0]
+    assert jnp.array_equal(to_theta, jnp.zeros(shape))
+
+
+def test_gradient_of_the_loss_reaches_what_comes_before_the_activation():
+    # 4 bits inside, times the activation's own gradient, 1 inside; times g = 1/2.
+    def loss(z, theta):
+        return spike_count(qcfs(z, theta), theta).sum() / 2
+
+    z = jnp.array([-1.0, 0.2, 0.6, 3.0])
+    to_z, to_theta = jax.grad(loss, (0, 1))(z, jnp.array(1.0))
+    assert to_z.tolist() == [0, 2, 2, 0]
+    # theta is reached through the activation: 2 sum (a - z) / theta over the two
+    # inside, codes 3 and 9. The top value has no gradient, being at its edge.
+    expected = 2 * ((3 / 15 - 0.2) + (9 / 15 - 0.6))
+    # A few roundings of 1 are left.
+    np.testing.assert_allclose(to_theta, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 31, True])
+def test_steps_out_of_range_are_an_error(steps):
+    with pytest.raises(ValueError, match="^steps must be .*got"):
+        check_steps(steps)
+
+
+@pytest.mark.parametrize(
+    "dtype, limit", [("bfloat16", 8), ("float16", 11), ("float32", 24), ("float64", 30)]
+)
+def test_steps_are_limited_by_the_bits_of_the_type(dtype, limit):
+    with jax.enable_x64(True):
+        assert check_steps(limit, jnp.dtype(dtype)) == limit
+        with pytest.raises(ValueError, match=f"at most {limit} for .*got {limit + 1}"):
+            check_steps(limit + 1, jnp.dtype(dtype))
+
+
+def test_errors_of_the_public_functions():
+    with pytest.raises(ValueError, match="^steps must be at most 30 .*got 31"):
+        spike_planes(jnp.arange(3), steps=31)
+    with pytest.raises(ValueError, match="^levels must be at least 1, got 0$"):
+        spike_count(jnp.ones(3), 1.0, levels=0)
