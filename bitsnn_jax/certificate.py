@@ -32,11 +32,16 @@ class Certificate(NamedTuple):
       steps: T.
       layers: path -> LayerCertificate, in the order of firing.
       largest_output_difference: between the outputs, in their own units.
+      examples: rows of x along axis 0.
+      examples_differing: how many of them have at least one differing code; None for a
+        network that does not keep examples apart along axis 0.
     """
 
     steps: int
     layers: dict[str, LayerCertificate]
     largest_output_difference: float
+    examples: int
+    examples_differing: int | None
 
     @property
     def neurons(self) -> int:
@@ -66,12 +71,15 @@ class Certificate(NamedTuple):
             for b in [other.layers[path]]
         }
         largest = max(self.largest_output_difference, other.largest_output_difference)
-        return Certificate(self.steps, layers, largest)
+        apart = (self.examples_differing, other.examples_differing)
+        differing = None if None in apart else sum(apart)
+        examples = self.examples + other.examples
+        return Certificate(self.steps, layers, largest, examples, differing)
 
     def __str__(self) -> str:
         verdict = "exact" if self.exact else "NOT exact"
         count = f"{self.differing} of {self.neurons} codes differ"
-        head = f"{verdict}: {count}, T = {self.steps}"
+        head = f"{verdict}: {count} on {self.examples} examples, T = {self.steps}"
         rows = [
             f"  {path:<40} {c.neurons:>12} {c.differing:>8} "
             f"{c.largest_membrane_difference:9.2e}"
@@ -142,15 +150,19 @@ def verify(
             site.path: _compare_layer(*pair)
             for site, *pair in zip(ann.sites, ann.seen, snn.seen, strict=True)
         }
-        return layers, jax.tree.map(_largest_difference, ann_output, snn_output)
+        pairs = [(a[1], b[1]) for a, b in zip(ann.seen, snn.seen, strict=True)]
+        outputs = jax.tree.map(_largest_difference, ann_output, snn_output)
+        return layers, outputs, _examples_differing(pairs, _num_examples(x))
 
     def certificate(x):
-        layers, outputs = jax.device_get(compare(variables, snn_variables, x))
+        layers, outputs, rows = jax.device_get(compare(variables, snn_variables, x))
         cast = {
             path: LayerCertificate(int(n), int(d), float(u))
             for path, (n, d, u) in layers.items()
         }
-        return Certificate(steps, cast, max(map(float, jax.tree.leaves(outputs))))
+        largest = max(map(float, jax.tree.leaves(outputs)))
+        rows = None if rows is None else int(rows)
+        return Certificate(steps, cast, largest, _num_examples(x), rows)
 
     return sum(map(certificate, rest), certificate(first))
 
@@ -158,11 +170,14 @@ def verify(
 def _batches(x, batch_size):
     if batch_size is None:
         return [x]
-    size = jax.tree.leaves(x)[0].shape[0]
     return [
         jax.tree.map(lambda a, i=i: a[i : i + batch_size], x)
-        for i in range(0, size, batch_size)
+        for i in range(0, _num_examples(x), batch_size)
     ]
+
+
+def _num_examples(x):
+    return jnp.shape(jax.tree.leaves(x)[0])[0]
 
 
 class _WatchedANN(OneShot):
@@ -188,6 +203,17 @@ def _compare_layer(ann, snn):
     differing = jnp.sum(ann_code != code.astype(ann_code.dtype), dtype=jnp.int32)
     apart = _largest_difference(ann_membrane / delta, membrane / delta)
     return np.int32(ann_code.size), differing, apart
+
+
+def _examples_differing(pairs, num_examples):
+    """Rows in which any code differs; None if some layer has no such rows."""
+    if any(code.shape[:1] != (num_examples,) for code, _ in pairs):
+        return None
+    rows = jnp.zeros(num_examples, bool)
+    for ann_code, code in pairs:
+        unequal = ann_code != code.astype(ann_code.dtype)
+        rows |= unequal.reshape(num_examples, -1).any(1)
+    return rows.sum(dtype=jnp.int32)
 
 
 def _largest_difference(a, b):

@@ -42,6 +42,7 @@ def test_differences_are_counted_one_by_one():
     certificate = verify(apply_fn, variables, x, steps=4, snn_variables=other)
     [layer] = certificate.layers.values()
     assert (layer.neurons, layer.differing) == (4, 3)
+    assert (certificate.examples, certificate.examples_differing) == (4, 3)
     assert layer.largest_membrane_difference == pytest.approx(5.0)
     assert certificate.largest_output_difference == pytest.approx(5.0)
 

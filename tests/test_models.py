@@ -148,6 +148,22 @@ def test_every_network_takes_every_size_of_image(name, shape):
     assert logits.shape == (5, 7) and logits.dtype == jnp.float32
 
 
+@pytest.mark.parametrize(
+    ("name", "stem", "side", "sides"),
+    [
+        ("resnet20", "cifar", 32, [32, 32, 16, 8]),
+        ("resnet18", "cifar", 32, [32, 32, 16, 8, 4]),
+        ("resnet34", "imagenet", 224, [112, 56, 28, 14, 7]),
+    ],
+)
+def test_each_stage_of_a_resnet_halves_the_image(name, stem, side, sides):
+    model = build_model(Model(name=name, stem=stem))
+    x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    sown = jax.eval_shape(partial(init, model), x)["activations"]
+    stages = [sown[f"stages_{i}_1"]["act_2"] for i in range(len(sides) - 1)]
+    assert [site["a"][0][0].shape[1] for site in (sown["stem_act"], *stages)] == sides
+
+
 def test_poolings_leave_at_least_a_pixel_and_are_as_many_as_fit():
     for side in range(1, 70):
         model = build_model(Model(name="vgg16"), image_shape=(side, 99, 3))
@@ -196,7 +212,8 @@ def test_activations_are_as_the_config_says():
     model = build_model(config, image_shape=(8, 8, 1))
     params = init(model, images(1))["params"]
     for i, channels in enumerate((8, 16, 16), start=1):
-        np.testing.assert_array_equal(params[f"act_{i}"]["theta"], [3.0] * channels)
+        theta = np.full(channels, 3.0, np.float32)
+        np.testing.assert_array_equal(params[f"act_{i}"]["theta"], theta, strict=True)
     assert model.act().levels == 7
 
 

@@ -14,7 +14,7 @@ from bitsnn_jax.data import idx
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class Examples:
     """One split: pixels as they were stored, labels, and the scale of the pixels.
 

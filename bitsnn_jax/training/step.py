@@ -149,7 +149,7 @@ def _sums(each, logits, labels, spikes, neurons, mask=None):
     mask = jnp.ones(len(each)) if mask is None else mask.astype(jnp.float32)
 
     def total(x):
-        return jnp.sum(jnp.where(mask > 0, x, 0.0))
+        return jnp.sum(x * mask)
 
     correct = (logits.argmax(-1) == labels).astype(jnp.float32)
     return Metrics(

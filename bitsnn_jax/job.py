@@ -1,0 +1,304 @@
+"""The main job: a trained run converted, simulated, proved, and written down."""
+
+import dataclasses
+import datetime
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bitsnn_jax
+from bitsnn_jax import data
+from bitsnn_jax.certificate import Certificate, verify
+from bitsnn_jax.checkpoint import load_variables, save_variables
+from bitsnn_jax.config import to_dict
+from bitsnn_jax.conversion import Report, convert
+from bitsnn_jax.evaluation import Evaluation, evaluate, without_spikes
+from bitsnn_jax.program import ApplyFn
+from bitsnn_jax.report import write_report
+from bitsnn_jax.runs import load_ann
+from bitsnn_jax.spikes import check_steps
+from bitsnn_jax.spiking import OneShot, Stepped, run, spiking
+
+SAMPLED_NEURONS = 12  # of each layer, in the raster
+CERTIFICATE_BATCH = 64  # bounds the memory, in which all codes of a batch lie
+
+
+def convert_run(
+    ckpt: str | os.PathLike,
+    *,
+    steps: Sequence[int],
+    modes: Sequence[str] = ("fused", "stepped"),
+    precisions: Sequence[str] = ("float64", "float32"),
+    limit: int | None = None,
+    out: Path,
+    command: str = "",
+) -> dict[str, Any]:
+    """Converts the network of a run for each T, evaluates, proves and reports it.
+
+    Args:
+      ckpt: run folder; its best checkpoint is taken.
+      steps: the T's to simulate.
+      modes: "fused", "stepped", or both.
+      precisions: of the certificates: "float64", "float32", both or none.
+      limit: look at the first test images only.
+      out: folder for the spiking network, `conversion.json` and the report.
+      command: that was given, for the report.
+
+    Returns:
+      What is in `conversion.json`, see `bitsnn_jax.report.SCHEMA`.
+
+    Raises:
+      ValueError: steps or limit out of range, and what `load_run` and `convert` raise.
+      OSError: data that cannot be read, or a folder that cannot be written.
+    """
+    for t in steps:
+        check_steps(t, jnp.float32)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    apply_fn, trained = load_ann(ckpt)
+    config, variables = trained.config, trained.variables
+    examples = data.load(config.data, "test")
+    if limit:
+        some = {"images": examples.images[:limit], "labels": examples.labels[:limit]}
+        examples = dataclasses.replace(examples, **some)
+    out.mkdir(parents=True, exist_ok=True)
+
+    image = jax.ShapeDtypeStruct((1, *examples.image_shape), jnp.float32)
+    native = config.steps if config.steps in steps else steps[0]
+    conversion = convert(apply_fn, variables, image, steps=native)
+    folder = out / "variables"
+    save_variables(
+        folder,
+        jax.tree.map(np.asarray, conversion.variables),
+        {**trained.metadata, "steps": native, "checkpoint_step": trained.step},
+    )
+    saved, _ = load_variables(folder)
+
+    ann = evaluate(without_spikes(apply_fn), variables, config.data, examples)
+    print(f"{config.name}: {len(examples)} test images, ANN {ann.accuracy:.2%}")
+    print(_HEAD, flush=True)
+    rows = []
+    for t in sorted(set(steps)):
+        converted = (
+            saved
+            if t == native
+            else convert(apply_fn, variables, image, steps=t).variables
+        )
+        row = _row(apply_fn, variables, converted, config, examples, t, modes)
+        row["certificate"] = {
+            precision: _certify(apply_fn, variables, converted, examples, t, precision)
+            for precision in precisions
+        }
+        rows.append(row)
+        print(_line(row), flush=True)
+
+    results = {
+        "run": {
+            "name": config.name,
+            "model": config.model.name,
+            "dataset": config.data.name,
+            "checkpoint_step": trained.step,
+            "seed": config.seed,
+            "steps": config.steps,
+            "levels": config.model.levels,
+            "version": bitsnn_jax.__version__,
+            "commit": trained.metadata.get("commit"),
+            "command": command,
+            "config": to_dict(config),
+        },
+        "machine": {
+            "jax": jax.__version__,
+            "device": jax.devices()[0].device_kind,
+            "num_devices": jax.device_count(),
+            "time": datetime.datetime.now().isoformat(timespec="seconds"),
+        },
+        "examples": len(examples),
+        "ann": {
+            "accuracy": ann.accuracy,
+            "milliseconds_per_example": ann.milliseconds_per_example,
+        },
+        "steps": rows,
+        "conversion": _conversion(conversion.report),
+        "raster": _raster(apply_fn, saved, examples, native),
+    }
+    _write_json(out / "conversion.json", results)
+    page = write_report(results, out / "report")
+    print(f"spiking network {folder}\nreport {page}")
+    return results
+
+
+def _row(apply_fn, variables, converted, config, examples, steps, modes):
+    """What the re-quantised ANN and the spiking network do at T steps."""
+
+    def requantised(variables, x):
+        reading = OneShot(steps=steps, saturate=False)
+        output = run(reading, apply_fn, variables, x)
+        return output, reading.stats()
+
+    ann = evaluate(requantised, variables, config.data, examples)
+    row = {
+        "steps": steps,
+        "levels": 2**steps - 1,
+        "requantised": config.model.levels != 2**steps - 1,
+        "ann_accuracy": ann.accuracy,
+    }
+    for mode in modes:
+        snn_fn = spiking(apply_fn, steps=steps, mode=mode)
+        weights = converted if mode == "stepped" else variables
+        snn = evaluate(snn_fn, weights, config.data, examples)
+        row[mode] = _summary(snn, ann)
+        row["layers"] = [
+            {
+                "path": path,
+                "neurons": int(snn.stats.neurons[path]) // len(examples),
+                "spikes": (spikes / snn.stats.neurons[path]).tolist(),
+            }
+            for path, spikes in snn.stats.spikes.items()
+        ]
+    return row
+
+
+def _summary(snn: Evaluation, ann: Evaluation) -> dict[str, Any]:
+    return {
+        "accuracy": snn.accuracy,
+        "spikes_per_neuron": float(snn.stats.spikes_per_neuron),
+        "milliseconds_per_example": snn.milliseconds_per_example,
+        "compile_seconds": snn.compile_seconds,
+        "predictions_differing": int(np.sum(snn.predictions != ann.predictions)),
+    }
+
+
+def _certify(apply_fn, variables, converted, examples, steps, precision):
+    """The certificate of the saved network, or in float64 of its exact counterpart."""
+    images = data.normalise(examples.images, examples)
+    given = (variables, images, converted)
+    if precision == "float64":  # biases shifted in float32 would not be exact
+        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (variables, images))
+        given = (*wide, None)
+    with jax.enable_x64(precision == "float64"):
+        variables, images, converted = given
+        options = {"steps": steps, "batch_size": CERTIFICATE_BATCH}
+        certificate = verify(
+            apply_fn, variables, images, snn_variables=converted, **options
+        )
+    return _certificate(certificate)
+
+
+def _certificate(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "exact": certificate.exact,
+        "examples": certificate.examples,
+        "examples_differing": certificate.examples_differing,
+        "neurons": certificate.neurons,
+        "differing": certificate.differing,
+        "largest_output_difference": certificate.largest_output_difference,
+        "layers": [
+            {"path": path, **layer._asdict()}
+            for path, layer in certificate.layers.items()
+        ],
+    }
+
+
+def _conversion(report: Report) -> dict[str, Any]:
+    return {
+        "changed": [shift._asdict() for shift in report.changed],
+        "neurons": [
+            {
+                "path": layer.path,
+                "shape": list(layer.shape[1:]),
+                "theta": _theta(np.asarray(layer.theta)),
+                "levels": layer.levels,
+            }
+            for layer in report.neurons
+        ],
+        "nonspiking": [operation._asdict() for operation in report.nonspiking],
+        "bias_shift": "parameters",
+    }
+
+
+def _theta(theta):
+    if theta.ndim == 0:
+        return float(theta)
+    low, high = float(theta.min()), float(theta.max())
+    return {"min": low, "max": high, "channels": theta.size}
+
+
+class _Rastered(Stepped):
+    """Keeps the spikes of some neurons of each layer, evenly spread."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.rasters = []
+
+    def observe(self, site, membrane, spikes, code, delta):
+        super().observe(site, membrane, spikes, code, delta)
+        trains = spikes.reshape(self.steps, -1).T
+        count = min(SAMPLED_NEURONS, len(trains))
+        self.rasters.append(trains[np.linspace(0, len(trains) - 1, count).astype(int)])
+
+
+def _raster(apply_fn: ApplyFn, variables: Any, examples: data.Examples, steps: int):
+    """The spikes of the first image."""
+    layers: list[tuple[str, int]] = []
+
+    @jax.jit
+    def simulate(variables, x):
+        reading = _Rastered(steps=steps)
+        logits = run(reading, apply_fn, variables, x)
+        layers[:] = [(site.path, int(np.prod(site.shape))) for site in reading.sites]
+        return logits[0], reading.rasters
+
+    image = examples.images[:1]
+    logits, rasters = simulate(variables, data.normalise(image, examples))
+    return {
+        "example": 0,
+        "label": int(examples.labels[0]),
+        "prediction": int(np.argmax(logits)),
+        "image": np.squeeze(image[0]).tolist(),
+        "steps": steps,
+        "layers": [
+            {
+                "path": path,
+                "neurons_total": total,
+                "spikes": trains.astype(int).tolist(),
+            }
+            for (path, total), trains in zip(layers, rasters, strict=True)
+        ],
+        "logits": np.asarray(logits, float).tolist(),
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(value, indent=1) + "\n")
+    new.replace(path)
+
+
+_HEAD = (
+    " T     L      ANN    fused  stepped  spikes/neuron  "
+    "differing codes float64, float32"
+)
+
+
+def _line(row: dict[str, Any]) -> str:
+    accuracies = [row["ann_accuracy"]]
+    accuracies += [
+        row[m]["accuracy"] if m in row else None for m in ("fused", "stepped")
+    ]
+    shown = "".join("        -" if a is None else f"{a:9.2%}" for a in accuracies)
+    spikes = next(row[m]["spikes_per_neuron"] for m in ("stepped", "fused") if m in row)
+    found = [
+        f"{row['certificate'][p]['differing']} of {row['certificate'][p]['neurons']}"
+        if p in row["certificate"]
+        else "-"
+        for p in ("float64", "float32")
+    ]
+    return (
+        f"{row['steps']:2} {row['levels']:5}{shown} {spikes:14.3f}  {', '.join(found)}"
+    )
