@@ -1,5 +1,6 @@
 """The proof by comparison: the ANN and its spiking network, code by code."""
 
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import jax
@@ -146,10 +147,10 @@ def verify(
         snn = _WatchedSNN(steps=steps, bias_shift=bias_shift, nonspiking=nonspiking)
         ann_output = run(ann, apply_fn, variables, x)
         snn_output = run(snn, apply_fn, snn_variables, x)
-        layers = {
-            site.path: _compare_layer(*pair)
+        layers = OrderedDict(
+            (site.path, _compare_layer(*pair))
             for site, *pair in zip(ann.sites, ann.seen, snn.seen, strict=True)
-        }
+        )
         pairs = [(a[1], b[1]) for a, b in zip(ann.seen, snn.seen, strict=True)]
         outputs = jax.tree.map(_largest_difference, ann_output, snn_output)
         return layers, outputs, _examples_differing(pairs, _num_examples(x))

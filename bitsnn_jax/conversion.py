@@ -186,7 +186,7 @@ class _Excess(Reading):
     def neuron(self, site, z, theta):
         self.must_be_even(z, site.path)
         self.layers.append(
-            Neurons(site.path, site.shape, jnp.asarray(theta.value), site.levels)
+            Neurons(site.path, site.shape, jnp.squeeze(theta.value), site.levels)
         )
         return Current(None)
 

@@ -26,7 +26,7 @@ from bitsnn_jax.spikes import check_steps
 from bitsnn_jax.spiking import OneShot, Stepped, run, spiking
 
 SAMPLED_NEURONS = 12  # of each layer, in the raster
-CERTIFICATE_BATCH = 64  # bounds the memory, in which all codes of a batch lie
+CERTIFICATE_BATCH = 128  # at most: all codes of a batch are in memory
 
 
 def convert_run(
@@ -183,11 +183,17 @@ def _certify(apply_fn, variables, converted, examples, steps, precision):
         given = (*wide, None)
     with jax.enable_x64(precision == "float64"):
         variables, images, converted = given
-        options = {"steps": steps, "batch_size": CERTIFICATE_BATCH}
+        options = {"steps": steps, "batch_size": _even_batch(len(examples))}
         certificate = verify(
             apply_fn, variables, images, snn_variables=converted, **options
         )
     return _certificate(certificate)
+
+
+def _even_batch(count):
+    """The largest batch without a smaller last one, which would compile anew."""
+    even = [n for n in range(1, CERTIFICATE_BATCH + 1) if count % n == 0]
+    return max(even) if max(even) > CERTIFICATE_BATCH // 8 else CERTIFICATE_BATCH
 
 
 def _certificate(certificate: Certificate) -> dict[str, Any]:

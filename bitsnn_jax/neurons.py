@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from bitsnn_jax.qcfs import Floats, aligned
 from bitsnn_jax.spikes import check_steps, weights
 
 Membrane = Float[Array, "..."]
@@ -23,7 +24,7 @@ def integrate(currents: Float[Array, "time ..."], membrane: Membrane) -> Membran
 
 
 def fire_bits(
-    membrane: Membrane, delta: Float[Array, "..."], *, steps: int
+    membrane: Membrane, delta: Floats, *, steps: int
 ) -> Bool[Array, "time ..."]:
     """Spikes of a charged membrane, Eq. (10), most significant first.
 
@@ -41,7 +42,7 @@ def fire_bits(
 
 def bit_serial_if(
     currents: Float[Array, "time ..."],
-    theta: Float[Array, "..."] | float,
+    theta: Floats | float,
     *,
     steps: int,
     levels: int | None = None,
@@ -67,7 +68,8 @@ def bit_serial_if(
       bool [T, ...], most significant first.
 
     Raises:
-      ValueError: steps out of range, or currents not of `steps` steps.
+      ValueError: steps out of range, currents not of `steps` steps, or theta that does
+        not broadcast to a step of them.
 
     >>> charge = jnp.array([[4.0, 9.0], [0.0, 1.0], [0.0, 1.0], [1.4, 40.0]])
     >>> bit_serial_if(charge, 15.0, steps=4).astype(int).T
@@ -80,16 +82,17 @@ def bit_serial_if(
             f"currents must have time as axis 0: {steps} steps expected, "
             f"got shape {currents.shape}"
         )
-    delta = jnp.asarray(theta, currents.dtype) / (levels or 2**steps - 1)
+    theta = aligned(jnp.asarray(theta, currents.dtype), currents.shape[1:])
+    delta = theta / (levels or 2**steps - 1)
     half = jnp.broadcast_to(delta / 2, currents.shape[1:])
     return fire_bits(integrate(currents, half), delta, steps=steps)
 
 
 def rate_if(
     currents: Float[Array, "time ..."],
-    theta: Float[Array, "..."] | float,
+    theta: Floats | float,
     *,
-    v_init: Float[Array, "..."] | float,
+    v_init: Floats | float,
 ) -> Bool[Array, "time ..."]:
     """The rate-coded IF neuron with reset by subtraction: fires while it integrates.
 
@@ -109,7 +112,7 @@ def rate_if(
     >>> rate_if(jnp.full((4, 1), 0.5), 1.0, v_init=0.5)[:, 0]
     Array([ True, False,  True, False], dtype=bool)
     """
-    theta = jnp.asarray(theta, currents.dtype)
+    theta = aligned(jnp.asarray(theta, currents.dtype), currents.shape[1:])
 
     def step(v, current):
         v = v + current

@@ -15,11 +15,10 @@ from jax.interpreters import batching, mlir
 from jaxtyping import Array, Float, Int
 
 qcfs_p = Primitive("qcfs")
+Floats = Float[Array | np.ndarray, "..."]
 
 
-def codes(
-    z: Float[Array, "..."], theta: Float[Array, "..."] | float, *, levels: int = 15
-) -> Int[Array, "..."]:
+def codes(z: Floats, theta: Floats | float, *, levels: int = 15) -> Int[Array, "..."]:
     """Integer codes of Eq. (2).
 
         k = clip(floor(z / delta + 1/2), 0, levels),   delta = theta / levels
@@ -44,9 +43,7 @@ def codes(
     return _grid(z, theta / levels, levels).astype(jnp.int32)
 
 
-def qcfs(
-    z: Float[Array, "..."], theta: Float[Array, "..."] | float, *, levels: int = 15
-) -> Float[Array, "..."]:
+def qcfs(z: Floats, theta: Floats | float, *, levels: int = 15) -> Float[Array, "..."]:
     """Quantised clip-floor-shift activation, Eq. (2).
 
         a = delta * clip(floor(z / delta + 1/2), 0, levels),   delta = theta / levels
@@ -80,17 +77,26 @@ def _checked(z, theta, levels):
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
     z = jnp.asarray(z)
-    theta = jnp.asarray(theta, z.dtype)
+    return z, aligned(jnp.asarray(theta, z.dtype), z.shape)
+
+
+def aligned(theta: Array, shape: tuple[int, ...]) -> Array:
+    """A scalar theta as it is, any other with as many axes as the neurons it is for.
+
+    Raises:
+      ValueError: theta does not broadcast to `shape`.
+    """
     try:
-        fits = np.broadcast_shapes(z.shape, theta.shape) == z.shape
+        fits = np.broadcast_shapes(shape, theta.shape) == shape
     except ValueError:
         fits = False
     if not fits:
         raise ValueError(
-            f"theta of shape {theta.shape} does not broadcast to the pre-activation of "
-            f"shape {z.shape}: give one threshold, or one for each channel (last axis)"
+            f"theta of shape {theta.shape} does not broadcast to neurons of shape "
+            f"{shape}: give one threshold, or one for each channel (last axis)"
         )
-    return z, theta
+    missing = len(shape) - theta.ndim if theta.ndim else 0
+    return theta.reshape(*(1,) * missing, *theta.shape)
 
 
 def _grid(z, delta, levels):
@@ -123,10 +129,10 @@ _qcfs.defvjp(_qcfs_fwd, _qcfs_bwd)
 
 
 def _sum_to_shape(x, shape):
-    """The transpose of broadcasting `shape` to that of x."""
-    lead = x.ndim - len(shape)
-    kept = [i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1]
-    return x.sum((*range(lead), *kept)).reshape(shape)
+    """The transpose of broadcasting a scalar, or an `aligned` shape, to that of x."""
+    if not shape:
+        return x.sum()
+    return x.sum([i for i, n in enumerate(shape) if n == 1], keepdims=True)
 
 
 def _batch(args, dims, *, levels):
@@ -136,8 +142,9 @@ def _batch(args, dims, *, levels):
     z = batching.bdim_at_front(z, z_dim, size)
     if theta_dim is not None:
         theta = jnp.moveaxis(theta, theta_dim, 0)
-        gap = (1,) * (z.ndim - theta.ndim)
-        theta = theta.reshape(size, *gap, *theta.shape[1:])
+        theta = theta.reshape(theta.shape + (1,) * (z.ndim - theta.ndim))
+    elif theta.ndim:
+        theta = theta[None]
     return qcfs_p.bind(z, theta, levels=levels), 0
 
 

@@ -4,7 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
+
+from bitsnn_jax.qcfs import Floats, aligned
 
 MAX_STEPS = 30  # codes are int32
 
@@ -32,7 +35,9 @@ def weights(steps: int) -> list[int]:
     return [2 ** (steps - t) for t in range(1, steps + 1)]
 
 
-def spike_planes(codes: Int[Array, "..."], *, steps: int) -> Bool[Array, "time ..."]:
+def spike_planes(
+    codes: Int[Array | np.ndarray, "..."], *, steps: int
+) -> Bool[Array, "time ..."]:
     """The bits of each code as a spike train, most significant first.
 
         k = sum_t 2**(T - t) s(t),   t = 1..T
@@ -78,7 +83,7 @@ def _bits(dtype):
 
 
 def spike_count(
-    a: Float[Array, "..."], theta: Float[Array, "..."] | float, *, levels: int = 15
+    a: Floats, theta: Floats | float, *, levels: int = 15
 ) -> Float[Array, "..."]:
     """Spikes that each neuron emits: the bits set in its code, summed over t.
 
@@ -99,7 +104,7 @@ def spike_count(
       [...] counts in 0..T, in the type of a.
 
     Raises:
-      ValueError: levels < 1.
+      ValueError: levels < 1, or theta does not broadcast to the shape of a.
 
     >>> a = jnp.array([0.0, 1.0, 7.0, 15.0])
     >>> spike_count(a, jnp.array(15.0))
@@ -109,7 +114,7 @@ def spike_count(
     """
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
-    return _spike_count(levels, a, jnp.asarray(theta, a.dtype))
+    return _spike_count(levels, a, aligned(jnp.asarray(theta, a.dtype), a.shape))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -1,5 +1,6 @@
 """The transformation: a program of QCFS activations, read as a spiking network."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,8 +36,8 @@ class SpikeStats(NamedTuple):
       neurons: path -> int32 [], neurons that could have fired (batch included).
     """
 
-    spikes: dict[str, Array]
-    neurons: dict[str, Array]
+    spikes: OrderedDict[str, Array]  # a plain dict would leave jit sorted by name
+    neurons: OrderedDict[str, Array]
 
     @property
     def spikes_per_neuron(self) -> Array:
@@ -159,8 +160,8 @@ class TimedReading(Reading):
         paths = [site.path for site in self.sites]
         neurons = [jnp.int32(_size(site.shape)) for site in self.sites]
         return SpikeStats(
-            dict(zip(paths, self.counts, strict=True)),
-            dict(zip(paths, neurons, strict=True)),
+            OrderedDict(zip(paths, self.counts, strict=True)),
+            OrderedDict(zip(paths, neurons, strict=True)),
         )
 
 
@@ -204,7 +205,7 @@ class Spikes(NamedTuple):
     """
 
     codes: Array
-    delta: Array  # [] or broadcastable to codes
+    delta: Array  # [], or as many axes as codes, each of size 1 or theirs
 
     def charges(self, steps):
         """What each step brings downstream: delta 2**(T-t) s(t)."""
@@ -280,23 +281,22 @@ class Stepped(TimedReading):
 
     def maximum(self, eqn, current):
         train = current.value
-        if not isinstance(train, Spikes) or not _within_channels(eqn, train):
+        if not isinstance(train, Spikes):
             return None
-        [largest] = apply_equation(eqn, [train.codes])
-        return Current(train._replace(codes=largest))
+        codes, delta = train
+        # Codes compare as values do only where the thresholds are the same.
+        sizes = delta.shape or (1,) * codes.ndim
+        reduces = eqn.primitive.name == "reduce_max"
+        if reduces:
+            merged = [i in eqn.params["axes"] for i in range(codes.ndim)]
+        else:
+            merged = [n > 1 for n in eqn.params["window_dimensions"]]
+        if any(n > 1 and m for n, m in zip(sizes, merged, strict=True)):
+            return None
+        if reduces and delta.ndim:
+            delta = delta.squeeze(eqn.params["axes"])
+        [largest] = apply_equation(eqn, [codes])
+        return Current(Spikes(largest, delta))
 
     def decode(self, current, path):
         return Analog(sum(self.charges(current)))
-
-
-def _within_channels(eqn, train):
-    """Whether the maximum compares neurons of one threshold only."""
-    if train.delta.ndim == 0:
-        return True
-    first = train.codes.ndim - train.delta.ndim  # the first axis that delta has
-    if eqn.primitive.name == "reduce_max":
-        return all(axis < first for axis in eqn.params["axes"])
-    window = eqn.params["window_dimensions"]
-    return all(
-        w == 1 or n == 1 for w, n in zip(window[first:], train.delta.shape, strict=True)
-    )

@@ -1,4 +1,11 @@
-"""ResNet-20 on Fashion-MNIST."""
+"""ResNet-20 on Fashion-MNIST.
+
+apt install dataset-fashion-mnist
+python train.py --config configs/fashion_mnist_resnet20.py
+
+Hardware: 2 CPU cores. Time: about 0.6 s a step, 430 steps an epoch: one to two hours.
+Accuracy on the test split: not measured yet.
+"""
 
 from bitsnn_jax import config
 

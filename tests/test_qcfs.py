@@ -30,7 +30,7 @@ def grid(theta):
 
 
 @any_levels
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(z=pre_activations, theta=thetas)
 def test_values_lie_on_the_grid_from_zero_to_theta(levels, z, theta):
     a = np.float64(qcfs(z, theta, levels=levels))
@@ -41,7 +41,7 @@ def test_values_lie_on_the_grid_from_zero_to_theta(levels, z, theta):
 
 
 @any_levels
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(z=pre_activations, theta=thetas)
 def test_quantisation_is_monotone_and_idempotent(levels, z, theta):
     a = qcfs(jnp.sort(z), theta, levels=levels)
@@ -78,7 +78,8 @@ def test_the_code_times_the_step_is_the_value(levels, shape):
     @jax.jit
     def both(z, theta):
         k = codes(z, theta, levels=levels)
-        return qcfs(z, theta, levels=levels), k, theta / levels * k
+        delta = jnp.broadcast_to(theta / levels, z.shape)
+        return qcfs(z, theta, levels=levels), k, delta * k
 
     a, k, decoded = both(z, theta)
     assert jnp.array_equal(a, decoded)
@@ -114,7 +115,7 @@ def test_gradient_to_z_is_one_strictly_inside(levels, theta):
     assert gradient.tolist() == [0, 0, 0, 1, 1, 0, 0]
 
 
-@any_levels
+@pytest.mark.parametrize("levels", [1, 15, 16])
 @pytest.mark.parametrize("shape", [(), (4,), (4, 1, 1), (1, 4), (2, 1, 5, 1)])
 def test_gradients_follow_the_equation(levels, shape):
     """da/dtheta is (a - z) / theta inside, 1 at and above theta, 0 at and below 0."""
@@ -134,8 +135,8 @@ def test_gradients_follow_the_equation(levels, shape):
     a = delta * np.clip(np.floor(z / delta + 0.5), 0, levels)
     slope = np.where(inside, (a - z) / theta, z >= theta)
     # Broadcasting is undone by a sum over the axes that it made.
-    axes = [i for i, n in enumerate(theta[(None,) * (4 - theta.ndim)].shape) if n == 1]
-    expected = (g * slope).sum(tuple(axes), keepdims=True).reshape(theta.shape)
+    axes = [i for i, n in enumerate((1,) * (4 - len(shape)) + shape) if n == 1]
+    expected = (g * slope).sum(tuple(axes), keepdims=True).reshape(shape)
     assert jnp.array_equal(to_z, np.where(inside, g, 0))
     # 160 float32 terms of size up to 4 are added; no code is near a half here.
     np.testing.assert_allclose(to_theta, expected, atol=160 * 4 * EPS)
@@ -225,19 +226,12 @@ def test_float64_resolves_what_float32_cannot():
         assert codes(z.astype(jnp.float32), 15.0).tolist() == [1, 1]
 
 
-def test_the_activation_stays_visible_in_a_trace():
-    def names(fn, *args):
-        return [e.primitive.name for e in jax.make_jaxpr(fn)(*args).jaxpr.eqns]
-
-    def inner(eqn):
-        return eqn.params["call_jaxpr"].jaxpr.eqns
-
-    z, theta = jnp.ones((2, 3)), jnp.ones(3)
-    assert names(qcfs, z, theta) == ["custom_vjp_call"]
-    for fn in (qcfs, jax.vmap(qcfs, (0, None))):
-        [call] = jax.make_jaxpr(fn)(z, theta).jaxpr.eqns[-1:]
-        [site] = [e for e in inner(call) if e.primitive.name == "qcfs"]
-        assert site.params == {"levels": 15}
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_the_activation_stays_visible_in_a_trace(shape):
+    z, theta = jnp.ones((2, 3)), jnp.ones(shape)
+    for fn in (qcfs, jax.vmap(qcfs, (0, None)), jax.jit(jax.vmap(qcfs, (0, None)))):
+        program = str(jax.make_jaxpr(fn)(z, theta))
+        assert program.count("qcfs[levels=15]") == 1
 
 
 @pytest.mark.parametrize("fn", [qcfs, codes])

@@ -143,3 +143,5 @@ def test_errors_of_the_public_functions():
         spike_planes(jnp.arange(3), steps=31)
     with pytest.raises(ValueError, match="^levels must be at least 1, got 0$"):
         spike_count(jnp.ones(3), 1.0, levels=0)
+    with pytest.raises(ValueError, match=r"theta of shape \(2,\) .* \(4, 3\)"):
+        spike_count(jnp.ones((4, 3)), jnp.ones(2))
