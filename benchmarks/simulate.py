@@ -1,0 +1,90 @@
+"""What a spiking pass costs, in passes of its ANN.
+
+    python benchmarks/simulate.py [--model resnet20] [--batch 64] [--steps 4]
+
+ResNet-20 on 32x32x3 images, float32, random weights and inputs. The ANN's forward pass,
+the fused and the stepped SNN are jitted; their runs are interleaved, and each ratio is
+the median over rounds of the ratio within a round, so that drift of the machine cancels.
+The work of a stepped pass is T ANN passes: T is its limit; that of fused is 1.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitsnn_jax import convert, spiking
+from bitsnn_jax.config import Model
+from bitsnn_jax.models import build_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+
+    apply_fn, variables, x = network(options.model, options.batch, options.size)
+    converted, _ = convert(apply_fn, variables, x[:1], steps=options.steps)
+    passes = {
+        "ann": (apply_fn, variables),
+        "fused": (spiking(apply_fn, steps=options.steps, mode="fused"), variables),
+        "stepped": (spiking(apply_fn, steps=options.steps), converted),
+    }
+    print(
+        f"{options.model}, batch {options.batch}, {options.size}x{options.size}x3, "
+        f"T = {options.steps}, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    )
+    compiled = {name: compile_pass(*p, x) for name, p in passes.items()}
+    seconds = interleaved(compiled, options.rounds)
+    print("           median ms      x ANN   (quartiles)   compile s   temporaries MB")
+    for name, (_, compile_seconds, megabytes) in compiled.items():
+        ratios = [s / a for s, a in zip(seconds[name], seconds["ann"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(
+            f"{name:10} {1e3 * statistics.median(seconds[name]):10.1f} {middle:10.3f}"
+            f"   {low:.3f}-{high:.3f} {compile_seconds:11.1f} {megabytes:16.1f}"
+        )
+
+
+def network(name: str, batch: int, size: int):
+    """(apply_fn, variables, images), at random; activations in their usual range."""
+    shape = (size, size, 3)
+    model = build_model(Model(name=name, theta_init=4.0), image_shape=shape)
+    x = jax.random.normal(jax.random.key(0), (batch, *shape))
+    variables = model.init(jax.random.key(1), x[:1], train=False)
+    del variables["activations"]
+    return lambda v, x: model.apply(v, x, train=False), variables, x
+
+
+def compile_pass(fn, variables, x):
+    """(function of no argument, compile seconds, megabytes of temporaries)."""
+    started = time.perf_counter()
+    compiled = jax.jit(fn).lower(variables, x).compile()
+    seconds = time.perf_counter() - started
+    memory = compiled.memory_analysis().temp_size_in_bytes / 1e6
+    variables, x = jax.device_put((variables, x))
+    return lambda: jax.block_until_ready(compiled(variables, x)), seconds, memory
+
+
+def interleaved(compiled, rounds):
+    """Seconds of each pass in each round, after a warm-up."""
+    seconds = {name: [] for name in compiled}
+    for name, (run, *_) in compiled.items():
+        run()
+    for _ in range(rounds):
+        for name, (run, *_) in compiled.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
