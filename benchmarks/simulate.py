@@ -4,7 +4,7 @@
 
 ResNet-20 on 32x32x3 images, float32, random weights and inputs. The ANN's forward pass,
 the fused and the stepped SNN are jitted; their runs are interleaved, and each ratio is
-the median over rounds of the ratio within a round, so that drift of the machine cancels.
+the median over rounds of the ratio within a round, so that the machine's drift cancels.
 The work of a stepped pass is T ANN passes: T is its limit; that of fused is 1.
 """
 
@@ -13,8 +13,6 @@ import statistics
 import time
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from bitsnn_jax import convert, spiking
 from bitsnn_jax.config import Model
@@ -59,7 +57,6 @@ def network(name: str, batch: int, size: int):
     model = build_model(Model(name=name, theta_init=4.0), image_shape=shape)
     x = jax.random.normal(jax.random.key(0), (batch, *shape))
     variables = model.init(jax.random.key(1), x[:1], train=False)
-    del variables["activations"]
     return lambda v, x: model.apply(v, x, train=False), variables, x
 
 
@@ -76,7 +73,7 @@ def compile_pass(fn, variables, x):
 def interleaved(compiled, rounds):
     """Seconds of each pass in each round, after a warm-up."""
     seconds = {name: [] for name in compiled}
-    for name, (run, *_) in compiled.items():
+    for run, *_ in compiled.values():
         run()
     for _ in range(rounds):
         for name, (run, *_) in compiled.items():

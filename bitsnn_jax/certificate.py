@@ -9,6 +9,7 @@ import numpy as np
 
 from bitsnn_jax.conversion import convert
 from bitsnn_jax.program import ApplyFn
+from bitsnn_jax.qcfs import grid_codes
 from bitsnn_jax.spiking import OneShot, Stepped, run
 
 
@@ -186,8 +187,8 @@ class _WatchedANN(OneShot):
         super().__init__(**options)
         self.seen = []
 
-    def observe(self, site, z, code, delta):
-        self.seen.append((z + delta / 2, code, delta))
+    def observe(self, site, z, a, delta):
+        self.seen.append((z + delta / 2, grid_codes(a, delta), delta))
 
 
 class _WatchedSNN(Stepped):

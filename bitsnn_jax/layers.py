@@ -41,7 +41,8 @@ class QCFS(nn.Module):
         theta = self.param("theta", nn.initializers.constant(self.theta_init), shape)
         wide = jnp.promote_types(z.dtype, jnp.float32)
         a = qcfs(z.astype(wide), theta.astype(wide), levels=self.levels)
-        self.sow("activations", "a", (a, theta))
+        if not self.is_initializing():
+            self.sow("activations", "a", (a, theta))
         return a.astype(z.dtype)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from bitsnn_jax.qcfs import Floats, aligned
+from bitsnn_jax.qcfs import Floats, aligned, step_size
 from bitsnn_jax.spikes import check_steps, weights
 
 Membrane = Float[Array, "..."]
@@ -83,7 +83,7 @@ def bit_serial_if(
             f"got shape {currents.shape}"
         )
     theta = aligned(jnp.asarray(theta, currents.dtype), currents.shape[1:])
-    delta = theta / (levels or 2**steps - 1)
+    delta = step_size(theta, levels or 2**steps - 1)
     half = jnp.broadcast_to(delta / 2, currents.shape[1:])
     return fire_bits(integrate(currents, half), delta, steps=steps)
 

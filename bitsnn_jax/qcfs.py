@@ -40,7 +40,7 @@ def codes(z: Floats, theta: Floats | float, *, levels: int = 15) -> Int[Array, "
     Array([0, 1, 2, 4], dtype=int32)
     """
     z, theta = _checked(z, theta, levels)
-    return _grid(z, theta / levels, levels).astype(jnp.int32)
+    return _grid(z, theta, levels).astype(jnp.int32)
 
 
 def qcfs(z: Floats, theta: Floats | float, *, levels: int = 15) -> Float[Array, "..."]:
@@ -99,13 +99,26 @@ def aligned(theta: Array, shape: tuple[int, ...]) -> Array:
     return theta.reshape(*(1,) * missing, *theta.shape)
 
 
-def _grid(z, delta, levels):
-    return jnp.clip(jnp.floor(z / delta + 0.5), 0, levels)
+def step_size(theta: Array, levels: int) -> Array:
+    """delta = theta / levels, rounded the same in every program.
+
+    A product with 1 / levels, because XLA makes one of the quotient in some programs
+    and not in others. levels * (1 / levels) is 1 for 2**T - 1: ties stay ties.
+    """
+    return theta * (1 / levels)
+
+
+def grid_codes(a: Array, delta: Array) -> Array:
+    """The int32 codes of values that are on the grid already."""
+    return (a / delta + 0.5).astype(jnp.int32)
+
+
+def _grid(z, theta, levels):
+    return jnp.clip(jnp.floor(z * (levels / theta) + 0.5), 0, levels)
 
 
 def _forward(z, theta, *, levels):
-    delta = theta / levels
-    return delta * _grid(z, delta, levels)
+    return step_size(theta, levels) * _grid(z, theta, levels)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -11,11 +11,9 @@ FLAGS = (
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax
 from jaxtyping import install_import_hook
 
 install_import_hook(
     ["bitsnn_jax.qcfs", "bitsnn_jax.spikes", "bitsnn_jax.neurons"], "beartype.beartype"
 )
 
-jax.config.update("jax_numpy_rank_promotion", "raise")

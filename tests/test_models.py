@@ -70,9 +70,7 @@ def infer(model, variables, x):
 def abstract(model, shape):
     """Variables without values, so that the largest networks cost nothing here."""
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    variables = jax.eval_shape(partial(init, model), x)
-    variables.pop("activations", None)  # sown, not a variable of the model
-    return variables, x
+    return jax.eval_shape(partial(init, model), x), x
 
 
 def count_primitive(jaxpr, name):
@@ -158,8 +156,9 @@ def test_every_network_takes_every_size_of_image(name, shape):
 )
 def test_each_stage_of_a_resnet_halves_the_image(name, stem, side, sides):
     model = build_model(Model(name=name, stem=stem))
-    x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    sown = jax.eval_shape(partial(init, model), x)["activations"]
+    variables, x = abstract(model, (side, side, 3))
+    apply = partial(model.apply, train=False, mutable=["activations"])
+    sown = jax.eval_shape(apply, variables, x)[1]["activations"]
     stages = [sown[f"stages_{i}_1"]["act_2"] for i in range(len(sides) - 1)]
     assert [site["a"][0][0].shape[1] for site in (sown["stem_act"], *stages)] == sides
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import NETWORKS, Inverted, Residual, build, build_pure
+from networks import NETWORKS, Inverted, Pooling, Residual, build, build_pure
 
 from bitsnn_jax import QCFS, SpikingError, codes, convert, qcfs, spiking, verify
 from bitsnn_jax.spiking import OneShot, Stepped, run
@@ -245,6 +245,13 @@ def test_without_saturation_the_one_shot_reading_is_the_ann():
 
     output = run(OneShot(steps=4, saturate=False), apply_fn, theta, x)
     np.testing.assert_array_equal(output, apply_fn(theta, x))
+
+
+@pytest.mark.parametrize("mode", ["stepped", "fused"])
+def test_thresholds_of_channels_need_no_rank_promotion(mode):
+    apply_fn, variables, x = build(Pooling)
+    with jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(spiking(apply_fn, steps=4, mode=mode), variables, x)
 
 
 def test_memory_does_not_grow_with_depth():
