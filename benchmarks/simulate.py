@@ -65,9 +65,10 @@ def compile_pass(fn, variables, x):
     started = time.perf_counter()
     compiled = jax.jit(fn).lower(variables, x).compile()
     seconds = time.perf_counter() - started
-    memory = compiled.memory_analysis().temp_size_in_bytes / 1e6
+    memory = compiled.memory_analysis()
+    megabytes = memory.temp_size_in_bytes / 1e6 if memory else float("nan")
     variables, x = jax.device_put((variables, x))
-    return lambda: jax.block_until_ready(compiled(variables, x)), seconds, memory
+    return lambda: jax.block_until_ready(compiled(variables, x)), seconds, megabytes
 
 
 def interleaved(compiled, rounds):

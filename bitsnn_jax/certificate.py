@@ -1,6 +1,7 @@
 """The proof by comparison: the ANN and its spiking network, code by code."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,8 @@ class LayerCertificate(NamedTuple):
     largest_membrane_difference: float
 
 
-class Certificate(NamedTuple):
+@dataclass(frozen=True)
+class Certificate:
     """What a comparison of the ANN with its stepped SNN found. Certificates add up.
 
     Attributes:
@@ -73,8 +75,8 @@ class Certificate(NamedTuple):
             for b in [other.layers[path]]
         }
         largest = max(self.largest_output_difference, other.largest_output_difference)
-        apart = (self.examples_differing, other.examples_differing)
-        differing = None if None in apart else sum(apart)
+        a, b = self.examples_differing, other.examples_differing
+        differing = None if a is None or b is None else a + b
         examples = self.examples + other.examples
         return Certificate(self.steps, layers, largest, examples, differing)
 

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax import config, data
+from bitsnn_jax.devices import AXIS, data_parallel
 from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.spiking import SpikeStats
-from bitsnn_jax.training.step import AXIS, data_parallel
 
 NetworkFn = Callable[[Any, Any], tuple[Any, SpikeStats]]
 
@@ -105,7 +106,10 @@ def evaluate(
 
 def without_spikes(apply_fn: ApplyFn) -> NetworkFn:
     """An ANN in the form that `evaluate` takes: (logits, no statistics)."""
-    return lambda variables, x: (apply_fn(variables, x), SpikeStats({}, {}))
+    return lambda variables, x: (
+        apply_fn(variables, x),
+        SpikeStats(OrderedDict(), OrderedDict()),
+    )
 
 
 def _split(batch):

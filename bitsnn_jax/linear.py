@@ -5,6 +5,7 @@ tables may not.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
@@ -78,7 +79,8 @@ def linear_operands(eqn: JaxprEqn, is_current: Sequence[bool]) -> Sequence[int] 
     """
     name = eqn.primitive.name
     currents = [i for i, timed in enumerate(is_current) if timed]
-    if any(not jnp.issubdtype(v.aval.dtype, jnp.floating) for v in eqn.outvars):
+    avals: list[Any] = [v.aval for v in eqn.outvars]
+    if any(not jnp.issubdtype(a.dtype, jnp.floating) for a in avals):
         return None
     if name in EACH:
         alone = len(currents) == 1 and currents[0] in EACH[name]

@@ -80,13 +80,13 @@ class Reading:
         """What a QCFS site becomes."""
         raise NotImplementedError
 
-    def plain(self, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+    def plain(self, eqn: JaxprEqn, values: Sequence[Value]) -> Sequence[Value]:
         """An operation on values without time."""
         raise NotImplementedError
 
     def linear(
         self, eqn: JaxprEqn, values: Sequence[Value], operands: Sequence[int], path: str
-    ) -> list[Value]:
+    ) -> Sequence[Value]:
         """An operation that is linear in `operands` taken together; one is a current.
 
         The other operands have no time.
@@ -109,7 +109,7 @@ def trace(apply_fn: ApplyFn, variables: Any, x: Any) -> tuple[ClosedJaxpr, Any]:
 
 def read(
     reading: Reading, program: ClosedJaxpr, variables: Iterable, x: Iterable
-) -> list[Value]:
+) -> Sequence[Value]:
     """The results of the program, given flat lists of variables and of inputs."""
     constants = [v if isinstance(v, Constant) else Constant(v) for v in variables]
     return _interpret(reading, program, [*constants, *map(Analog, x)], ())

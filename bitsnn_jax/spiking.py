@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -28,7 +29,8 @@ BIAS_SHIFTS = ("parameters", "auto")
 MODES = ("stepped", "fused")
 
 
-class SpikeStats(NamedTuple):
+@flax.struct.dataclass
+class SpikeStats:
     """Spikes counted, by neuron layer in the order of firing. Counts add up: a + b.
 
     Attributes:
@@ -42,8 +44,8 @@ class SpikeStats(NamedTuple):
     @property
     def spikes_per_neuron(self) -> Array:
         """The paper's spiking activity: spikes a neuron emits in the whole window."""
-        spikes = sum(jnp.sum(s) for s in self.spikes.values())
-        return spikes / sum(jnp.sum(n) for n in self.neurons.values())
+        spikes = jnp.array([s.sum() for s in self.spikes.values()])
+        return spikes.sum() / jnp.array([n.sum() for n in self.neurons.values()]).sum()
 
     def __add__(self, other: "SpikeStats") -> "SpikeStats":
         return jax.tree.map(jnp.add, self, other)

@@ -16,4 +16,3 @@ from jaxtyping import install_import_hook
 install_import_hook(
     ["bitsnn_jax.qcfs", "bitsnn_jax.spikes", "bitsnn_jax.neurons"], "beartype.beartype"
 )
-

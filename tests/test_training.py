@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bitsnn_jax import data
 from bitsnn_jax.checkpoint import CheckpointError, Checkpoints, load_run
 from bitsnn_jax.config import Config, Loss, Optimizer
+from bitsnn_jax.devices import AXIS, data_parallel
 from bitsnn_jax.layers import QCFS
 from bitsnn_jax.models import build_model
 from bitsnn_jax.training import loop, train_and_evaluate
@@ -26,8 +27,6 @@ from bitsnn_jax.training.optimizer import (
     sgd,
 )
 from bitsnn_jax.training.step import (
-    AXIS,
-    data_parallel,
     eval_step,
     init_state,
     spikes_and_neurons,

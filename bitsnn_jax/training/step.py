@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from bitsnn_jax import config
+from bitsnn_jax.devices import AXIS
 from bitsnn_jax.spikes import spike_count
 from bitsnn_jax.training.metrics import Metrics
-
-AXIS = "batch"
 
 
 @flax.struct.dataclass
@@ -46,11 +45,6 @@ def init_state(
 
     # Runs once: compiling it well takes longer than it ever saves.
     return jax.jit(init, compiler_options={"xla_backend_optimization_level": 0})(key)
-
-
-def data_parallel(step: Callable, **options) -> Callable:
-    """`step` on every device of every host; collectives name the axis `AXIS`."""
-    return jax.pmap(step, axis_name=AXIS, **options)
 
 
 def train_step(
