@@ -48,9 +48,10 @@ def _parse(argv):
         name = config_flags.get_config_filename(flags.FLAGS["config"])
         if not Path(name.split(":")[0]).is_file():
             raise FileNotFoundError(f"--config={name}: expected a file, there is none")
+    except AttributeError as error:
+        _fail(f"{error}; bitsnn_jax/config.py lists the fields")
     except (
         flags.Error,
-        AttributeError,
         KeyError,
         TypeError,
         ValueError,

@@ -239,6 +239,7 @@ def svg(figure: Figure, *, name: str) -> str:
     buffer = io.StringIO()
     # Without a date the same results give the same page, byte for byte.
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    _settle(figure)
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -247,6 +248,18 @@ def svg(figure: Figure, *, name: str) -> str:
     for colour, page_colour in PAGE_COLOURS.items():
         text = text.replace(colour, page_colour)
     return text
+
+
+def _settle(figure: Figure) -> None:
+    """Lays the figure out once and for all, to a thousandth of its size.
+
+    The solver of the layout takes its constraints in an order that changes from run to
+    run, and with it the last digits.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        ax.set_position(np.round(ax.get_position().bounds, 3))
 
 
 def _single(width, height):
