@@ -3,7 +3,7 @@
 python train.py --config configs/digits_small.py
 
 Hardware: 2 CPU cores. Time: 20 seconds, compilation included.
-Accuracy on the test split (360 digits): 0.972 for seed 0.
+Accuracy on the test split (360 digits): 0.983 for seed 0.
 """
 
 from bitsnn_jax import config
