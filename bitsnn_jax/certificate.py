@@ -204,7 +204,9 @@ class _WatchedSNN(Stepped):
 
 def _compare_layer(ann, snn):
     (ann_membrane, ann_code, delta), (membrane, code) = ann, snn
-    differing = jnp.sum(ann_code != code.astype(ann_code.dtype), dtype=jnp.int32)
+    gap = ann_membrane - membrane
+    unequal = (ann_code != code.astype(ann_code.dtype)) | ~jnp.isfinite(gap)
+    differing = jnp.sum(unequal, dtype=jnp.int32)
     apart = _largest_difference(ann_membrane / delta, membrane / delta)
     return np.int32(ann_code.size), differing, apart
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from bitsnn_jax.linear import MOVES
+from bitsnn_jax.linear import MOVES, moved_sizes
 from bitsnn_jax.program import (
     Analog,
     ApplyFn,
@@ -134,6 +134,7 @@ def convert(
     constants = [Constant(v, _Origin(i)) for i, v in enumerate(leaves)]
     for result in read(reading, program, constants, jax.tree.leaves(example)):
         reading.must_be_even(result, "the output")
+        reading.keep([result], "the output")
     shifted = reading.shifted_leaves()
     changed = [
         Shift(paths[i], float(np.max(np.abs(new - np.asarray(leaves[i])), initial=0)))
@@ -170,35 +171,38 @@ class _Excess(Reading):
         self.unchanged = []  # (origin, path) of each use that wants the old values
 
     def plain(self, eqn, values):
-        self.keep(values, eqn)
-        if not all(isinstance(v, Constant) for v in values):
+        constant = all(isinstance(v, Constant) for v in values)
+        origin = _moved(eqn, values) if constant else None
+        if origin is None:
+            self.keep(values, str(eqn.source_info.name_stack))
+        if not constant:
             return [Analog(None)] * len(eqn.outvars)
         results = apply_equation(eqn, [v.value for v in values])
-        return [Constant(y, _moved(eqn, values)) for y in results]
+        return [Constant(y, origin) for y in results]
 
-    def keep(self, values, eqn):
-        """Notes that `eqn` uses these constants as they are."""
-        if eqn.primitive.name not in (*MOVES, "convert_element_type"):
-            used = [v for v in values if isinstance(v, Constant)]
-            where = str(eqn.source_info.name_stack)
-            self.unchanged += [(v.origin, where) for v in used if v.origin]
+    def keep(self, values, path):
+        """Notes that these constants are used as they are."""
+        used = [v for v in values if isinstance(v, Constant)]
+        self.unchanged += [(v.origin, path) for v in used if v.origin]
 
     def neuron(self, site, z, theta):
         self.must_be_even(z, site.path)
+        self.keep([z, theta], site.path)
         self.layers.append(
             Neurons(site.path, site.shape, jnp.squeeze(theta.value), site.levels)
         )
-        return Current(None)
+        return Current(None, theta.value.shape)
 
     def linear(self, eqn, values, operands, path):
         if bias := _added_bias(eqn, values):
             current, bias = bias
             self.take_up(bias, current.value, path)
             return [Current(None)]
-        self.keep(values, eqn)
+        self.keep(values, path)
         excess = {i: self.excess(eqn, values, i) for i in operands}
         if all(e is None for e in excess.values()):
-            return [Current(None)] * len(eqn.outvars)
+            sizes = moved_sizes(eqn, getattr(values[operands[0]], "sizes", None))
+            return [Current(None, sizes)] * len(eqn.outvars)
         arrays = []
         for i, value in enumerate(values):
             if i in excess:
@@ -220,9 +224,8 @@ class _Excess(Reading):
         shape = eqn.invars[i].aval.shape
         return jnp.broadcast_to((1 - 1 / self.steps) * value.value, shape)
 
-    def maximum(self, eqn, current):
-        self.must_be_even(current, "a maximum")
-        return current
+    def maximum(self, eqn, spikes, sizes):
+        return Current(None, sizes)
 
     def decode(self, current, path):
         self.must_be_even(current, path)
@@ -252,7 +255,9 @@ class _Excess(Reading):
         new[place] = target
         # One bias stands for several places, and may be met in several calls. A few
         # roundings of the largest value are what sums in another order can differ by.
-        slack = 8 * np.finfo(target.dtype).eps * np.max(np.abs(target), initial=0)
+        slack = (
+            8 * float(jnp.finfo(target.dtype).eps) * np.max(np.abs(target), initial=0)
+        )
         if np.any(np.abs(new[place] - target) > slack):
             raise self.uneven(
                 path, f"{self.paths[leaf]} would differ from place to place"

@@ -19,6 +19,11 @@ def _all(eqn):
     return tuple(range(len(eqn.invars)))
 
 
+def _unfilled(eqn):
+    # A fill other than zero is a constant that each step would bring.
+    return (0,) if not eqn.params["fill_value"] else ()
+
+
 def _cases(eqn):
     return tuple(range(1, len(eqn.invars)))
 
@@ -40,7 +45,7 @@ TOGETHER: dict[str, Callable[[JaxprEqn], Sequence[int]]] = {
     "dynamic_slice": _first,
     "dynamic_update_slice": lambda eqn: (0, 1),
     "expand_dims": _all,
-    "gather": _first,
+    "gather": _unfilled,
     "optimization_barrier": _all,
     "reduce_sum": _all,
     "reduce_window_sum": _all,
@@ -53,6 +58,9 @@ TOGETHER: dict[str, Callable[[JaxprEqn], Sequence[int]]] = {
     "slice": _all,
     "split": _all,
     "squeeze": _all,
+    "stack": _all,
+    "stop_gradient": _all,
+    "tile": _first,
     "transpose": _all,
 }
 
@@ -68,7 +76,7 @@ EACH: dict[str, tuple[int, ...]] = {
 # Moves values from place to place and changes none.
 MOVES = frozenset(
     "broadcast_in_dim copy copy_p dynamic_slice expand_dims gather reshape rev "
-    "sharding_constraint slice split squeeze transpose".split()
+    "sharding_constraint slice split squeeze stop_gradient tile transpose".split()
 )
 
 
@@ -87,3 +95,36 @@ def linear_operands(eqn: JaxprEqn, is_current: Sequence[bool]) -> Sequence[int] 
         return currents if alone else None
     operands = TOGETHER.get(name, lambda eqn: ())(eqn)
     return operands if set(currents) <= set(operands) else None
+
+
+def moved_sizes(eqn: JaxprEqn, sizes: tuple[int, ...] | None) -> tuple | None:
+    """Shape of the thresholds after a linear operation; None if spikes do not survive.
+
+    `sizes` is that before, None for what is no spike train.
+    """
+    if eqn.primitive.name == "convert_element_type":
+        return sizes
+    return sizes if sizes == () and eqn.primitive.name in MOVES else None
+
+
+def merged_sizes(eqn: JaxprEqn, sizes: tuple[int, ...] | None) -> tuple | None:
+    """The same after a maximum: codes compare as values do under equal thresholds."""
+    if not sizes:
+        return sizes
+    p = eqn.params
+    if eqn.primitive.name == "reduce_max":
+        left = [n for i, n in enumerate(sizes) if i not in p["axes"]]
+        touched = p["axes"]
+    else:
+        same = (1, 1, (0, 0), 1, 1)
+        windows = zip(
+            p["window_dimensions"],
+            p["window_strides"],
+            p["padding"],
+            p["base_dilation"],
+            p["window_dilation"],
+            strict=True,
+        )
+        touched = [i for i, w in enumerate(windows) if w[:4] != same[:4]]
+        left = sizes
+    return None if any(sizes[i] > 1 for i in touched) else tuple(left)

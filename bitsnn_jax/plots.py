@@ -259,7 +259,8 @@ def _settle(figure: Figure) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for ax in figure.axes:
-        ax.set_position(np.round(ax.get_position().bounds, 3))
+        left, bottom, width, height = (round(x, 3) for x in ax.get_position().bounds)
+        ax.set_position((left, bottom, width, height))
 
 
 def _single(width, height):

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.interpreters.partial_eval import dce_jaxpr
 
-from bitsnn_jax.linear import linear_operands
+from bitsnn_jax.linear import linear_operands, merged_sizes
 from bitsnn_jax.qcfs import qcfs_p
 
 ApplyFn = Callable[[Any, Any], Any]
@@ -37,9 +38,13 @@ class Analog:
 
 @dataclasses.dataclass(frozen=True)
 class Current:
-    """Has time. What is carried for it is up to the reading."""
+    """Has time. What is carried for it is up to the reading.
+
+    `sizes` is the shape of the thresholds while this is a layer's spike train.
+    """
 
     value: Any
+    sizes: tuple[int, ...] | None = None
 
 
 Value = Constant | Analog | Current
@@ -93,9 +98,9 @@ class Reading:
         """
         raise NotImplementedError
 
-    def maximum(self, eqn: JaxprEqn, current: Current) -> Current | None:
-        """A maximum over places of one current, or None if it is no spike train."""
-        return None
+    def maximum(self, eqn: JaxprEqn, spikes: Current, sizes: tuple) -> Current:
+        """A maximum over places of one spike train; `sizes` of the result."""
+        raise NotImplementedError
 
     def decode(self, current: Current, path: str) -> Analog:
         """The value of a current: its sum over time."""
@@ -104,7 +109,12 @@ class Reading:
 
 def trace(apply_fn: ApplyFn, variables: Any, x: Any) -> tuple[ClosedJaxpr, Any]:
     """The program of `apply_fn(variables, x)` and the shapes of its result."""
-    return jax.make_jaxpr(apply_fn, return_shape=True)(variables, x)
+    program, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, x)
+    # What a module only logs (`sow`) has no part in the network.
+    jaxpr, _ = dce_jaxpr(
+        program.jaxpr, [True] * len(program.jaxpr.outvars), instantiate=True
+    )
+    return ClosedJaxpr(jaxpr, program.consts), shapes
 
 
 def read(
@@ -163,21 +173,21 @@ def _equation(reading, eqn, values, scope):
         return _interpret(reading, body, values, scope)
     if name == "scan" and (timed or _has_neurons(eqn.params["jaxpr"])):
         return _unrolled_scan(reading, eqn, values, scope)
+    if any(map(_has_neurons, _branches(eqn))):
+        raise SpikingError(
+            f"QCFS inside `{name}` in {path or 'the program'}: the neurons of a "
+            "spiking network must be known when it is traced; use lax.scan or a "
+            "Python loop"
+        )
     if not timed:
-        if name in ("while", "cond") and any(map(_has_neurons, _branches(eqn))):
-            raise SpikingError(
-                f"QCFS inside `{name}` in {path or 'the program'}: the neurons of a "
-                "spiking network must be known when it is traced; use lax.scan or a "
-                "Python loop"
-            )
         return reading.plain(eqn, values)
     operands = linear_operands(eqn, [isinstance(v, Current) for v in values])
     if operands is not None:
         return reading.linear(eqn, values, operands, path)
     if name in ("reduce_max", "reduce_window_max"):
-        spikes = reading.maximum(eqn, values[0])
-        if spikes is not None:
-            return [spikes]
+        sizes = merged_sizes(eqn, values[0].sizes)
+        if sizes is not None:
+            return [reading.maximum(eqn, values[0], sizes)]
     return _nonspiking(reading, eqn, values, path)
 
 
@@ -274,6 +284,9 @@ def _unrolled_scan(reading, eqn, values, scope):
     if reverse:
         columns.reverse()
     avals = [v.aval for v in eqn.params["jaxpr"].jaxpr.outvars[num_carry:]]
+    if not length:
+        empty = [jnp.zeros((0, *aval.shape), aval.dtype) for aval in avals]
+        return [*carry, *map(Constant, empty)]
     stacked = [
         _call(reading, lambda *xs: jnp.stack(xs), [aval] * length, column, scope)
         for aval, column in zip(avals, zip(*columns, strict=True), strict=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from bitsnn_jax.linear import MOVES
+from bitsnn_jax.linear import moved_sizes
 from bitsnn_jax.neurons import fire_bits, integrate
 from bitsnn_jax.program import (
     Analog,
@@ -44,8 +44,9 @@ class SpikeStats:
     @property
     def spikes_per_neuron(self) -> Array:
         """The paper's spiking activity: spikes a neuron emits in the whole window."""
-        spikes = jnp.array([s.sum() for s in self.spikes.values()])
-        return spikes.sum() / jnp.array([n.sum() for n in self.neurons.values()]).sum()
+        # In floats: a large batch of a large network has more than 2**31 neurons.
+        spikes = sum((s.sum(dtype=float) for s in self.spikes.values()), jnp.zeros(()))
+        return spikes / sum(n.sum(dtype=float) for n in self.neurons.values())
 
     def __add__(self, other: "SpikeStats") -> "SpikeStats":
         return jax.tree.map(jnp.add, self, other)
@@ -253,7 +254,7 @@ class Stepped(TimedReading):
         spikes = fire_bits(membrane, delta, steps=self.steps)
         code = pack(spikes)
         self.observe(site, membrane, spikes, code, delta)
-        return Current(Spikes(code, delta))
+        return Current(Spikes(code, delta), delta.shape)
 
     def observe(self, site, membrane, spikes, code, delta):
         self.counts.append(plane_counts(code, steps=self.steps))
@@ -269,12 +270,10 @@ class Stepped(TimedReading):
         return [value.value / self.steps if once else value.value] * self.steps
 
     def linear(self, eqn, values, operands, path):
-        train = values[operands[0]].value
-        if eqn.primitive.name in MOVES and isinstance(train, Spikes):
-            if train.delta.ndim == 0:
-                return [
-                    Current(train._replace(codes=c)) for c in self.moved(eqn, values)
-                ]
+        first = values[operands[0]]
+        sizes = moved_sizes(eqn, getattr(first, "sizes", None))
+        if sizes is not None:
+            return [Current(train, sizes) for train in self.moved(eqn, values)]
         timed = {i: self.charges(values[i]) for i in operands}
         columns = [
             self.bind(
@@ -286,28 +285,16 @@ class Stepped(TimedReading):
         return [Current(list(steps)) for steps in zip(*columns, strict=True)]
 
     def moved(self, eqn, values):
-        return apply_equation(
-            eqn, [values[0].value.codes, *(v.value for v in values[1:])]
-        )
+        codes, delta = values[0].value
+        if eqn.primitive.name == "convert_element_type":
+            return [Spikes(codes, delta.astype(eqn.params["new_dtype"]))]
+        moved = apply_equation(eqn, [codes, *(v.value for v in values[1:])])
+        return [Spikes(c, delta) for c in moved]
 
-    def maximum(self, eqn, current):
-        train = current.value
-        if not isinstance(train, Spikes):
-            return None
-        codes, delta = train
-        # Codes compare as values do only where the thresholds are the same.
-        sizes = delta.shape or (1,) * codes.ndim
-        reduces = eqn.primitive.name == "reduce_max"
-        if reduces:
-            merged = [i in eqn.params["axes"] for i in range(codes.ndim)]
-        else:
-            merged = [n > 1 for n in eqn.params["window_dimensions"]]
-        if any(n > 1 and m for n, m in zip(sizes, merged, strict=True)):
-            return None
-        if reduces and delta.ndim:
-            delta = delta.squeeze(eqn.params["axes"])
+    def maximum(self, eqn, spikes, sizes):
+        codes, delta = spikes.value
         [largest] = apply_equation(eqn, [codes])
-        return Current(Spikes(largest, delta))
+        return Current(Spikes(largest, delta.reshape(sizes)), sizes)
 
     def decode(self, current, path):
         return Analog(sum(self.charges(current)))
