@@ -113,18 +113,10 @@ def merged_sizes(eqn: JaxprEqn, sizes: tuple[int, ...] | None) -> tuple | None:
         return sizes
     p = eqn.params
     if eqn.primitive.name == "reduce_max":
-        left = [n for i, n in enumerate(sizes) if i not in p["axes"]]
+        left = tuple(n for i, n in enumerate(sizes) if i not in p["axes"])
         touched = p["axes"]
     else:
-        same = (1, 1, (0, 0), 1, 1)
-        windows = zip(
-            p["window_dimensions"],
-            p["window_strides"],
-            p["padding"],
-            p["base_dilation"],
-            p["window_dilation"],
-            strict=True,
-        )
-        touched = [i for i, w in enumerate(windows) if w[:4] != same[:4]]
-        left = sizes
-    return None if any(sizes[i] > 1 for i in touched) else tuple(left)
+        kinds = "window_dimensions window_strides padding base_dilation".split()
+        windows = enumerate(zip(*(p[kind] for kind in kinds), strict=True))
+        left, touched = sizes, [i for i, w in windows if w != (1, 1, (0, 0), 1)]
+    return None if any(sizes[i] > 1 for i in touched) else left
