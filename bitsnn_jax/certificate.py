@@ -36,6 +36,7 @@ class Certificate:
       steps: T.
       layers: path -> LayerCertificate, in the order of firing.
       largest_output_difference: between the outputs, in their own units.
+      outputs_agree: whether that is rounding: at most sqrt(eps) of the largest output.
       examples: rows of x along axis 0.
       examples_differing: how many of them have at least one differing code; None for a
         network that does not keep examples apart along axis 0.
@@ -44,6 +45,7 @@ class Certificate:
     steps: int
     layers: dict[str, LayerCertificate]
     largest_output_difference: float
+    outputs_agree: bool
     examples: int
     examples_differing: int | None
 
@@ -57,8 +59,8 @@ class Certificate:
 
     @property
     def exact(self) -> bool:
-        """True when neurons were compared and no code differs."""
-        return self.neurons > 0 and self.differing == 0
+        """True when neurons were compared, no code differs, and the outputs agree."""
+        return self.neurons > 0 and self.differing == 0 and self.outputs_agree
 
     def __add__(self, other: "Certificate") -> "Certificate":
         if self.steps != other.steps or self.layers.keys() != other.layers.keys():
@@ -69,16 +71,24 @@ class Certificate:
             path: LayerCertificate(
                 a.neurons + b.neurons,
                 a.differing + b.differing,
-                max(a.largest_membrane_difference, b.largest_membrane_difference),
+                # NumPy's maximum, which does not lose what is no number.
+                float(
+                    np.maximum(
+                        a.largest_membrane_difference, b.largest_membrane_difference
+                    )
+                ),
             )
             for path, a in self.layers.items()
             for b in [other.layers[path]]
         }
-        largest = max(self.largest_output_difference, other.largest_output_difference)
+        largest = float(
+            np.maximum(self.largest_output_difference, other.largest_output_difference)
+        )
+        agree = self.outputs_agree and other.outputs_agree
         a, b = self.examples_differing, other.examples_differing
         differing = None if a is None or b is None else a + b
         examples = self.examples + other.examples
-        return Certificate(self.steps, layers, largest, examples, differing)
+        return Certificate(self.steps, layers, largest, agree, examples, differing)
 
     def __str__(self) -> str:
         verdict = "exact" if self.exact else "NOT exact"
@@ -90,7 +100,8 @@ class Certificate:
             for path, c in self.layers.items()
         ]
         title = f"  {'layer':<40} {'neurons':>12} {'differ':>8} {'membrane':>9}"
-        return "\n".join([head, title, *rows])
+        output = f"  largest difference of outputs {self.largest_output_difference:.2e}"
+        return "\n".join([head, title, *rows, output])
 
 
 def verify(
@@ -124,10 +135,10 @@ def verify(
       batch_size: compare so many along axis 0 of x at a time, to bound the memory.
 
     Returns:
-      Certificate; `exact` is True when no code differs.
+      Certificate; `exact` is True when no code differs and the outputs agree.
 
     Raises:
-      ValueError: as `convert` and `spiking`.
+      ValueError: no examples, a batch size below 1, and as `convert` and `spiking`.
 
     >>> from bitsnn_jax import qcfs
     >>> net = lambda v, x: qcfs(qcfs(x, 2.0) @ v["kernel"] + v["bias"], 1.0)
@@ -136,6 +147,11 @@ def verify(
     >>> certificate.exact, certificate.neurons
     (True, 30)
     """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
+    if not shapes or any(shape[:1] in ((), (0,)) for shape in shapes):
+        raise ValueError("x must be a batch of at least one example along axis 0")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     first, *rest = _batches(x, batch_size)
     if bias_shift == "auto":
         snn_variables = variables
@@ -155,7 +171,8 @@ def verify(
             for site, *pair in zip(ann.sites, ann.seen, snn.seen, strict=True)
         )
         pairs = [(a[1], b[1]) for a, b in zip(ann.seen, snn.seen, strict=True)]
-        outputs = jax.tree.map(_largest_difference, ann_output, snn_output)
+        results = map(jax.tree.leaves, (ann_output, snn_output))
+        outputs = [_compare_outputs(a, b) for a, b in zip(*results, strict=True)]
         return layers, outputs, _examples_differing(pairs, _num_examples(x))
 
     def certificate(x):
@@ -164,9 +181,12 @@ def verify(
             path: LayerCertificate(int(n), int(d), float(u))
             for path, (n, d, u) in layers.items()
         }
-        largest = max(map(float, jax.tree.leaves(outputs)))
+        apart, scale, eps = np.array(outputs or [(0.0, 0.0, 0.0)]).T
+        agree = bool(np.all(apart <= np.sqrt(eps) * scale))
         rows = None if rows is None else int(rows)
-        return Certificate(steps, cast, largest, _num_examples(x), rows)
+        return Certificate(
+            steps, cast, float(np.max(apart)), agree, _num_examples(x), rows
+        )
 
     return sum(map(certificate, rest), certificate(first))
 
@@ -209,6 +229,15 @@ def _compare_layer(ann, snn):
     differing = jnp.sum(unequal, dtype=jnp.int32)
     apart = _largest_difference(ann_membrane / delta, membrane / delta)
     return np.int32(ann_code.size), differing, apart
+
+
+def _compare_outputs(a, b):
+    """(largest difference, largest value, eps): eps is 0 where there is no rounding."""
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    if not jnp.issubdtype(a.dtype, jnp.floating):
+        return jnp.any(a != b).astype(float), jnp.zeros(()), 0.0
+    scale = jnp.max(jnp.abs(a), initial=0).astype(jnp.float32)
+    return _largest_difference(a, b), scale, float(jnp.finfo(a.dtype).eps)
 
 
 def _examples_differing(pairs, num_examples):

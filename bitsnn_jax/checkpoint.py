@@ -52,10 +52,13 @@ class Checkpoints:
 
     Saving is asynchronous. A checkpoint has its final name only when it is complete, so
     that a kill at any time leaves those before it. Use as a context manager: leaving
-    waits for the save under way.
+    waits for the save under way. With `read_only`, a run that goes on elsewhere is left
+    in peace: what it is about to save is not taken for the remains of a kill.
     """
 
-    def __init__(self, workdir: str | os.PathLike, *, keep: int = 2):
+    def __init__(
+        self, workdir: str | os.PathLike, *, keep: int = 2, read_only: bool = False
+    ):
         self.folder = Path(workdir).absolute() / FOLDER
 
         def accuracy(metrics):
@@ -68,9 +71,10 @@ class Checkpoints:
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [newest, best]
             ),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         )
-        with _readable(self.folder):
+        with _readable(self.folder, advice=_ADVICE_ALL):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self):
@@ -92,7 +96,7 @@ class Checkpoints:
         """
         # Complete, and with its accuracy on disk, before it is chosen.
         self._manager.wait_until_finished()
-        with _readable(self.folder):
+        with _readable(self.folder, advice=_ADVICE_ALL):
             return self._manager.best_step()
 
     def accuracy(self, step: int) -> float | None:
@@ -162,10 +166,12 @@ def load_run(path: str | os.PathLike) -> Run:
     # Orbax would create the folder that it does not find.
     if not (path / FOLDER).is_dir():
         raise CheckpointError(f"{path} holds no {FOLDER}: expected the folder of a run")
-    with Checkpoints(path) as checkpoints:
+    if not any(step.name.isdigit() for step in (path / FOLDER).iterdir()):
+        raise CheckpointError(f"{path / FOLDER} is empty: train first")
+    with Checkpoints(path, read_only=True) as checkpoints:
         step = checkpoints.best
         if step is None:
-            raise CheckpointError(f"{path / FOLDER} is empty: train first")
+            raise CheckpointError(f"{path / FOLDER} holds no complete checkpoint")
         variables, metadata = checkpoints.read(step, "variables", "metadata")
     where = path / FOLDER / str(step)
     with _readable(where):
@@ -300,10 +306,11 @@ def _checksum(name, item):
 
 
 _ADVICE = "Delete this folder to use the checkpoint before it, or copy it again"
+_ADVICE_ALL = "Delete the folder of the damaged step inside it, or copy it again"
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: Path, *, advice: str = _ADVICE) -> Iterator[None]:
     """Whatever a reader of damaged files raises becomes one line that names them."""
     try:
         yield
@@ -312,4 +319,4 @@ def _readable(path: Path) -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         reason = f"{type(error).__name__}: {lines[0]:.120}"
-        raise CheckpointError(f"{path} cannot be read ({reason}). {_ADVICE}") from error
+        raise CheckpointError(f"{path} cannot be read ({reason}). {advice}") from error

@@ -107,9 +107,9 @@ def convert(
       of the input.
 
     Raises:
-      ValueError: steps out of range; SpikingError: a bias that is added both to analog
-        values and to currents, a constant with no bias behind it that could take it up,
-        or an operation without a spiking form.
+      ValueError: steps out of range, an empty example; SpikingError: a bias that is
+        added both to analog values and to currents, a constant with no bias behind it
+        that could take it up, or an operation without a spiking form.
 
     >>> from bitsnn_jax import qcfs
     >>> def net(v, x):
@@ -124,6 +124,8 @@ def convert(
     snn_fn = spiking(apply_fn, steps=steps, nonspiking=nonspiking)
     jax.eval_shape(snn_fn, variables, example)
 
+    if any(0 in jnp.shape(leaf) for leaf in jax.tree.leaves(example)):
+        raise ValueError("example must not be empty: a batch of 1 will do")
     program, _ = trace(apply_fn, variables, example)
     leaves, tree = jax.tree.flatten(variables)
     paths = [
@@ -237,7 +239,8 @@ class _Excess(Reading):
 
     def uneven(self, path, why):
         return SpikingError(
-            f"a constant is added to spikes on the way to {path}, and no bias can take "
+            "a constant is added to spikes on the way to "
+            f"{path or 'a layer of the program'}, and no bias can take "
             f"up what {self.steps} steps add to it ({why}): add a bias there, or pass "
             'bias_shift="auto" to `spiking` and leave the variables alone'
         )
@@ -255,9 +258,8 @@ class _Excess(Reading):
         new[place] = target
         # One bias stands for several places, and may be met in several calls. A few
         # roundings of the largest value are what sums in another order can differ by.
-        slack = (
-            8 * float(jnp.finfo(target.dtype).eps) * np.max(np.abs(target), initial=0)
-        )
+        eps = float(jnp.finfo(target.dtype).eps)
+        slack = 8 * eps * np.max(np.abs(target), initial=0)
         if np.any(np.abs(new[place] - target) > slack):
             raise self.uneven(
                 path, f"{self.paths[leaf]} would differ from place to place"

@@ -72,6 +72,8 @@ def convert_run(
     image = jax.ShapeDtypeStruct((1, *examples.image_shape), jnp.float32)
     native = config.steps if config.steps in steps else steps[0]
     conversion = convert(apply_fn, variables, image, steps=native)
+    # Stopped from here on, the folder has no figures rather than those of another SNN.
+    (out / "conversion.json").unlink(missing_ok=True)
     folder = out / "variables"
     save_variables(
         folder,
@@ -204,6 +206,7 @@ def _certificate(certificate: Certificate) -> dict[str, Any]:
         "neurons": certificate.neurons,
         "differing": certificate.differing,
         "largest_output_difference": certificate.largest_output_difference,
+        "outputs_agree": certificate.outputs_agree,
         "layers": [
             {"path": path, **layer._asdict()}
             for path, layer in certificate.layers.items()

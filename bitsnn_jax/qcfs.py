@@ -34,7 +34,8 @@ def codes(z: Floats, theta: Floats | float, *, levels: int = 15) -> Int[Array, "
       int32 [...] in 0..levels.
 
     Raises:
-      ValueError: levels < 1, or theta does not broadcast to the shape of z.
+      ValueError: levels < 1, z that is not floating, or theta that does not broadcast
+        to the shape of z.
 
     >>> codes(jnp.array([-1.0, 0.3, 0.5, 9.0]), jnp.array(1.0), levels=4)
     Array([0, 1, 2, 4], dtype=int32)
@@ -64,7 +65,8 @@ def qcfs(z: Floats, theta: Floats | float, *, levels: int = 15) -> Float[Array, 
       [..., C] values on the grid {0, delta, ..., theta}, in the type of z.
 
     Raises:
-      ValueError: levels < 1, or theta does not broadcast to the shape of z.
+      ValueError: levels < 1, z that is not floating, or theta that does not broadcast
+        to the shape of z.
 
     >>> qcfs(jnp.array([-1.0, 0.3, 0.5, 9.0]), jnp.array(1.0), levels=4)
     Array([0.  , 0.25, 0.5 , 1.  ], dtype=float32)
@@ -77,6 +79,8 @@ def _checked(z, theta, levels):
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
     z = jnp.asarray(z)
+    if not jnp.issubdtype(z.dtype, jnp.floating):
+        raise ValueError(f"z must be of a floating type, got {z.dtype}")
     return z, aligned(jnp.asarray(theta, z.dtype), z.shape)
 
 

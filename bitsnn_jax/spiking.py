@@ -35,7 +35,8 @@ class SpikeStats:
 
     Attributes:
       spikes: path -> int32 [T], spikes at each step, over everything the program saw.
-      neurons: path -> int32 [], neurons that could have fired (batch included).
+      neurons: path -> int32 [], neurons that could have fired (batch included). Sums
+        over many batches outgrow int32: add them on the host, as `evaluate` does.
     """
 
     spikes: OrderedDict[str, Array]  # a plain dict would leave jit sorted by name
@@ -76,6 +77,9 @@ def spiking(
     once. A maximum over spikes (max pooling) is exact, since codes are monotone. The
     function works under jit, vmap, pmap and sharding; wrap it in `jax.jit`.
 
+    Gradient: "fused" has that of `qcfs`. "stepped" has none, since a spike is a step:
+    gradients through it are zero.
+
     Args:
       apply_fn: pure, (variables, x) -> output; any pytrees.
       steps: T, at least 1; at most 24 in float32.
@@ -112,6 +116,8 @@ def spiking(
         else:
             reading = Stepped(bias_shift=bias_shift, **options)
         output = run(reading, apply_fn, variables, x)
+        if mode == "stepped":
+            output = lax.stop_gradient(output)
         return output, reading.stats()
 
     return snn_fn

@@ -74,3 +74,26 @@ def test_float32_is_counted_and_not_excused():
     assert 0 < max(
         layer.largest_membrane_difference for layer in certificate.layers.values()
     )
+
+
+def test_a_wrong_read_out_is_found_out_though_every_code_is_right():
+    with jax.enable_x64(True):
+        apply_fn, variables, x = build(Residual)
+        converted, _ = convert(apply_fn, variables, x, steps=4)
+        converted["params"]["Dense_0"] = variables["params"]["Dense_0"]
+        given = {"steps": 4, "snn_variables": converted}
+        certificate = verify(apply_fn, variables, x, **given)
+        assert certificate.differing == 0
+        assert not certificate.outputs_agree and not certificate.exact
+        assert not (certificate + certificate).exact
+
+
+@pytest.mark.parametrize("x", [jnp.zeros((0, 3)), jnp.array(1.0), {}])
+def test_an_empty_batch_is_an_error(x):
+    with pytest.raises(ValueError, match="at least one example"):
+        verify(lambda v, x: x, {}, x, steps=4)
+
+
+def test_a_batch_size_below_one_is_an_error():
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        verify(lambda v, x: x, {}, jnp.ones(3), steps=4, batch_size=0)

@@ -249,3 +249,14 @@ def test_saved_variables_are_checked_when_they_are_loaded(tmp_path):
     save_variables(tmp_path / "snn", {"params": {"theta": np.zeros(3)}}, {})
     with pytest.raises(CheckpointError, match="params/theta must be positive"):
         load_variables(tmp_path / "snn")
+
+
+def test_reading_leaves_a_save_in_progress_alone(tmp_path):
+    under_way = tmp_path / "checkpoints" / "600.orbax-checkpoint-tmp"
+    under_way.mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="is empty: train first"):
+        load_run(tmp_path)
+    (tmp_path / "checkpoints" / "400").mkdir()
+    with pytest.raises(CheckpointError):
+        load_run(tmp_path)
+    assert under_way.is_dir()

@@ -147,3 +147,9 @@ def test_a_literal_offset_is_taken_up_by_the_next_bias():
     # g(0) = 0.5 * 3 + 4 = 5.5; each of two steps must bring 2.75 of it, the literal
     # brings 1.5, which leaves 1.25 to the bias.
     assert converted["b"] == pytest.approx(1.25, abs=1e-6)
+
+
+def test_an_empty_example_is_an_error():
+    apply_fn, variables, x = build(Residual)
+    with pytest.raises(ValueError, match="example must not be empty"):
+        convert(apply_fn, variables, x[:0], steps=4)
