@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bitsnn_jax.cli import fail, only_our_errors
 from bitsnn_jax.job import convert_run
 
 MODES = {"stepped": ("stepped",), "fused": ("fused",), "both": ("fused", "stepped")}
@@ -23,7 +24,7 @@ PRECISIONS = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        _fail(message)
+        fail(message)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", metavar="DIR", help="default: RUN/snn")
     options = parser.parse_args(argv)
+    only_our_errors()
     try:
         convert_run(
             options.ckpt,
@@ -72,13 +74,7 @@ def main(argv: list[str] | None = None) -> None:
             command=" ".join(["python convert.py", *(argv or sys.argv[1:])]),
         )
     except (ValueError, OSError, ImportError) as error:
-        _fail(error)
-
-
-def _fail(error):
-    """One line on stderr."""
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+        fail(error)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ the same --workdir, a run goes on from its newest checkpoint. Several hosts: the
 command on each, with --distributed.
 """
 
-import sys
 from pathlib import Path
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
+from bitsnn_jax.cli import fail, only_our_errors
 from bitsnn_jax.training import train_and_evaluate
 
 _DEFAULT = Path(__file__).parent / "configs" / "digits_resnet.py"
@@ -33,7 +33,7 @@ def main(argv):
             jax.distributed.initialize()
         train_and_evaluate(config, _WORKDIR.value or Path("runs", config.name))
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        _fail(error)
+        fail(error)
 
 
 def _parse(argv):
@@ -41,33 +41,26 @@ def _parse(argv):
         # Not at the top: a wrong override is found while the flag is defined.
         config_flags.DEFINE_config_file("config", str(_DEFAULT), "The run.")
         rest = flags.FLAGS(argv)
-        # Orbax tells of every file at the level that absl would set.
         if flags.FLAGS["verbosity"].using_default_value:
-            logging.set_verbosity(logging.WARNING)
+            only_our_errors()
         # A file that is not there is no error before a field is asked for.
         name = config_flags.get_config_filename(flags.FLAGS["config"])
         if not Path(name.split(":")[0]).is_file():
             raise FileNotFoundError(f"--config={name}: expected a file, there is none")
-    except AttributeError as error:
-        _fail(f"{error}; bitsnn_jax/config.py lists the fields")
     except (
         flags.Error,
+        AttributeError,
         KeyError,
         TypeError,
         ValueError,
         OSError,
     ) as error:
-        _fail(error)
+        unknown = "not found on dataclass" in str(error)
+        hint = "; bitsnn_jax/config.py lists the fields" if unknown else ""
+        fail(str(error).strip('"') + hint)
     if rest[1:]:
-        _fail(f"expected flags only, got {' '.join(rest[1:])}")
+        fail(f"expected flags only, got {' '.join(rest[1:])}")
     return rest
-
-
-def _fail(error):
-    """One line on stderr; the traceback with --verbosity=1."""
-    logging.debug("Traceback:", exc_info=True)
-    print("error:", " ".join(str(error).strip('"').split()), file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":
