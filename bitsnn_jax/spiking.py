@@ -1,5 +1,6 @@
 """The transformation: a program of QCFS activations, read as a spiking network."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -167,18 +168,11 @@ class TimedReading(Reading):
 
     def stats(self):
         paths = [site.path for site in self.sites]
-        neurons = [jnp.int32(_size(site.shape)) for site in self.sites]
+        neurons = [jnp.int32(math.prod(site.shape)) for site in self.sites]
         return SpikeStats(
             OrderedDict(zip(paths, self.counts, strict=True)),
             OrderedDict(zip(paths, neurons, strict=True)),
         )
-
-
-def _size(shape):
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 class OneShot(TimedReading):
