@@ -102,6 +102,8 @@ def _remarks(results, row):
             f"Codes were compared on {proof['examples']:,} of "
             f"{results['examples']:,} images."
         )
+    if proof and not proof.get("outputs_agree", True):
+        yield "The outputs differ by more than rounding."
     narrow = (row.get("certificate") or {}).get("float32")
     if narrow and precision == "float64" and not is_exact(narrow):
         yield (

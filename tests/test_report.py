@@ -487,3 +487,15 @@ def test_pictures_take_any_number_of_methods_steps_and_channels():
     for channels in (1, 2, 3):
         raster["image"] = rng.normal(size=(8, 8, channels))
         assert plots.png(plots.spike_raster(raster)).startswith(b"\x89PNG")
+
+
+def test_outputs_apart_are_said_where_no_code_differs():
+    certificate = {
+        **{"exact": False, "differing": 0, "neurons": 9, "examples": 3},
+        "outputs_agree": False,
+    }
+    row = {"steps": 4, "levels": 15, "certificate": {"float64": certificate}}
+    run = {"steps": 4, "levels": 15}
+    found = verdict({"run": run, "examples": 3, "steps": [row]})
+    assert found.grade == "differs"
+    assert found.remarks == ("The outputs differ by more than rounding.",)
