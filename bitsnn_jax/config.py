@@ -16,6 +16,7 @@ _WITHOUT_EFFECT = {
     "steps",
     "data.directory",
     "data.eval_batch_size",
+    "data.workers",
     "checkpoint_every_steps",
     "log_every_steps",
 }
@@ -27,8 +28,16 @@ class Data:
 
     name: str = "digits"  # a name in data.SOURCES
     directory: str = ""  # where the files are; "" for sets that need none
-    crop: int = 0  # random crop after padding by this many pixels, training only
-    flip: bool = False  # random horizontal flip, training only
+    image_size: int = 0  # side that images of any size are brought to; 0: as stored
+    unreadable: str = "error"  # or "skip": what to do with an image that is damaged
+    # Training only, in this order:
+    random_resized_crop: bool = False  # of 8 to 100 % of the area, to image_size
+    crop: int = 0  # random crop after padding by this many pixels
+    flip: bool = False  # random horizontal flip
+    autoaugment: bool = False  # the policy found on CIFAR-10
+    color_jitter: float = 0.0  # of brightness, contrast and saturation
+    cutout: int = 0  # side of a square that is blanked out
+    workers: int = 0  # processes that decode and augment; 0: threads of this one
     batch_size: int = 64  # over all devices of all hosts
     eval_batch_size: int = 200
 
@@ -40,11 +49,14 @@ class Model:
     name: str = "resnet20"  # a name in models.MODELS
     num_classes: int = 10
     width: float = 1.0  # multiplies the channels of every layer
-    stem: str = "cifar"  # "cifar" (3x3) or "imagenet" (7x7 stride 2, pooled)
+    activation: str = "qcfs"  # "qcfs", "relu" or "clipped_relu" (with theta)
+    stem: str = "cifar"  # "cifar" (full resolution) or "imagenet" (reduced at once)
     pool: str = "average"  # "average" or "max"
     levels: int = 15  # 2**T - 1 converts without loss at T steps
     theta_init: float = 8.0
     per_channel: bool = False  # one theta a channel in place of one a layer
+    bottleneck: str = "linear"  # of MobileNetV2: "linear" or "qcfs" (all-spiking)
+    dtype: str = "float32"  # of convolutions: or "bfloat16"; QCFS and norms stay wide
 
 
 @dataclass
@@ -56,6 +68,7 @@ class Optimizer:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     epochs: int = 20
+    accumulate: int = 1  # parts that a device works a batch off in, one by one
 
 
 @dataclass
@@ -65,6 +78,8 @@ class Loss:
     # Weight of the spikes per example, averaged over the batch. The paper's 1e-8 is
     # summed over a batch of 128, which is 1.28e-6 here.
     spike_lambda: float = 0.0
+    spike_surrogate: str = "paper"  # a name in spikes.SURROGATES
+    spike_weights: str = "neurons"  # each counts 1; or "fan_out": its synapses
     label_smoothing: float = 0.0
 
 
@@ -75,6 +90,7 @@ class Config:
     name: str = "digits_resnet"
     seed: int = 0
     steps: int = 4  # T of the conversion that the run is made for
+    start_from: str = ""  # run whose network training starts from; "" for random
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -148,6 +164,10 @@ def validate(config: Config) -> None:
             f"optimizer.warmup_epochs must be below optimizer.epochs, got {warmup} and "
             f"{epochs}"
         )
+    if config.data.random_resized_crop and not config.data.image_size:
+        raise ValueError(
+            "data.image_size must be at least 1 for data.random_resized_crop, got 0"
+        )
 
 
 def _flatten(values, prefix=""):
@@ -194,21 +214,31 @@ _RULES = {
     ),
     "seed": ("in 0..2**32 - 1", lambda value: 0 <= value < 2**32),
     "steps": ("in 1..30", lambda value: 1 <= value <= 30),
+    "data.image_size": _at_least(0),
+    "data.unreadable": _one_of(("error", "skip")),
     "data.crop": _at_least(0),
+    "data.color_jitter": _BELOW_ONE,
+    "data.cutout": _at_least(0),
+    "data.workers": _at_least(0),
     "data.batch_size": _at_least(1),
     "data.eval_batch_size": _at_least(1),
     "model.num_classes": _at_least(1),
     "model.width": _POSITIVE,
+    "model.activation": _one_of(("qcfs", "relu", "clipped_relu")),
     "model.stem": _one_of(("cifar", "imagenet")),
     "model.pool": _one_of(("average", "max")),
     "model.levels": ("in 1..2**30 - 1", lambda value: 1 <= value < 2**30),
     "model.theta_init": _POSITIVE,
+    "model.bottleneck": _one_of(("linear", "qcfs")),
+    "model.dtype": _one_of(("float32", "bfloat16")),
     "optimizer.learning_rate": _POSITIVE,
     "optimizer.warmup_epochs": _at_least(0),
     "optimizer.momentum": _BELOW_ONE,
     "optimizer.weight_decay": _at_least(0),
     "optimizer.epochs": _at_least(1),
+    "optimizer.accumulate": _at_least(1),
     "loss.spike_lambda": _at_least(0),
+    "loss.spike_weights": _one_of(("neurons", "fan_out")),
     "loss.label_smoothing": _BELOW_ONE,
     "checkpoint_every_steps": _at_least(0),
     "log_every_steps": _at_least(1),
