@@ -1,4 +1,4 @@
-"""Linen layers: the QCFS activation with its trained threshold, and conv + norm."""
+"""Linen layers: activations that own their threshold, and convolution + norm."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,13 +37,49 @@ class QCFS(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        shape = z.shape[-1:] if self.per_channel else ()
-        theta = self.param("theta", nn.initializers.constant(self.theta_init), shape)
+        theta = _theta(self, z)
         wide = jnp.promote_types(z.dtype, jnp.float32)
         a = qcfs(z.astype(wide), theta.astype(wide), levels=self.levels)
         if not self.is_initializing():
             self.sow("activations", "a", (a, theta))
         return a.astype(z.dtype)
+
+
+class ClippedReLU(nn.Module):
+    """ReLU with a trained ceiling: what QCFS is before it is quantised.
+
+        a = clip(z, 0, theta)
+
+    Its `theta` has the name, shape and start of that of `QCFS`, so that the variables
+    of a network with the one fit the same network with the other.
+
+    Gradient: that of `qcfs` without its rounding. da/dz is 1 for 0 < z < theta and 0
+    elsewhere, both edges included; da/dtheta is 1 at and above theta, 0 below.
+
+    Attributes:
+      theta_init: where theta starts, in the units of the pre-activation.
+      per_channel: one theta for each channel (last axis) in place of one for the layer.
+
+    >>> act = ClippedReLU(theta_init=1.0)
+    >>> variables = act.init(jax.random.key(0), jnp.zeros((1, 3)))
+    >>> act.apply(variables, jnp.array([[-0.5, 0.25, 1.5]]))
+    Array([[0.  , 0.25, 1.  ]], dtype=float32)
+    """
+
+    theta_init: float = 8.0
+    per_channel: bool = False
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        theta = _theta(self, z).astype(z.dtype)
+        # Not jnp.clip, whose gradient is halved at the edges.
+        return jnp.where(z >= theta, theta, jnp.where(z <= 0, 0, z))
+
+
+def _theta(act, z):
+    """The threshold that an activation owns, as it must be named and shaped."""
+    shape = z.shape[-1:] if act.per_channel else ()
+    return act.param("theta", nn.initializers.constant(act.theta_init), shape)
 
 
 class ConvNorm(nn.Module):
@@ -55,10 +91,12 @@ class ConvNorm(nn.Module):
     Attributes:
       features: output channels.
       norm: makes the normalisation, e.g. `partial(nn.BatchNorm, momentum=0.9)`; called
-        with `use_running_average`, `dtype` and `name`.
+        with `use_running_average` and `name`.
       kernel_size: side of the square kernel; odd.
       strides: in both directions.
-      dtype: of the computation; None for that of the input.
+      groups: of channels that do not see each other; `features` for a depthwise one.
+      dtype: of the convolution; None for that of the input. The norm is not narrowed:
+        it computes and returns float32 at least.
 
     >>> layer = ConvNorm(8, norm=nn.BatchNorm, strides=2)
     >>> x = jnp.zeros((1, 6, 6, 3))
@@ -71,6 +109,7 @@ class ConvNorm(nn.Module):
     norm: Callable[..., Any]
     kernel_size: int = 3
     strides: int = 1
+    groups: int = 1
     dtype: Any = None
 
     @nn.compact
@@ -80,10 +119,10 @@ class ConvNorm(nn.Module):
             (self.kernel_size, self.kernel_size),
             strides=self.strides,
             padding=self.kernel_size // 2,
+            feature_group_count=self.groups,
             use_bias=False,
             dtype=self.dtype,
             kernel_init=nn.initializers.he_normal(),
             name="conv",
         )(x)
-        norm = self.norm(use_running_average=not train, dtype=self.dtype, name="norm")
-        return norm(x)
+        return self.norm(use_running_average=not train, name="norm")(x)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from bitsnn_jax.config import Model
-from bitsnn_jax.layers import QCFS, ConvNorm
-from bitsnn_jax.models import MODELS, VGG, ResNet, Small, build_model
+from bitsnn_jax.layers import QCFS, ClippedReLU, ConvNorm
+from bitsnn_jax.models import MODELS, VGG, MobileNetV2, ResNet, Small, build_model
+from bitsnn_jax.models.mobilenet import InvertedResidual, Stage
+from bitsnn_jax.models.vgg import _to_grid
 
 norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
@@ -26,10 +29,15 @@ class Identity(nn.Module):
 def tiny(act=QCFS, norm=norm):
     """One small instance of each architecture and form, for images of 8x8x1."""
     layers = {"num_classes": 3, "act": act, "norm": norm}
+    stages = (Stage(1, 4, 1, 1), Stage(2, 4, 2, 2))
+    mobilenet = partial(MobileNetV2, stages, stem_features=4, last_features=6, **layers)
     return {
+        "mobilenet": mobilenet(),
+        "mobilenet_spiking": mobilenet(stem_strides=1, linear_bottleneck=False),
         "resnet": ResNet((1, 1), (4, 6), **layers),
         "resnet_imagenet": ResNet((1, 1), (4, 6), stem="imagenet", **layers),
         "vgg": VGG(((4,), (6, 6)), pools=2, hidden=8, **layers),
+        "vgg_imagenet": VGG(((4,), (6,)), pools=1, grid=3, hidden=8, **layers),
         "small": Small((4, 6, 6), pools=2, **layers),
     }
 
@@ -73,23 +81,20 @@ def abstract(model, shape):
     return jax.eval_shape(partial(init, model), x), x
 
 
-def count_primitive(jaxpr, name):
-    """How often a primitive is applied, inside of calls too."""
-    return sum(
-        (eqn.primitive.name == name)
-        + sum(
-            count_primitive(getattr(inner, "jaxpr", inner), name)
-            for inner in eqn.params.values()
-            if hasattr(getattr(inner, "jaxpr", inner), "eqns")
-        )
-        for eqn in jaxpr.eqns
-    )
+def equations(jaxpr):
+    """All operations of a trace, those inside of calls included."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in eqn.params.values():
+            if hasattr(inner := getattr(inner, "jaxpr", inner), "eqns"):
+                yield from equations(inner)
 
 
-def count_in(model, shape, name):
+def applied(model, shape, *names):
+    """The operations with one of these names in the trace of a model, in inference."""
     variables, x = abstract(model, shape)
     trace = jax.make_jaxpr(partial(model.apply, train=False))(variables, x)
-    return count_primitive(trace.jaxpr, name)
+    return [eqn for eqn in equations(trace.jaxpr) if eqn.primitive.name in names]
 
 
 # Sizes
@@ -118,7 +123,25 @@ def count_in(model, shape, name):
         # 40,970.
         (Model(name="vgg16"), (32, 32, 3), 33_642_442, 15),
         # torchvision's vgg16_bn, 138,365,992, less its 4,224 convolution biases.
-        (Model(name="vgg16", num_classes=1000), (224, 224, 3), 138_361_768, 15),
+        # vgg16, 138,357,544, has these biases and not the 8,448 numbers of the norms.
+        (
+            Model(name="vgg16", num_classes=1000, stem="imagenet"),
+            (224, 224, 3),
+            138_361_768,
+            15,
+        ),
+        # torchvision's mobilenet_v2; for CIFAR 1,267,990 less in the classifier.
+        (
+            Model(name="mobilenetv2", num_classes=1000, stem="imagenet"),
+            (224, 224, 3),
+            3_504_872,
+            35,
+        ),
+        (Model(name="mobilenetv2"), (32, 32, 3), 2_236_682, 35),
+        # One activation more for each of 17 blocks.
+        (Model(name="mobilenetv2", bottleneck="qcfs"), (32, 32, 3), 2_236_682, 52),
+        # The authors' ResNet-34: 27 * 64 in place of 147 * 64 numbers in the stem.
+        (Model(name="resnet34", num_classes=1000), (224, 224, 3), 21_789_992, 33),
         # 80; 1,152 + 32; 2,320; 2 * 2 * 16 * 10 + 10.
         (Model(name="small"), (8, 8, 1), 4_234, 3),
     ],
@@ -133,7 +156,7 @@ def test_parameters_and_activations_are_as_many_as_published(
     thetas = [leaf for path, leaf in leaves if path[-1].key == "theta"]
     assert sum(leaf.size for _, leaf in leaves) - len(thetas) == parameters
     assert len(thetas) == sites
-    assert count_in(model, shape, "qcfs") == sites
+    assert len(applied(model, shape, "qcfs")) == sites
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (8, 8, 1), (28, 28, 1), (32, 48, 3)])
@@ -161,6 +184,79 @@ def test_each_stage_of_a_resnet_halves_the_image(name, stem, side, sides):
     sown = jax.eval_shape(apply, variables, x)[1]["activations"]
     stages = [sown[f"stages_{i}_1"]["act_2"] for i in range(len(sides) - 1)]
     assert [site["a"][0][0].shape[1] for site in (sown["stem_act"], *stages)] == sides
+
+
+@pytest.mark.parametrize(
+    ("stem", "side", "sides"),
+    [
+        ("cifar", 32, [32, 32, 16, 8, 8, 4, 4]),
+        ("imagenet", 224, [112, 56, 28, 14, 14, 7, 7]),
+    ],
+)
+def test_the_stages_of_mobilenet_are_as_large_as_published(stem, side, sides):
+    model = build_model(Model(name="mobilenetv2", stem=stem))
+    convolutions = applied(model, (side, side, 3), "conv_general_dilated")
+    depthwise = [
+        eqn.outvars[0].aval
+        for eqn in convolutions
+        if eqn.params["feature_group_count"] > 1
+    ]
+    first_of_stage = [0, 1, 3, 6, 10, 13, 16]
+    assert [depthwise[i].shape[1] for i in first_of_stage] == sides
+    # Six times what goes into the block.
+    channels = [32, 96, 144, 192, 384, 576, 960]
+    assert [depthwise[i].shape[3] for i in first_of_stage] == channels
+
+
+@pytest.mark.parametrize(
+    ("features", "strides", "linear", "expected"),
+    [
+        (4, 1, True, lambda x: x),
+        (4, 1, False, lambda x: np.clip(x, 0, 1)),
+        (4, 2, True, lambda x: 0 * x[:, ::2, ::2]),
+        (5, 1, True, lambda x: 0 * x[..., [0, 0, 0, 0, 0]]),
+    ],
+)
+def test_an_inverted_residual_skips_what_keeps_its_shape(
+    features, strides, linear, expected
+):
+    act = partial(ClippedReLU, theta_init=1.0)
+    block = InvertedResidual(features, 2, strides, act, norm, linear_bottleneck=linear)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 4)), "f4")
+    variables = jax.tree.map(
+        lambda leaf: jnp.ones(leaf.shape), jax.eval_shape(partial(init, block), x)
+    )
+    # The projection adds nothing.
+    variables["params"]["project"]["norm"] = {
+        "scale": jnp.zeros(features),
+        "bias": jnp.zeros(features),
+    }
+    np.testing.assert_array_equal(infer(block, variables, x), expected(x))
+
+
+@pytest.mark.parametrize("sides", [(7, 7), (1, 2), (8, 10), (15, 6)])
+def test_the_grid_of_vgg_holds_the_means_of_windows_that_cover_the_image(sides):
+    x = np.random.default_rng(0).normal(size=(2, *sides, 3)).astype("f4")
+
+    def window(i, size):  # PyTorch's adaptive pooling, in whole numbers
+        return slice(i * size // 7, -(-(i + 1) * size // 7))
+
+    expected = np.empty((2, 7, 7, 3))
+    for i, j in np.ndindex(7, 7):
+        part = x[:, window(i, sides[0]), window(j, sides[1])]
+        expected[:, i, j] = part.astype("f8").mean((1, 2))
+    # Means of a few float32 numbers of order 1.
+    np.testing.assert_allclose(_to_grid(jnp.asarray(x), 7), expected, atol=1e-6)
+
+
+def test_the_imagenet_head_of_vgg_has_one_size_for_every_image():
+    def shapes(side):
+        shape = (side, side, 3)
+        config = Model(name="vgg16", stem="imagenet")
+        model = build_model(config, image_shape=shape)
+        return jax.tree.map(jnp.shape, abstract(model, shape)[0])
+
+    assert shapes(32) == shapes(96) == shapes(224)
 
 
 def test_poolings_leave_at_least_a_pixel_and_are_as_many_as_fit():
@@ -200,10 +296,12 @@ def test_without_its_activation_a_network_is_affine(name):
     np.testing.assert_allclose(f(0.3 * x + 0.7 * y), 0.3 * f(x) + 0.7 * f(y), atol=1e-5)
 
 
-@pytest.mark.parametrize(("pool", "poolings"), [("average", 0), ("max", 1)])
-def test_pooling_is_what_the_config_says(pool, poolings):
-    config = Model(name="resnet18", stem="imagenet", pool=pool)
-    assert count_in(build_model(config), (32, 32, 3), "reduce_window_max") == poolings
+@pytest.mark.parametrize(("name", "poolings"), [("resnet18", 1), ("vgg16", 5)])
+def test_pooling_is_what_the_config_says(name, poolings):
+    for pool, expected in (("average", 0), ("max", poolings)):
+        config = Model(name=name, stem="imagenet", pool=pool)
+        model = build_model(config, image_shape=(32, 32, 3))
+        assert len(applied(model, (32, 32, 3), "reduce_window_max")) == expected
 
 
 def test_activations_are_as_the_config_says():
@@ -214,6 +312,29 @@ def test_activations_are_as_the_config_says():
         theta = np.full(channels, 3.0, np.float32)
         np.testing.assert_array_equal(params[f"act_{i}"]["theta"], theta, strict=True)
     assert model.act().levels == 7
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_variables_carry_over_from_one_activation_to_another(name):
+    qcfs, clipped_relu, relu = (
+        abstract(build_model(Model(name=name, activation=act)), (32, 32, 3))[0]
+        for act in ("qcfs", "clipped_relu", "relu")
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(clipped_relu, qcfs)
+
+    def leaves(variables, without=""):
+        found = jax.tree_util.tree_leaves_with_path(variables)
+        return {path: leaf for path, leaf in found if path[-1].key != without}
+
+    assert leaves(relu) == leaves(qcfs, without="theta") != leaves(qcfs)
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"), [("qcfs", "qcfs"), ("clipped_relu", "ge"), ("relu", "max")]
+)
+def test_every_activation_is_that_of_the_config(activation, name):
+    model = build_model(Model(name="resnet20", activation=activation))
+    assert len(applied(model, (32, 32, 3), name)) == 19
 
 
 @each_tiny
@@ -305,13 +426,38 @@ def test_dropout_is_for_training_only():
     assert (train(1) != train(2)).any()
 
 
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
-    for model in tiny().values():
-        model = model.clone(dtype=jnp.bfloat16)
-        variables, x = abstract(model, (8, 8, 1))
-        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-        logits = jax.eval_shape(partial(model.apply, train=False), variables, x)
-        assert logits.dtype == jnp.bfloat16
+@each_tiny
+def test_bfloat16_is_for_convolutions_and_hidden_layers_alone(name):
+    model = tiny()[name].clone(dtype=jnp.bfloat16)
+    variables, x = abstract(model, (8, 8, 1))
+    train = partial(model.apply, train=True, mutable=["batch_stats"])
+    everything = variables, jax.eval_shape(train, variables, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(everything)} == {jnp.dtype("f4")}
+
+    def types(*names):
+        found = applied(model, (8, 8, 1), *names)
+        return [eqn.invars[0].aval.dtype for eqn in found]
+
+    assert set(types("conv_general_dilated")) == {jnp.dtype("bfloat16")}
+    assert set(types("qcfs")) == {jnp.dtype("f4")}
+    *_, head = products = types("dot_general")
+    assert head == jnp.float32
+    if name.startswith("vgg"):
+        assert products[-3:-1] == [jnp.bfloat16, jnp.bfloat16]
+
+
+def test_the_norm_behind_a_narrow_convolution_is_wide():
+    layer = ConvNorm(2, norm=norm, dtype=jnp.bfloat16)
+    for train in (False, True):
+        apply = partial(layer.init_with_output, train=train)
+        y, _ = jax.eval_shape(apply, jax.random.key(0), images(1))
+        assert y.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_type_of_the_config_reaches_every_network(name):
+    assert build_model(Model(name=name, dtype="bfloat16")).dtype == jnp.bfloat16
+    assert build_model(Model(name=name)).dtype is None
 
 
 @pytest.mark.parametrize(("kernel_size", "size"), [(1, 8), (3, 8), (7, 8)])
@@ -350,10 +496,20 @@ def test_kernels_start_with_the_variance_of_he():
     [
         (
             Model(name="resnet"),
-            "model.name .* resnet18, resnet20, resnet34, small, vgg16; got 'resnet'",
+            "model.name .* mobilenetv2, resnet18, resnet20, .*vgg16; got 'resnet'",
         ),
         (Model(pool="avg"), "model.pool must be one of average, max; got 'avg'"),
         (Model(stem="7x7"), "stem must be one of cifar, imagenet; got '7x7'"),
+        (
+            Model(activation="gelu"),
+            "model.activation .* clipped_relu, qcfs, relu; got 'gelu'",
+        ),
+        (Model(dtype="float16"), "model.dtype .* bfloat16, float32; got 'float16'"),
+        (
+            Model(bottleneck="qcfs"),
+            "model.bottleneck must be 'linear' for resnet20, .* it is for mobilenetv2",
+        ),
+        (Model(name="small", stem="imagenet"), "model.stem must be 'cifar' for small"),
         (Model(width=0.0), "model.width must be positive, got 0.0"),
     ],
 )

@@ -4,16 +4,20 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from bitsnn_jax import config as configuration
-from bitsnn_jax.layers import QCFS
+from bitsnn_jax.layers import QCFS, ClippedReLU
+from bitsnn_jax.models.mobilenet import MOBILENET_V2, MobileNetV2
 from bitsnn_jax.models.resnet import ResNet
 from bitsnn_jax.models.small import Small
 from bitsnn_jax.models.vgg import VGG, VGG16
 
-__all__ = ["MODELS", "ResNet", "Small", "VGG", "build_model"]
+__all__ = ["MODELS", "MobileNetV2", "ResNet", "Small", "VGG", "build_model"]
 
 _POOLS = {"average": nn.avg_pool, "max": nn.max_pool}
+# None is the type of the input, which may be float64.
+_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 def build_model(
@@ -22,7 +26,12 @@ def build_model(
     axis_name: str | None = None,
     image_shape: tuple[int, int, int] = (32, 32, 3),
 ) -> nn.Module:
-    """The network of a config, with QCFS activations.
+    """The network of a config.
+
+    QCFS and clipped ReLU give the same tree of variables; with ReLU it has no `theta`.
+    In bfloat16 are the operands of convolutions and hidden layers; parameters, norms,
+    activations and logits are float32. `pool` is of the poolings inside the network,
+    which MobileNetV2 and a ResNet with the "cifar" stem have none of.
 
     Args:
       config: what to build.
@@ -34,36 +43,48 @@ def build_model(
       images to [n, num_classes] logits.
 
     Raises:
-      ValueError: unknown name, stem or pool, or a width that is not positive.
+      ValueError: unknown name, a width that is not positive, or a field that the
+        network has no use for.
 
     >>> model = build_model(configuration.Model(name="vgg16"), image_shape=(28, 28, 1))
     >>> model.pools
     4
     """
-    for field, known in (("name", MODELS), ("pool", _POOLS)):
+    for field, known in _KNOWN.items():
         value = getattr(config, field)
         if value not in known:
             raise ValueError(
                 f"model.{field} must be one of {', '.join(sorted(known))}; "
                 f"got {value!r}"
             )
+    for field, heeding in _HEEDED_BY.items():
+        value, default = getattr(config, field), getattr(configuration.Model, field)
+        if value != default and config.name not in heeding:
+            raise ValueError(
+                f"model.{field} must be {default!r} for {config.name}, got {value!r}: "
+                f"it is for {', '.join(sorted(heeding))}"
+            )
     if config.width <= 0:
         raise ValueError(f"model.width must be positive, got {config.width}")
-    act = partial(
-        QCFS,
-        levels=config.levels,
-        theta_init=config.theta_init,
-        per_channel=config.per_channel,
-    )
-    norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, axis_name=axis_name)
     return MODELS[config.name](
         config,
         image_shape=image_shape,
         num_classes=config.num_classes,
-        act=act,
-        norm=norm,
+        act=_activation(config),
+        norm=partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, axis_name=axis_name),
         pool=_POOLS[config.pool],
+        dtype=_DTYPES[config.dtype],
     )
+
+
+def _activation(config):
+    theta = {"theta_init": config.theta_init, "per_channel": config.per_channel}
+    made_by = {
+        "qcfs": partial(QCFS, levels=config.levels, **theta),
+        "clipped_relu": partial(ClippedReLU, **theta),
+        "relu": lambda *, name: nn.relu,  # owns nothing that could be named
+    }
+    return made_by[config.activation]
 
 
 def _resnet(config, *, image_shape, blocks, widths, **layers):
@@ -76,7 +97,30 @@ def _vgg16(config, *, image_shape, **layers):
     widths = tuple(_scaled(stage, config.width) for stage in VGG16)
     (hidden,) = _scaled((4096,), config.width)
     pools = _pools(image_shape, most=len(widths))
-    return VGG(widths, pools=pools, hidden=hidden, **layers)
+    grid = {"cifar": 0, "imagenet": 7}[config.stem]
+    return VGG(widths, pools=pools, grid=grid, hidden=hidden, **layers)
+
+
+def _mobilenetv2(config, *, image_shape, pool, **layers):
+    del image_shape, pool  # the global average takes any size and is the only one
+    # With 1 in these two places, the usual form for CIFAR, 32x32 end as 4x4.
+    early_strides = {"cifar": 1, "imagenet": 2}[config.stem]
+    first, last, *widths = _scaled(
+        (32, 1280, *(stage.features for stage in MOBILENET_V2)), config.width
+    )
+    stages = [
+        stage._replace(features=width)
+        for stage, width in zip(MOBILENET_V2, widths, strict=True)
+    ]
+    stages[1] = stages[1]._replace(strides=early_strides)
+    return MobileNetV2(
+        tuple(stages),
+        stem_features=first,
+        last_features=last,
+        stem_strides=early_strides,
+        linear_bottleneck=config.bottleneck == "linear",
+        **layers,
+    )
 
 
 def _small(config, *, image_shape, **layers):
@@ -94,9 +138,21 @@ def _pools(image_shape, *, most):
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mobilenetv2": _mobilenetv2,
     "resnet18": partial(_resnet, blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512)),
     "resnet20": partial(_resnet, blocks=(3, 3, 3), widths=(16, 32, 64)),
     "resnet34": partial(_resnet, blocks=(3, 4, 6, 3), widths=(64, 128, 256, 512)),
     "small": _small,
     "vgg16": _vgg16,
 }
+
+_KNOWN = {
+    "name": MODELS,
+    "activation": ("clipped_relu", "qcfs", "relu"),
+    "stem": ("cifar", "imagenet"),
+    "pool": _POOLS,
+    "bottleneck": ("linear", "qcfs"),
+    "dtype": _DTYPES,
+}
+# Fields that are of some networks only; elsewhere they must be left at their default.
+_HEEDED_BY = {"stem": MODELS.keys() - {"small"}, "bottleneck": {"mobilenetv2"}}

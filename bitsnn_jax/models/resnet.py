@@ -59,9 +59,9 @@ class ResNet(nn.Module):
       act: makes an activation, e.g. `partial(QCFS, levels=15)`; called with `name`.
       norm: makes a normalisation, see `ConvNorm`.
       stem: "cifar", 3x3; or "imagenet", 7x7 with stride 2, then 3x3 pooling with
-        stride 2.
+        stride 2, after which everything costs a sixteenth.
       pool: of the "imagenet" stem; `nn.avg_pool` or `nn.max_pool`.
-      dtype: of the computation; None for that of the input.
+      dtype: of the convolutions; None for that of the input.
 
     Raises:
       ValueError: unknown stem.
@@ -119,7 +119,7 @@ class ResNet(nn.Module):
                     name=f"stages_{i}_{j}",
                 )(x, train=train)
         x = x.mean(axis=(1, 2))
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x)
+        return nn.Dense(self.num_classes, name="head")(x)
 
 
 # Kernel size, strides, whether a pooling follows.

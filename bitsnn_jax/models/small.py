@@ -23,7 +23,7 @@ class Small(nn.Module):
       norm: makes a normalisation, see `ConvNorm`.
       pools: 2x2 poolings, at most two: after the second and the third convolution.
       pool: `nn.avg_pool` or `nn.max_pool`.
-      dtype: of the computation; None for that of the input.
+      dtype: of the convolutions; None for that of the input.
 
     >>> from bitsnn_jax.layers import QCFS
     >>> model = Small((4, 8, 8), num_classes=10, act=QCFS, norm=nn.BatchNorm, pools=2)
@@ -67,4 +67,4 @@ class Small(nn.Module):
         if self.pools > 1:
             x = self.pool(x, (2, 2), strides=(2, 2))
         x = x.reshape(len(x), -1)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x)
+        return nn.Dense(self.num_classes, name="head")(x)

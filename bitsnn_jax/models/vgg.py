@@ -5,6 +5,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from bitsnn_jax.layers import ConvNorm
 
@@ -14,9 +16,10 @@ VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 class VGG(nn.Module):
     """Stages of 3x3 convolutions with pooling between, then three dense layers.
 
-    Simonyan & Zisserman 2015, configuration D, with a norm after each convolution; the
-    head is that of the CIFAR networks of the QCFS papers: flatten, hidden, hidden,
-    logits.
+    Simonyan & Zisserman 2015, configuration D, with a norm after each convolution. The
+    head is flatten, hidden, hidden, logits. What is flattened is what the poolings
+    leave, a pixel of a 32x32 image, as in the CIFAR networks of the QCFS papers; or,
+    with `grid=7`, 7x7 averages whatever the size of the image, as in torchvision.
 
     Attributes:
       widths: channels of the convolutions, stage by stage.
@@ -26,9 +29,10 @@ class VGG(nn.Module):
       pools: the first so many stages end with a 2x2 pooling, at most all of them; each
         halves the image, which must stay at least one pixel wide.
       pool: `nn.avg_pool` or `nn.max_pool`.
+      grid: side that the image is averaged to before it is flattened; 0 for as it is.
       hidden: units of the two hidden dense layers.
       dropout: rate after each of them in training; needs a "dropout" key if positive.
-      dtype: of the computation; None for that of the input.
+      dtype: of the convolutions and hidden layers; None for that of the input.
 
     >>> from bitsnn_jax.layers import QCFS
     >>> widths = ((4,), (8, 8))
@@ -45,6 +49,7 @@ class VGG(nn.Module):
     norm: Callable[..., Any]
     pools: int
     pool: Callable[..., jax.Array] = nn.avg_pool
+    grid: int = 0
     hidden: int = 4096
     dropout: float = 0.0
     dtype: Any = None
@@ -70,6 +75,8 @@ class VGG(nn.Module):
             if i < self.pools:
                 x = self.pool(x, (2, 2), strides=(2, 2))
 
+        if self.grid:
+            x = _to_grid(x, self.grid)
         x = x.reshape(len(x), -1)
         for i in (1, 2):
             x = nn.Dense(
@@ -80,4 +87,21 @@ class VGG(nn.Module):
             )(x)
             x = self.act(name=f"hidden_act_{i}")(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x)
+        return nn.Dense(self.num_classes, name="head")(x)
+
+
+def _to_grid(x, side):
+    """[n, side, side, c] means over windows that cover the image, as PyTorch has them.
+
+    Adaptive average pooling. An image of this size already stays as it is, spikes.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        if size == side:
+            continue
+        # Window i is i * size / side to (i + 1) * size / side, rounded outwards.
+        i, pixel = np.arange(side), np.arange(size)[:, None]
+        inside = (i * size // side <= pixel) & (pixel * side < (i + 1) * size)
+        mean = jnp.asarray(inside / inside.sum(0), x.dtype)
+        x = jnp.moveaxis(jnp.tensordot(x, mean, axes=(axis, 0)), -1, axis)
+    return x

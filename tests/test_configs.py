@@ -1,0 +1,103 @@
+"""The files of configs/: each one loads, is valid, and describes a network."""
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from bitsnn_jax.config import Config, from_dict, to_dict, validate
+from bitsnn_jax.models import build_model
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "configs").glob("*.py"))
+# Shape of the images and number of classes: what `data.load` finds in the files, which
+# are not here. 0 is for data.image_size.
+DATA = {
+    "digits": ((8, 8, 1), 10),
+    "idx": ((28, 28, 1), 10),
+    "cifar10": ((32, 32, 3), 10),
+    "cifar100": ((32, 32, 3), 100),
+    "image_folder": ((0, 0, 3), 1000),
+}
+
+each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+
+
+def load(file) -> Config:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+@each_file
+def test_every_file_is_valid_and_named_after_itself(file):
+    config = load(file)
+    validate(config)
+    assert config.name == file.stem
+    assert from_dict(to_dict(config)) == config
+    # A config of its own each time: the command line changes fields in place.
+    assert load(file) == config and load(file) is not config
+
+
+@each_file
+def test_the_name_of_a_file_says_model_and_data(file):
+    config, words = load(file), file.stem.split("_")
+    known_as = {"idx": "fashion", "image_folder": "imagenet"}
+    assert known_as.get(config.data.name, config.data.name) in words
+    assert any(config.model.name.startswith(word) for word in words)
+
+
+@each_file
+def test_the_network_of_every_file_fits_its_images_and_classes(file):
+    config = load(file)
+    shape, num_classes = DATA[config.data.name]
+    shape = (*(side or config.data.image_size for side in shape[:2]), shape[2])
+    model = build_model(config.model, image_shape=shape)
+    x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    logits, _ = jax.eval_shape(
+        partial(model.init_with_output, train=False), jax.random.key(0), x
+    )
+    assert logits.shape == (2, num_classes)
+
+
+@each_file
+def test_every_network_is_trained_for_a_lossless_conversion(file):
+    config = load(file)
+    assert config.model.levels == 2**config.steps - 1
+    assert config.model.activation == "qcfs" and config.model.pool == "average"
+
+
+@each_file
+def test_the_header_of_every_file_is_complete(file):
+    header = file.read_text().split('"""')[1]
+    assert f"python train.py --config configs/{file.name}" in header
+    for word in ("Hardware:", "Time:", "Accuracy"):
+        assert word in header, word
+
+
+@pytest.mark.parametrize(
+    ("data", "batch_size", "paper"),
+    [("cifar", 128, 1e-8), ("imagenet", 256, 5e-10)],
+)
+def test_the_weight_of_spikes_is_the_papers_times_its_batch(data, batch_size, paper):
+    configs = [load(file) for file in FILES if data in file.stem]
+    assert configs
+    for config in configs:
+        assert config.data.batch_size == batch_size
+        # A decimal number against a product of two.
+        assert config.loss.spike_lambda == pytest.approx(paper * batch_size, rel=1e-12)
+
+
+def test_fine_tuning_starts_from_the_network_of_the_first_command():
+    file = ROOT / "configs" / "resnet20_cifar10_from_relu.py"
+    header, config = file.read_text().split('"""')[1], load(file)
+    before = load(ROOT / "configs" / "resnet20_cifar10.py")
+    assert f"--config.name={config.start_from.removeprefix('runs/')} " in header
+    assert config.model == before.model
+    assert config.data == before.data
+    assert config.optimizer.epochs == 30
