@@ -1,6 +1,7 @@
 """The proof by comparison: the ANN and its spiking network, code by code."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -159,6 +160,24 @@ def verify(
         snn_variables = convert(
             apply_fn, variables, first, steps=steps, nonspiking=nonspiking
         ).variables
+    options = {"bias_shift": bias_shift, "nonspiking": nonspiking}
+    certify = certifier(apply_fn, variables, snn_variables, steps=steps, **options)
+    return sum(map(certify, rest), certify(first))
+
+
+def certifier(
+    apply_fn: ApplyFn,
+    variables: Any,
+    snn_variables: Any,
+    *,
+    steps: int,
+    bias_shift: str = "parameters",
+    nonspiking: str = "error",
+) -> Callable[[Any], Certificate]:
+    """`verify` as a function x -> Certificate, for batches that come one by one.
+
+    Compiled once for each shape of x. The certificates of the batches add up.
+    """
 
     @jax.jit
     def compare(variables, snn_variables, x):
@@ -175,7 +194,7 @@ def verify(
         outputs = [_compare_outputs(a, b) for a, b in zip(*results, strict=True)]
         return layers, outputs, _examples_differing(pairs, _num_examples(x))
 
-    def certificate(x):
+    def certify(x):
         layers, outputs, rows = jax.device_get(compare(variables, snn_variables, x))
         cast = {
             path: LayerCertificate(int(n), int(d), float(u))
@@ -188,7 +207,7 @@ def verify(
             steps, cast, float(np.max(apart)), agree, _num_examples(x), rows
         )
 
-    return sum(map(certificate, rest), certificate(first))
+    return certify
 
 
 def _batches(x, batch_size):

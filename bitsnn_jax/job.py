@@ -1,6 +1,5 @@
 """The main job: a trained run converted, simulated, proved, and written down."""
 
-import dataclasses
 import datetime
 import json
 import os
@@ -14,7 +13,7 @@ import numpy as np
 
 import bitsnn_jax
 from bitsnn_jax import data
-from bitsnn_jax.certificate import Certificate, verify
+from bitsnn_jax.certificate import Certificate, certifier
 from bitsnn_jax.checkpoint import load_variables, save_variables
 from bitsnn_jax.config import to_dict
 from bitsnn_jax.conversion import Report, convert
@@ -65,8 +64,7 @@ def convert_run(
     config, variables = trained.config, trained.variables
     examples = data.load(config.data, "test")
     if limit:
-        some = {"images": examples.images[:limit], "labels": examples.labels[:limit]}
-        examples = dataclasses.replace(examples, **some)
+        examples = examples.first(limit)
     out.mkdir(parents=True, exist_ok=True)
 
     image = jax.ShapeDtypeStruct((1, *examples.image_shape), jnp.float32)
@@ -94,7 +92,9 @@ def convert_run(
         )
         row = _row(apply_fn, variables, converted, config, examples, t, modes)
         row["certificate"] = {
-            precision: _certify(apply_fn, variables, converted, examples, t, precision)
+            precision: _certify(
+                apply_fn, variables, converted, config.data, examples, t, precision
+            )
             for precision in precisions
         }
         rows.append(row)
@@ -127,8 +127,10 @@ def convert_run(
         },
         "steps": rows,
         "conversion": _conversion(conversion.report),
-        "raster": _raster(apply_fn, saved, examples, native),
+        "raster": _raster(apply_fn, saved, config.data, examples, native),
     }
+    if jax.process_index() > 0:
+        return results
     _write_json(out / "conversion.json", results)
     page = write_report(results, out / "report")
     print(f"spiking network {folder}\nreport {page}")
@@ -176,20 +178,20 @@ def _summary(snn: Evaluation, ann: Evaluation) -> dict[str, Any]:
     }
 
 
-def _certify(apply_fn, variables, converted, examples, steps, precision):
+def _certify(apply_fn, variables, converted, settings, examples, steps, precision):
     """The certificate of the saved network, or in float64 of its exact counterpart."""
-    images = data.normalise(examples.images, examples)
-    given = (variables, images, converted)
-    if precision == "float64":  # biases shifted in float32 would not be exact
-        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (variables, images))
-        given = (*wide, None)
+    size = _even_batch(len(examples))
+    batches = data.eval_batches(settings, examples, batch_size=size)
+    # The rows that only fill up the last batch are no examples.
+    images = (batch["image"][batch["mask"]].astype(precision) for batch in batches)
     with jax.enable_x64(precision == "float64"):
-        variables, images, converted = given
-        options = {"steps": steps, "batch_size": _even_batch(len(examples))}
-        certificate = verify(
-            apply_fn, variables, images, snn_variables=converted, **options
-        )
-    return _certificate(certificate)
+        if precision == "float64":  # biases shifted in float32 would not be exact
+            variables = jax.tree.map(lambda a: np.asarray(a, np.float64), variables)
+            image = jax.ShapeDtypeStruct((1, *examples.image_shape), np.float64)
+            converted = convert(apply_fn, variables, image, steps=steps).variables
+        certify = certifier(apply_fn, variables, converted, steps=steps)
+        first = certify(next(images))
+        return _certificate(sum(map(certify, images), first))
 
 
 def _even_batch(count):
@@ -227,6 +229,9 @@ def _conversion(report: Report) -> dict[str, Any]:
             for layer in report.neurons
         ],
         "nonspiking": [operation._asdict() for operation in report.nonspiking],
+        "analog": [
+            {**layer._asdict(), "shape": layer.shape[1:]} for layer in report.analog
+        ],
         "bias_shift": "parameters",
     }
 
@@ -252,7 +257,7 @@ class _Rastered(Stepped):
         self.rasters.append(trains[np.linspace(0, len(trains) - 1, count).astype(int)])
 
 
-def _raster(apply_fn: ApplyFn, variables: Any, examples: data.Examples, steps: int):
+def _raster(apply_fn: ApplyFn, variables: Any, settings, examples, steps: int):
     """The spikes of the first image."""
     layers: list[tuple[str, int]] = []
 
@@ -263,13 +268,14 @@ def _raster(apply_fn: ApplyFn, variables: Any, examples: data.Examples, steps: i
         layers[:] = [(site.path, int(np.prod(site.shape))) for site in reading.sites]
         return logits[0], reading.rasters
 
-    image = examples.images[:1]
-    logits, rasters = simulate(variables, data.normalise(image, examples))
+    example = data.as_evaluated(settings, examples, 0)
+    image = example["image"]
+    logits, rasters = simulate(variables, data.normalise(image[None], examples))
     return {
         "example": 0,
-        "label": int(examples.labels[0]),
+        "label": int(example["label"]),
         "prediction": int(np.argmax(logits)),
-        "image": np.squeeze(image[0]).tolist(),
+        "image": np.squeeze(image).tolist(),
         "steps": steps,
         "layers": [
             {

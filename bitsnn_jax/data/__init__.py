@@ -1,11 +1,22 @@
 """Examples, how they are augmented, and the order in which they are met."""
 
-from bitsnn_jax.data.pipeline import eval_batches, steps_per_epoch, train_batches
-from bitsnn_jax.data.sources import SOURCES, Examples, load, normalise
+from bitsnn_jax.data.examples import Examples, InMemory, Streamed, normalise
+from bitsnn_jax.data.pipeline import (
+    TrainBatches,
+    as_evaluated,
+    eval_batches,
+    steps_per_epoch,
+    train_batches,
+)
+from bitsnn_jax.data.sources import SOURCES, load
 
 __all__ = [
     "SOURCES",
     "Examples",
+    "InMemory",
+    "Streamed",
+    "TrainBatches",
+    "as_evaluated",
     "eval_batches",
     "load",
     "normalise",

@@ -2,19 +2,71 @@
 
 Several hosts share one global order of examples: host s of n takes the examples at
 positions s, s + n, s + 2n, ... Row r of its batch is therefore row r * n + s of the
-batch that a single host would have had, augmentation included.
+batch that a single host would have had, augmentation included. Nor does the number of
+workers change a bit: each makes whole batches, in turn.
 """
 
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import grain
+import numpy as np
+from absl import flags
 
 from bitsnn_jax import config
-from bitsnn_jax.data.augment import augment
-from bitsnn_jax.data.sources import Examples, normalise
+from bitsnn_jax.data.augment import augment, resize_and_crop
+from bitsnn_jax.data.examples import Examples, normalise
+from bitsnn_jax.data.images import Unreadable
 
 # Counted in batches: grain's default of 500 would hold 40 GB of ImageNet.
-_READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+_THREADS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+# A worker is a single thread, and keeps two batches ready in shared memory.
+_ONE_BY_ONE = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+_READY = 2
+
+
+class TrainBatches(Iterator[dict]):
+    """An endless iterator over batches whose position can be saved and restored.
+
+    The position is a number of batches, whatever reads them: a run may go on with
+    another number of workers.
+    """
+
+    def __init__(self, batches: grain.MapDataset, examples: Examples, workers: int):
+        self._batches, self._examples, self._workers = batches, examples, workers
+        self._position = 0
+        self._running: list[grain.DatasetIterator] = []  # one, or none
+        # At exit too: later there would be no module left to end workers with.
+        weakref.finalize(self, _end, self._running)
+
+    def __next__(self) -> dict:
+        if not self._running:
+            rest = self._batches[self._position :]
+            prefetched = _prefetched(rest, self._examples, self._workers)
+            self._running.append(iter(prefetched))
+        batch = next(self._running[0])
+        self._position += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The position, as a dictionary that JSON can hold."""
+        return {"next_index": self._position}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes on bit by bit as the iterator that gave `state` would have."""
+        self.close()
+        self._position = state["next_index"]
+
+    def close(self) -> None:
+        """Ends the workers; the next batch would start new ones."""
+        _end(self._running)
 
 
 def train_batches(
@@ -24,7 +76,7 @@ def train_batches(
     seed: int,
     shard_index: int = 0,
     num_shards: int = 1,
-) -> grain.DatasetIterator:
+) -> TrainBatches:
     """Batches without end, every epoch in a new order.
 
     The k-th batch is a function of (seed, k) and of what is passed here. Batches run on
@@ -32,7 +84,9 @@ def train_batches(
     epoch, also when there are fewer examples than rows.
 
     Args:
-      data: `batch_size` (over all shards), `crop` and `flip` are read.
+      data: `batch_size` (over all shards), `workers`, `unreadable` and what `augment`
+        reads. With "skip", an example that cannot be read is replaced by the next one
+        that can, and a warning names it.
       examples: the training split.
       seed: 0..2**32 - 1; of the order and of the augmentation.
       shard_index: this host, 0..num_shards - 1.
@@ -46,19 +100,21 @@ def train_batches(
 
     Raises:
       ValueError: no examples, a batch size that the shards cannot share, a seed or a
-        shard index out of range.
+        shard index out of range; and `Unreadable` by the iterator.
     """
     rows = _rows(data.batch_size, shard_index, num_shards, field="data.batch_size")
     _check_some(examples)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in 0..2**32 - 1, got {seed}")
-    change = partial(augment, crop=data.crop, flip=data.flip)
-    order = grain.MapDataset.source(examples).seed(seed).shuffle().repeat()
+    # The papers blank images out after normalisation, with 0: the mean colour.
+    blank = np.rint(examples.mean * examples.white).astype(int).tolist()
+    source = _Readable(examples) if data.unreadable == "skip" else examples
+    order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     # Augmented before it is sharded: the change depends on the position in the global
     # order and not on the number of hosts.
-    return iter(
-        _batched(order.random_map(change), examples, shard_index, num_shards, rows)
-    )
+    changed = order.random_map(partial(augment, settings=data, blank=blank))
+    batches = _batched(changed, shard_index, num_shards, rows)
+    return TrainBatches(batches, examples, data.workers)
 
 
 def eval_batches(
@@ -69,13 +125,14 @@ def eval_batches(
     num_shards: int = 1,
     batch_size: int | None = None,
 ) -> grain.IterDataset:
-    """Every example exactly once over all shards, as they are and in order.
+    """Every example exactly once over all shards, without change and in order.
 
     Every shard gets the same number of equally large batches, so that hosts stay in
     step. Rows without an example repeat the last one and have mask False.
 
     Args:
-      data: `eval_batch_size` is read.
+      data: `eval_batch_size`, `workers`, `image_size` and `unreadable` are read, the
+        last two as in `as_evaluated`.
       examples: any split.
       shard_index: this host, 0..num_shards - 1.
       num_shards: how many hosts share a batch.
@@ -87,7 +144,7 @@ def eval_batches(
 
     Raises:
       ValueError: no examples, a batch size that the shards cannot share, or a shard
-        index out of range.
+        index out of range; and `Unreadable` while it is iterated over.
     """
     size = data.eval_batch_size if batch_size is None else batch_size
     rows = _rows(size, shard_index, num_shards, field="data.eval_batch_size")
@@ -95,9 +152,36 @@ def eval_batches(
     last = len(examples) - 1
     padded_length = -(-len(examples) // size) * size
     order = grain.MapDataset.range(padded_length).map(
-        lambda i: {**examples[min(i, last)], "mask": i <= last}
+        lambda i: {**as_evaluated(data, examples, min(i, last)), "mask": i <= last}
     )
-    return _batched(order, examples, shard_index, num_shards, rows)
+    batches = _batched(order, shard_index, num_shards, rows)
+    # More workers than batches would have nothing to do.
+    return _prefetched(batches, examples, min(data.workers, len(batches)))
+
+
+def as_evaluated(data: config.Data, examples: Examples, index: int) -> dict:
+    """One example as evaluation sees it: {"image": uint8 [h, w, c], "label"}.
+
+    The image is brought to `data.image_size` by `resize_and_crop`, if that is not 0.
+    With `data.unreadable="skip"`, an image that cannot be read is black and its label
+    is -1, which no network answers: it counts as an error, and a warning names it.
+
+    Raises:
+      Unreadable: the image is damaged, with `data.unreadable="error"`.
+    """
+    try:
+        example = examples[index]
+    except Unreadable as error:
+        if data.unreadable != "skip":
+            raise
+        _warn(error, "it counts as an error of the network")
+        return {
+            "image": np.zeros(examples.image_shape, np.uint8),
+            "label": np.int32(-1),
+        }
+    if data.image_size:
+        example["image"] = resize_and_crop(example["image"], size=data.image_size)
+    return example
 
 
 def steps_per_epoch(data: config.Data, examples: Examples) -> int:
@@ -105,14 +189,73 @@ def steps_per_epoch(data: config.Data, examples: Examples) -> int:
     return -(-len(examples) // data.batch_size)
 
 
-def _batched(order, examples, shard_index, num_shards, rows):
-    def prepared(batch):
-        return {**batch, "image": normalise(batch["image"], examples)}
+@dataclass(frozen=True)
+class _Readable:
+    """Examples of which a damaged one is replaced by the next that is whole."""
 
+    examples: Examples
+
+    def __len__(self):
+        return len(self.examples)
+
+    def __getitem__(self, index):
+        for i in range(len(self)):
+            try:
+                return self.examples[(index + i) % len(self)]
+            except Unreadable as error:
+                _warn(error, "another one takes its place")
+        raise Unreadable("data.directory: expected a whole image, found none")
+
+
+def _warn(error, consequence):
+    # Python shows a warning of the same text once in a process.
+    found, _, _ = str(error).rpartition(";")
+    warnings.warn(f"{found}; {consequence}", stacklevel=2)
+
+
+def _batched(order, shard_index, num_shards, rows):
     # There is no remainder to drop, the order is endless or padded; but without the
     # flag grain counts batches in floating point and overflows for an endless order.
-    shard = order[shard_index::num_shards].batch(rows, drop_remainder=True)
-    return shard.map(prepared).to_iter_dataset(_READ)
+    return order[shard_index::num_shards].batch(rows, drop_remainder=True)
+
+
+def _prefetched(batches, examples, workers):
+    """Made ahead, by threads or by processes, and normalised."""
+
+    def prepared(batch):
+        # Copies, for a worker's arrays are shared memory that is taken away again.
+        rest = {name: np.array(x) for name, x in batch.items() if name != "image"}
+        return rest | {"image": normalise(batch["image"], examples)}
+
+    if not workers:
+        return batches.map(prepared).to_iter_dataset(_THREADS)
+    # Grain asks for flags of its own, also in a script that parses none.
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    # Normalised by this process: pixels travel as bytes, a fourth of float32.
+    options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_READY)
+    ahead = batches.to_iter_dataset(_ONE_BY_ONE).mp_prefetch(options, _start_worker)
+    return ahead.map(prepared)
+
+
+def _end(iterators):
+    while iterators:
+        iterators.pop().close()
+
+
+def _start_worker(*_):
+    # A signal to the whole job must leave the batches of a last step, which saves; but
+    # a worker whose process was killed would wait for it for ever.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # in a worker
+    parent.join()
+    os._exit(1)
 
 
 def _rows(batch_size, shard_index, num_shards, *, field):

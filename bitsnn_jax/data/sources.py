@@ -1,55 +1,22 @@
 """Where examples come from, and which of them belong to which split."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
 
 from bitsnn_jax import config
 from bitsnn_jax.data import idx
+from bitsnn_jax.data.examples import Examples, InMemory, Records, Streamed
+from bitsnn_jax.data.folder import open_folder
+from bitsnn_jax.data.prepared import open_prepared
 
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no single truth value
-class Examples:
-    """One split: pixels as they were stored, labels, and the scale of the pixels.
-
-    `examples[i]` is one example, which is all that a pipeline reads.
-
-    Attributes:
-      images: pixels, 0 is black and `white` is white.
-      labels: 0..num_classes - 1.
-      num_classes: classes of the source, whether or not this split has them all.
-      white: the pixel that stands for 1.
-      mean: of the training split's pixels, for each channel, on the scale 0..1.
-      std: their standard deviation; 1 for a channel that is constant.
-    """
-
-    images: UInt8[np.ndarray, "n h w c"]
-    labels: Int32[np.ndarray, " n"]
-    num_classes: int
-    white: int
-    mean: Float32[np.ndarray, " c"]
-    std: Float32[np.ndarray, " c"]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict:
-        return {"image": self.images[index], "label": self.labels[index]}
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        height, width, channels = self.images.shape[1:]
-        return height, width, channels
-
-
 class Source(NamedTuple):
-    """A data set as it was published: a part to learn from, a part to test on."""
+    """A data set of two arrays a part: one to learn from, one to test on."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
@@ -58,22 +25,35 @@ class Source(NamedTuple):
     white: int = 255
 
 
+class Stored(NamedTuple):
+    """A data set of encoded images, too many to be held in memory."""
+
+    open: Callable[[str, str], Records]  # (data.directory, "train" or "test")
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int = 0  # side of the images, which are square; 0: of any size
+
+
 def load(data: config.Data, split: str) -> Examples:
     """Examples of one split.
 
     The published training part is permuted once and for all, whatever the seed of the
-    run, and its last `num_validation` examples are the validation split. The published
-    test part is the test split. The scale is that of the training split in all three.
+    run, and its last examples are the validation split: a tenth and at most 10,000 of
+    sets that are streamed, a `Source`'s `num_validation` of others. The published test
+    part is the test split; for ImageNet that is the part which is called validation.
+    The scale is that of the training split in all three; sets that are streamed are not
+    read through for it, and have the one that is commonly given.
 
     Args:
-      data: `name` and `directory` are read.
+      data: `name`, `directory` and `image_size` are read.
       split: "train", "validation" or "test".
 
     Returns:
       The examples, in a fixed order.
 
     Raises:
-      ValueError: unknown name or split, or files that are not what they should be.
+      ValueError: unknown name or split, files that are not what they should be, or
+        images of any size without `data.image_size`.
       FileNotFoundError: files that are not there.
       ImportError: "digits" without scikit-learn.
 
@@ -86,41 +66,66 @@ def load(data: config.Data, split: str) -> Examples:
         )
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
-    source = SOURCES[data.name](data.directory)
-    images, labels = source.train
-    num_train = len(labels) - source.num_validation
-    if num_train < 1:
-        raise ValueError(
-            f"data.directory: expected more than {source.num_validation} training "
-            f"examples, as many are held out for validation; got {len(labels)}"
-        )
+    return SOURCES[data.name](data, split)
 
-    order = _permutation(len(labels))
-    train, validation = order[:num_train], order[num_train:]
+
+def _in_memory(open_source, data: config.Data, split: str) -> InMemory:
+    source = open_source(data.directory)
+    images, labels = source.train
+    train, validation = _held_out(len(labels), source.num_validation)
     mean, std = _pixel_moments(images[train], white=source.white)
     images, labels = {
         "train": (images[train], labels[train]),
         "validation": (images[validation], labels[validation]),
         "test": source.test,
     }[split]
-    return Examples(
-        images=images,
-        labels=labels,
+    height, width, channels = images.shape[1:]
+    size = data.image_size
+    return InMemory(
+        image_shape=(size or height, size or width, channels),
         num_classes=source.num_classes,
         white=source.white,
         mean=mean,
         std=std,
+        images=images,
+        labels=labels,
     )
 
 
-def normalise(
-    images: UInt8[np.ndarray, "*n c"], examples: Examples
-) -> Float32[np.ndarray, "*n c"]:
-    """Pixels to the input of a network: (pixel / white - mean) / std, float32."""
-    # One multiplication and one addition a pixel; the constants in float64.
-    scale = 1 / (examples.white * examples.std.astype(np.float64))
-    shift = -examples.mean.astype(np.float64) / examples.std
-    return images * scale.astype(np.float32) + shift.astype(np.float32)
+def _streamed(stored: Stored, data: config.Data, split: str) -> Streamed:
+    size = data.image_size or stored.image_size
+    if not size:
+        raise ValueError(
+            f"data.name={data.name} has images of any size: set data.image_size, "
+            "e.g. 224"
+        )
+    records = stored.open(data.directory, "test" if split == "test" else "train")
+    if split == "test":
+        order = np.arange(len(records))
+    else:
+        held_out = _held_out(len(records), min(10_000, max(1, len(records) // 10)))
+        order = held_out[split == "validation"]
+    return Streamed(
+        image_shape=(size, size, len(stored.mean)),
+        num_classes=records.num_classes,
+        white=255,
+        mean=np.asarray(stored.mean, np.float32),
+        std=np.asarray(stored.std, np.float32),
+        records=records,
+        order=order,
+    )
+
+
+def _held_out(count: int, num_validation: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of training and validation examples in the published training part."""
+    num_train = count - num_validation
+    if num_train < 1:
+        raise ValueError(
+            f"data.directory: expected more than {num_validation} training "
+            f"examples, as many are held out for validation; got {count}"
+        )
+    order = _permutation(count)
+    return order[:num_train], order[num_train:]
 
 
 def _permutation(n):
@@ -187,7 +192,47 @@ def _fake(directory, *, shape, num_classes, num_train, num_test):
     return Source(part(num_train), part(num_test), num_classes, num_train // 5)
 
 
-SOURCES: dict[str, Callable[[str], Source]] = {
+def _prepared(directory, part, *, name, test="test"):
+    return open_prepared(directory, name=name, split=test if part == "test" else part)
+
+
+# Mean and deviation as they are commonly given, so that published weights fit.
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_STORED = {
+    "image_folder": Stored(open_folder, **_IMAGENET),
+    "imagenet2012": Stored(
+        partial(_prepared, name="imagenet2012", test="validation"), **_IMAGENET
+    ),
+    "cifar10": Stored(
+        partial(_prepared, name="cifar10"),
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        image_size=32,
+    ),
+    "cifar100": Stored(
+        partial(_prepared, name="cifar100"),
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        image_size=32,
+    ),
+    "svhn": Stored(
+        partial(_prepared, name="svhn_cropped"),
+        mean=(0.4377, 0.4438, 0.4728),
+        std=(0.1980, 0.2010, 0.1970),
+        image_size=32,
+    ),
+    "mnist": Stored(
+        partial(_prepared, name="mnist"), (0.1307,), (0.3081,), image_size=28
+    ),
+    "fashion_mnist": Stored(
+        partial(_prepared, name="fashion_mnist"),
+        mean=(0.2860,),
+        std=(0.3530,),
+        image_size=28,
+    ),
+}
+
+_ARRAYS: dict[str, Callable[[str], Source]] = {
     "digits": _digits,
     "idx": _idx,
     "fake": partial(
@@ -196,4 +241,9 @@ SOURCES: dict[str, Callable[[str], Source]] = {
     "fake_imagenet": partial(
         _fake, shape=(224, 224, 3), num_classes=1000, num_train=160, num_test=32
     ),
+}
+
+SOURCES: dict[str, Callable[[config.Data, str], Examples]] = {
+    **{name: partial(_in_memory, open_source) for name, open_source in _ARRAYS.items()},
+    **{name: partial(_streamed, stored) for name, stored in _STORED.items()},
 }

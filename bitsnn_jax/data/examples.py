@@ -1,0 +1,113 @@
+"""One split of a data set: its examples one by one, and the scale of its pixels."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32, UInt8
+
+from bitsnn_jax.data.images import decode
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)  # arrays have no single truth value
+class Examples:
+    """What a pipeline reads: `examples[i]` is {"image": uint8 [h, w, c], "label"}.
+
+    Images are as they were stored, so that their size may differ from that of the
+    network's input, and from one to the next.
+
+    Attributes:
+      image_shape: of the input of a network: height, width, channels.
+      num_classes: classes of the source, whether or not this split has them all.
+      white: the pixel that stands for 1; 0 is black.
+      mean: of the training split's pixels, for each channel, on the scale 0..1.
+      std: their standard deviation; 1 for a channel that is constant.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    white: int
+    mean: Float32[np.ndarray, " c"]
+    std: Float32[np.ndarray, " c"]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> dict:
+        raise NotImplementedError
+
+    def first(self, count: int) -> Self:
+        """The first `count` of them, or all where there are fewer."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class InMemory(Examples):
+    """Examples that are two arrays."""
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int32[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict:
+        return {"image": self.images[index], "label": self.labels[index]}
+
+    def first(self, count: int) -> Self:
+        some = {"images": self.images[:count], "labels": self.labels[:count]}
+        return dataclasses.replace(self, **some)
+
+
+class Record(NamedTuple):
+    """An encoded image, its label, and where it is, for messages."""
+
+    content: bytes
+    label: int
+    place: str
+
+
+class Records(Protocol):
+    """A published part of a data set, on disk."""
+
+    @property
+    def num_classes(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Streamed(Examples):
+    """Examples that are read and decoded when they are asked for.
+
+    Attributes:
+      records: the published part that they belong to.
+      order: which records they are.
+    """
+
+    records: Records
+    order: Int[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict:
+        content, label, place = self.records[int(self.order[index])]
+        image = decode(content, channels=self.image_shape[-1], place=place)
+        return {"image": image, "label": np.int32(label)}
+
+    def first(self, count: int) -> Self:
+        return dataclasses.replace(self, order=self.order[:count])
+
+
+def normalise(
+    images: UInt8[np.ndarray, "*n c"], examples: Examples
+) -> Float32[np.ndarray, "*n c"]:
+    """Pixels to the input of a network: (pixel / white - mean) / std, float32."""
+    # One multiplication and one addition a pixel; the constants in float64.
+    scale = 1 / (examples.white * examples.std.astype(np.float64))
+    shift = -examples.mean.astype(np.float64) / examples.std
+    return images * scale.astype(np.float32) + shift.astype(np.float32)
