@@ -139,13 +139,13 @@ def _qcfs_bwd(levels, residuals, g):
     inside = (z > 0) & (z < theta)
     a = _forward(z, theta, levels=levels)
     to_theta = jnp.where(inside, (a - z) / theta, z >= theta)
-    return jnp.where(inside, g, 0), _sum_to_shape(g * to_theta, theta.shape)
+    return jnp.where(inside, g, 0), sum_to_shape(g * to_theta, theta.shape)
 
 
 _qcfs.defvjp(_qcfs_fwd, _qcfs_bwd)
 
 
-def _sum_to_shape(x, shape):
+def sum_to_shape(x, shape):
     """The transpose of broadcasting a scalar, or an `aligned` shape, to that of x."""
     if not shape:
         return x.sum()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
 
-from bitsnn_jax.qcfs import Floats, aligned
+from bitsnn_jax.qcfs import Floats, aligned, sum_to_shape
 
 MAX_STEPS = 30  # codes are int32
 
@@ -116,7 +116,11 @@ def _sum_groups(words):
 
 
 def spike_count(
-    a: Floats, theta: Floats | float, *, levels: int = 15
+    a: Floats,
+    theta: Floats | float,
+    *,
+    levels: int = 15,
+    surrogate: str = "paper",
 ) -> Float[Array, "..."]:
     """Spikes that each neuron emits: the bits set in its code, summed over t.
 
@@ -125,19 +129,34 @@ def spike_count(
     Bits are counted from the rounded code; truncating the float a / delta, as the
     authors' code does, miscounts.
 
-    Gradient, Eq. (12): d s(t) / da = 1 for 0 < a < theta and 0 elsewhere, for every t,
-    so that the count has gradient T inside, with T the bits of `levels`. None to theta.
+    Gradient: the count is a step function, so one of three others stands in for it,
+    each 0 at a = 0. With T the bits of `levels`:
+
+        "paper"      T for 0 < a < theta, Eq. (12): each bit of an active neuron has
+                     slope 1 in a, whatever delta is. None to theta.
+        "authors"    levels / theta: slope 1 in the code k = a / delta. As in the
+                     authors' code, which averages over the bits.
+        "envelope"   1 / (2**b delta), where 2**b is the leading bit of k: the slope
+                     below k of the least concave function above the count, which
+                     meets it at k = 0, 1, 3, 7, ... A code that is one step from
+                     silence is pushed as hard as by "authors", a large one hardly,
+                     since a step down from it saves no spike on average. Ours.
+
+    The last two depend on a / theta alone, and so send -(a / theta) times their slope
+    to theta: a threshold that rises saves spikes too.
 
     Args:
       a: [...] activations on the grid of `qcfs`.
       theta: [] or broadcastable to a, e.g. [C]; clip value in the units of a.
       levels: highest code, at least 1.
+      surrogate: "paper", "authors" or "envelope".
 
     Returns:
       [...] counts in 0..T, in the type of a.
 
     Raises:
-      ValueError: levels < 1, or theta does not broadcast to the shape of a.
+      ValueError: levels < 1, unknown surrogate, or theta does not broadcast to the
+        shape of a.
 
     >>> a = jnp.array([0.0, 1.0, 7.0, 15.0])
     >>> spike_count(a, jnp.array(15.0))
@@ -147,23 +166,50 @@ def spike_count(
     """
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
-    return _spike_count(levels, a, aligned(jnp.asarray(theta, a.dtype), a.shape))
+    if surrogate not in SURROGATES:
+        raise ValueError(
+            f"surrogate must be one of {', '.join(SURROGATES)}; got {surrogate!r}"
+        )
+    theta = aligned(jnp.asarray(theta, a.dtype), a.shape)
+    return _spike_count(levels, surrogate, a, theta)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _spike_count(levels, a, theta):
-    code = jnp.round(a * (levels / theta)).astype(jnp.int32)
-    return jax.lax.population_count(code).astype(a.dtype)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _spike_count(levels, surrogate, a, theta):
+    return jax.lax.population_count(_code(a, theta, levels)).astype(a.dtype)
 
 
-def _spike_count_fwd(levels, a, theta):
-    return _spike_count(levels, a, theta), (a, theta)
+def _spike_count_fwd(levels, surrogate, a, theta):
+    return _spike_count(levels, surrogate, a, theta), (a, theta)
 
 
-def _spike_count_bwd(levels, residuals, g):
+def _spike_count_bwd(levels, surrogate, residuals, g):
     a, theta = residuals
-    inside = (a > 0) & (a < theta)
-    return jnp.where(inside, levels.bit_length() * g, 0), jnp.zeros_like(theta)
+    to_a, scale_free = SURROGATES[surrogate](a, theta, levels)
+    to_a = jnp.where(a > 0, to_a * g, 0)
+    if not scale_free:
+        return to_a, jnp.zeros_like(theta)
+    return to_a, -sum_to_shape(a * to_a, theta.shape) / theta
 
+
+def _code(a, theta, levels):
+    return jnp.round(a * (levels / theta)).astype(jnp.int32)
+
+
+def _paper(a, theta, levels):
+    return jnp.where(a < theta, levels.bit_length(), 0), False
+
+
+def _authors(a, theta, levels):
+    return levels / theta, True
+
+
+def _envelope(a, theta, levels):
+    leading = 31 - jax.lax.clz(_code(a, theta, levels) | 1)
+    return levels / theta * (1 / (1 << leading)).astype(a.dtype), True
+
+
+# For each: the slope in a, and whether the count it stands for depends on a / theta.
+SURROGATES = {"paper": _paper, "authors": _authors, "envelope": _envelope}
 
 _spike_count.defvjp(_spike_count_fwd, _spike_count_bwd)

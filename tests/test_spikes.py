@@ -122,6 +122,60 @@ def test_gradient_of_the_loss_reaches_what_comes_before_the_activation():
     np.testing.assert_allclose(to_theta, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("theta", [0.75, [0.75, 3.0, 11.0]])
+@pytest.mark.parametrize("levels", [1, 3, 15, 16, 255])
+def test_authors_gradient_is_that_of_the_code_itself(theta, levels):
+    # The code without its floor, of the clipped z: what their graph differentiates.
+    def code(z, theta):
+        return (jnp.clip(z / theta, 0, 1) * levels).sum()
+
+    def loss(z, theta):
+        a = qcfs(z, theta, levels=levels)
+        return spike_count(a, theta, levels=levels, surrogate="authors").sum()
+
+    theta = jnp.array(theta)
+    z = jnp.linspace(-0.5, 1.5, 42)[:, None] * theta  # no edge is met
+    # Where a = 0 the gradients differ by choice.
+    z = z[(codes(z, theta, levels=levels) > 0).all(-1) if z.ndim > 1 else z > 0]
+    got = jax.grad(loss, (0, 1))(z, theta)
+    want = jax.grad(code, (0, 1))(z, theta)
+    inside = z < theta
+    # float32: some tens of terms
+    np.testing.assert_allclose(got[0][inside], want[0][inside], rtol=1e-6)
+    np.testing.assert_allclose(got[1], want[1], rtol=2e-5)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 7, 15, 255])
+def test_envelope_is_concave_and_meets_the_count_from_above(levels):
+    theta = jnp.array(2.5)
+    a = qcfs(theta / levels * jnp.arange(levels + 1), theta, levels=levels)
+
+    def total(a):
+        return spike_count(a, theta, levels=levels, surrogate="envelope").sum()
+
+    slope = np.asarray(jax.grad(total)(a)) * (2.5 / levels)
+    envelope = np.cumsum(slope)
+    count = np.bitwise_count(np.arange(levels + 1))
+    assert slope[0] == 0 and np.all(np.diff(slope[1:]) <= 0)
+    # Sums of powers of two, but delta = theta / levels is rounded.
+    assert np.all(envelope >= count - 1e-4)
+    ones = 2 ** np.arange(1, levels.bit_length() + 1) - 1
+    np.testing.assert_allclose(envelope[ones], count[ones], atol=1e-4)
+
+
+@pytest.mark.parametrize("surrogate", ["authors", "envelope"])
+def test_gradient_of_a_count_of_a_over_theta_has_no_part_along_both(surrogate):
+    def total(a, theta):
+        return spike_count(a, theta, surrogate=surrogate).sum()
+
+    theta = jnp.array([0.75, 3.0, 11.0])
+    a = qcfs(jnp.linspace(0, 1, 40)[:, None] * theta, theta)
+    to_a, to_theta = jax.grad(total, (0, 1))(a, theta)
+    # Scaling a and theta together changes no code: a float32 sum that cancels.
+    np.testing.assert_allclose((a * to_a).sum(0) + theta * to_theta, 0, atol=1e-3)
+    assert jnp.all(to_theta < 0)
+
+
 @pytest.mark.parametrize("steps", [0, -1, 31, True])
 def test_steps_out_of_range_are_an_error(steps):
     with pytest.raises(ValueError, match="^steps must be .*got"):
@@ -143,5 +197,7 @@ def test_errors_of_the_public_functions():
         spike_planes(jnp.arange(3), steps=31)
     with pytest.raises(ValueError, match="^levels must be at least 1, got 0$"):
         spike_count(jnp.ones(3), 1.0, levels=0)
+    with pytest.raises(ValueError, match="one of paper, authors, envelope; got 'x'"):
+        spike_count(jnp.ones(3), 1.0, surrogate="x")
     with pytest.raises(ValueError, match=r"theta of shape \(2,\) .* \(4, 3\)"):
         spike_count(jnp.ones((4, 3)), jnp.ones(2))

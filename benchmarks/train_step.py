@@ -1,0 +1,173 @@
+"""What a training step with QCFS and the bit-sparsity loss costs, in steps with ReLU.
+
+    python benchmarks/train_step.py [--batch 128] [--size 28] [--rounds 30]
+
+ResNet-20, float32, SGD with momentum, random images, one device, the step that
+`train.py` runs. Steps are interleaved, and each ratio is the median over rounds of the
+ratio within a round, so that the machine's drift cancels. With PyTorch installed (the
+extra `oracles`), its step of the same network with ReLU, channels last, takes part from
+a process of its own.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from bitsnn_jax.cli import with_huge_pages
+from bitsnn_jax.config import Config
+from bitsnn_jax.devices import AXIS, data_parallel
+from bitsnn_jax.models import build_model
+from bitsnn_jax.training.optimizer import sgd
+from bitsnn_jax.training.step import init_state, train_step
+
+PAPER = 1.28e-6
+STEPS = {
+    "relu": {"activation": "relu"},
+    "qcfs": {},
+    "qcfs + Eq. (11)": {"spike_lambda": PAPER},
+    "qcfs + envelope": {"spike_lambda": PAPER, "surrogate": "envelope"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--size", type=int, default=28)
+    parser.add_argument("--channels", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+    shape = (options.batch, options.size, options.size, options.channels)
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.normal(size=shape).astype(np.float32),
+        "label": rng.integers(10, size=options.batch).astype(np.int32),
+    }
+    print(f"ResNet-20, {shape}, {jax.devices()[0].device_kind}, JAX {jax.__version__}")
+    steps, megabytes = {}, {}
+    for name, changes in STEPS.items():
+        steps[name], megabytes[name] = jax_step(batch, **changes)
+    torch = torch_step(batch)
+    if torch is None:
+        print("PyTorch is not installed: its step is left out")
+    else:
+        steps["PyTorch relu"] = torch
+    seconds = {name: [] for name in steps}
+    for step in steps.values():
+        step(), step()  # warms up
+    for _ in range(options.rounds):
+        for name, step in steps.items():
+            seconds[name].append(step())
+    print("                  median ms    x ReLU   (quartiles)   temporaries MB")
+    for name, times in seconds.items():
+        ratios = [s / r for s, r in zip(times, seconds["relu"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(
+            f"{name:16} {1e3 * statistics.median(times):10.1f} {middle:9.3f}"
+            f"   {low:.3f}-{high:.3f} {megabytes.get(name, float('nan')):16.1f}"
+        )
+
+
+def jax_step(batch, *, activation="qcfs", spike_lambda=0.0, surrogate="paper"):
+    """(function that takes a step and returns its seconds, MB of temporaries)."""
+    config = Config()
+    config.model.activation = activation
+    config.loss.spike_lambda, config.loss.spike_surrogate = spike_lambda, surrogate
+    shape = batch["image"].shape[1:]
+    model = build_model(config.model, image_shape=shape, axis_name=AXIS)
+    optimizer = sgd(config.optimizer, steps_per_epoch=100)
+    state = init_state(model, optimizer, shape, jax.random.key(0))
+    levels = config.model.levels
+    mapped = data_parallel(
+        train_step(model, optimizer, config.loss, levels=levels),
+        in_axes=(0, 0, None),
+        donate_argnums=0,
+    )
+    key = jax.random.key(1)
+    on_device = data_parallel(lambda x: x)
+    state, batch = on_device(jax.tree.map(lambda x: x[None], (state, batch)))
+    compiled = mapped.lower(state, batch, key).compile()
+    memory = compiled.memory_analysis()
+
+    def step():
+        nonlocal state
+        started = time.perf_counter()
+        state, _ = jax.block_until_ready(compiled(state, batch, key))
+        return time.perf_counter() - started
+
+    return step, memory.temp_size_in_bytes / 1e6 if memory else float("nan")
+
+
+def torch_step(batch):
+    """The same in PyTorch, in another process; None where it is not installed."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    context.Process(target=_torch_worker, args=(there, batch), daemon=True).start()
+    if not here.recv():
+        return None
+
+    def step():
+        here.send(True)
+        return here.recv()
+
+    return step
+
+
+def _torch_worker(pipe, batch):
+    try:
+        import torch
+    except ImportError:
+        pipe.send(False)
+        return
+    image = torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy())
+    image = image.to(memory_format=torch.channels_last)
+    label = torch.from_numpy(batch["label"]).long()
+    model = _torch_resnet20(image.shape[1]).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), 0.02, 0.9, weight_decay=5e-4)
+    pipe.send(True)
+    while pipe.recv():
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(image), label).backward()
+        optimizer.step()
+        pipe.send(time.perf_counter() - started)
+
+
+def _torch_resnet20(channels):
+    from torch import nn
+
+    def conv(inputs, outputs, stride=1, kernel=3):
+        return nn.Sequential(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    class Block(nn.Module):
+        def __init__(self, inputs, outputs, stride):
+            super().__init__()
+            self.body = nn.Sequential(
+                conv(inputs, outputs, stride), nn.ReLU(), conv(outputs, outputs)
+            )
+            same = inputs == outputs
+            self.skip = (
+                nn.Identity() if same else conv(inputs, outputs, stride, kernel=1)
+            )
+
+        def forward(self, x):
+            return nn.functional.relu(self.body(x) + self.skip(x))
+
+    widths = (16, 16, 16, 16, 32, 32, 32, 64, 64, 64)
+    blocks = [
+        Block(a, b, 1 if a == b else 2)
+        for a, b in zip(widths[:-1], widths[1:], strict=True)
+    ]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
+    return nn.Sequential(conv(channels, 16), nn.ReLU(), *blocks, *head)
+
+
+if __name__ == "__main__":
+    with_huge_pages()
+    main()

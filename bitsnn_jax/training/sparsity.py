@@ -1,0 +1,63 @@
+"""The bit-sparsity loss, Eq. (11): from sown activations to spikes per example."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bitsnn_jax.spikes import spike_count
+
+
+def layer_counts(
+    sown: Mapping[str, Any], *, levels: int, surrogate: str = "paper"
+) -> dict[str, jax.Array]:
+    """Spikes [n, ...] of each neuron of each QCFS layer, by the path of its module.
+
+    Args:
+      sown: what `model.apply(..., mutable=["activations"])` returns beside the output.
+        Without "activations", there are no layers.
+      levels: highest code of the activations.
+      surrogate: of the gradient, see `spike_count`.
+    """
+    counts: dict[str, jax.Array] = {}
+    for path, a, theta in _sown(sown.get("activations", {})):
+        # A module that is called again is another layer, named as in `SpikeStats`.
+        calls = sum(name.split("@")[0] == path for name in counts)
+        name = f"{path}@{calls + 1}" if calls else path
+        counts[name] = spike_count(a, theta, levels=levels, surrogate=surrogate)
+    return counts
+
+
+def example_sums(
+    counts: Mapping[str, jax.Array],
+    *,
+    examples: int,
+    weights: Mapping[str, Any] | None = None,
+) -> jax.Array:
+    """[examples]: L_SP of each example, the sum of its counts over all layers.
+
+    Args:
+      counts: of `layer_counts`, each [examples, ...].
+      examples: how many; matters where there are no layers.
+      weights: for each layer one for each neuron, shape [...]; None counts each once.
+    """
+    total = jnp.zeros(examples)
+    for path, count in counts.items():
+        count = count if weights is None else count * weights[path]
+        total += count.reshape(examples, -1).sum(1)
+    return total
+
+
+def neurons(counts: Mapping[str, jax.Array]) -> int:
+    """How many neurons one example has."""
+    return sum(count[0].size for count in counts.values())
+
+
+def _sown(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, a, theta) of every call of every QCFS layer."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _sown(value, f"{path}/{name}" if path else name)
+        else:
+            yield from ((path, a, theta) for a, theta in value)

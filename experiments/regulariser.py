@@ -1,0 +1,205 @@
+"""What the bit-sparsity loss buys: accuracy against spikes, for lambda and surrogate.
+
+    python experiments/regulariser.py --seeds 0 1 2
+
+Trains one small network for each surrogate of `spike_count`, each lambda and seed,
+evaluates it at T = 1..8, and draws the paper's Figures 6 and 7 and the front of
+accuracy against spikes. Runs lie in runs/regulariser, and one that is finished is not
+trained again: started again, or with other seeds beside it, the script only adds what
+is missing. `docs/results/regulariser.json` has every number.
+"""
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from matplotlib.figure import Figure
+
+from bitsnn_jax import config, data, plots, spiking
+from bitsnn_jax.evaluation import evaluate
+from bitsnn_jax.runs import load_ann
+from bitsnn_jax.training import train_and_evaluate
+
+PAPER = 1.28e-6  # the paper's 1e-8, which is summed over a batch of 128
+LAMBDAS = {
+    "paper": (0.0, PAPER / 10, PAPER / 2, PAPER, 5 * PAPER, 25 * PAPER),
+    "authors": (PAPER, 5 * PAPER, 25 * PAPER),
+    "envelope": (PAPER, 5 * PAPER, 25 * PAPER, 125 * PAPER),
+}
+STEPS = (1, 2, 3, 4, 5, 6, 7, 8)
+RUNS = Path("runs/regulariser")
+NUMBERS = Path("docs/results/regulariser.json")
+IMAGES = Path("docs/images")
+# Of the network as it is trained; every accuracy here is on the test split.
+NATIVE = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--only-draw", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    if not options.only_draw:
+        for seed in options.seeds:
+            for surrogate, lambdas in LAMBDAS.items():
+                for spike_lambda in lambdas:
+                    run(a_config(surrogate, spike_lambda, seed, options.epochs))
+    rows = [json.loads(p.read_text()) for p in sorted(RUNS.glob("*/rows.json"))]
+    if not rows:
+        raise SystemExit(f"error: expected finished runs in {RUNS}, there are none")
+    NUMBERS.parent.mkdir(exist_ok=True)
+    NUMBERS.write_text(json.dumps(rows, indent=1) + "\n")
+    summary = summarise(rows)
+    print(table(summary))
+    draw(summary)
+
+
+def a_config(surrogate, spike_lambda, seed, epochs) -> config.Config:
+    return config.Config(
+        name=f"{surrogate}_{spike_lambda:.3g}_{seed}",
+        seed=seed,
+        data=config.Data(
+            name="idx",
+            directory="/usr/share/datasets/fashion-mnist",
+            crop=2,
+            flip=True,
+            batch_size=128,
+            eval_batch_size=500,
+        ),
+        model=config.Model(name="small"),
+        optimizer=config.Optimizer(learning_rate=0.05, epochs=epochs),
+        loss=config.Loss(spike_lambda=spike_lambda, spike_surrogate=surrogate),
+        log_every_steps=100,
+    )
+
+
+def run(settings: config.Config) -> None:
+    """Trains and evaluates one network, unless that is done."""
+    workdir = RUNS / settings.name
+    rows = workdir / "rows.json"
+    if rows.exists():
+        return
+    result = train_and_evaluate(settings, workdir)
+    apply_fn, trained = load_ann(workdir)
+    test = data.load(settings.data, "test")
+    by_steps = {}
+    for steps in STEPS:
+        snn_fn = spiking(apply_fn, steps=steps, mode="fused")
+        measured = evaluate(snn_fn, trained.variables, settings.data, test, repeats=1)
+        by_steps[steps] = {
+            "accuracy": measured.accuracy,
+            "spikes_per_neuron": float(measured.stats.spikes_per_neuron),
+        }
+    row = {
+        "surrogate": settings.loss.spike_surrogate,
+        "spike_lambda": settings.loss.spike_lambda,
+        "seed": settings.seed,
+        "epochs": settings.optimizer.epochs,
+        "commit": result["commit"],
+        "seconds": result["seconds"],
+        "theta": [float(x) for x in thetas(trained.variables["params"])],
+        "steps": by_steps,
+    }
+    rows.write_text(json.dumps(row) + "\n")
+
+
+def thetas(params):
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [jnp.mean(leaf) for path, leaf in leaves if path[-1].key == "theta"]
+
+
+def summarise(rows):
+    """{(surrogate, lambda): {T: {field: (mean, standard deviation, seeds)}}}."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["surrogate"], row["spike_lambda"]].append(row["steps"])
+    return {
+        key: {
+            int(t): {
+                field: _spread([steps[t][field] for steps in group])
+                for field in ("accuracy", "spikes_per_neuron")
+            }
+            for t in group[0]
+        }
+        for key, group in sorted(groups.items())
+    }
+
+
+def _spread(values):
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.mean(values), deviation, len(values)
+
+
+def table(summary) -> str:
+    """The networks at their own T, as Markdown."""
+    lines = [
+        "| surrogate | lambda | seeds | accuracy | spikes per neuron |",
+        "|---|---|---|---|---|",
+    ]
+    for (surrogate, spike_lambda), by_steps in summary.items():
+        accuracy, spikes = by_steps[NATIVE].values()
+        lines.append(
+            f"| {surrogate if spike_lambda else 'none'} | {spike_lambda:.3g} "
+            f"| {accuracy[2]} | {accuracy[0]:.2%} ± {accuracy[1]:.2%} "
+            f"| {spikes[0]:.3f} ± {spikes[1]:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+@plots.styled
+def draw(summary) -> None:
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    chosen = {key: value for key, value in summary.items() if key[0] == "paper"}
+    shades = plots.plane_colours(len(chosen))
+    for shade, ((_, spike_lambda), by_steps) in zip(
+        shades, chosen.items(), strict=True
+    ):
+        label = f"{spike_lambda / 128:.2g}" if spike_lambda else "0"
+        for ax, field in ((left, "accuracy"), (right, "spikes_per_neuron")):
+            mean, spread, _ = zip(*(by_steps[t][field] for t in STEPS), strict=True)
+            ax.errorbar(STEPS, mean, spread, color=shade, marker="o", ms=3, label=label)
+    left.set(title="Test accuracy (Fig. 6)", xlabel="time steps T")
+    left.yaxis.set_major_formatter(plots.PercentFormatter(1, 0))
+    right.set(title="Spikes per neuron (Fig. 7)", xlabel="time steps T", ylim=(0, None))
+    right.legend(title="λ, summed over 128")
+    save(figure, "regulariser.png")
+
+    figure = Figure(figsize=(4.6, 3), layout="constrained")
+    ax = figure.subplots()
+    for colour, marker, surrogate in zip(plots.CURVES, "os^", LAMBDAS, strict=False):
+        points = [
+            by_steps[NATIVE]
+            for (name, spike_lambda), by_steps in summary.items()
+            if name == surrogate or not spike_lambda
+        ]
+        accuracy = [p["accuracy"] for p in points]
+        spikes = [p["spikes_per_neuron"] for p in points]
+        ax.errorbar(
+            [s[0] for s in spikes],
+            [a[0] for a in accuracy],
+            yerr=[a[1] for a in accuracy],
+            xerr=[s[1] for s in spikes],
+            color=colour,
+            marker=marker,
+            ms=4,
+            label=surrogate,
+        )
+    ax.set(title="Test accuracy at T = 4", xlabel="spikes per neuron")
+    ax.yaxis.set_major_formatter(plots.PercentFormatter(1, 1))
+    ax.legend(title="surrogate")
+    save(figure, "surrogates.png")
+
+
+def save(figure, name):
+    (IMAGES / name).write_bytes(plots.png(figure))
+    print(IMAGES / name)
+
+
+if __name__ == "__main__":
+    main()
