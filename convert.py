@@ -10,8 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from bitsnn_jax.cli import fail, only_our_errors
+from bitsnn_jax import hosts
+from bitsnn_jax.cli import fail, only_our_errors, with_huge_pages
 from bitsnn_jax.job import convert_run
+from bitsnn_jax.runs import snn_folder
 
 MODES = {"stepped": ("stepped",), "fused": ("fused",), "both": ("fused", "stepped")}
 PRECISIONS = {
@@ -35,7 +37,10 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--ckpt", required=True, metavar="RUN", help="folder of a training run"
+        "--ckpt",
+        required=True,
+        metavar="RUN",
+        help="folder of a training run, or the name of a network of the package",
     )
     parser.add_argument(
         "--steps",
@@ -60,22 +65,46 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="first N test images only"
     )
-    parser.add_argument("--out", metavar="DIR", help="default: RUN/snn")
+    parser.add_argument("--out", metavar="DIR", help="default: RUN/snn, runs/NAME/snn")
+    several = parser.add_argument_group("several hosts, the same command on each")
+    several.add_argument(
+        "--distributed", action="store_true", help="found by SLURM or as TPUs do"
+    )
+    several.add_argument(
+        "--coordinator", metavar="ADDRESS:PORT", help="of host 0, open to the others"
+    )
+    several.add_argument("--num_hosts", type=int, metavar="N", help="how many")
+    several.add_argument("--host", type=int, metavar="I", help="this one, from 0")
+    several.add_argument(
+        "--host_timeout",
+        type=int,
+        default=hosts.TIMEOUT,
+        metavar="SECONDS",
+        help="to wait for all of them to come (default: %(default)s)",
+    )
     options = parser.parse_args(argv)
     only_our_errors()
     try:
-        convert_run(
-            options.ckpt,
-            steps=options.steps,
-            modes=MODES[options.mode],
-            precisions=PRECISIONS[options.certificate],
-            limit=options.limit,
-            out=Path(options.out or Path(options.ckpt) / "snn"),
-            command=" ".join(["python convert.py", *(argv or sys.argv[1:])]),
-        )
+        with hosts.together(
+            distributed=options.distributed,
+            coordinator=options.coordinator,
+            num_hosts=options.num_hosts,
+            host=options.host,
+            timeout=options.host_timeout,
+        ):
+            convert_run(
+                options.ckpt,
+                steps=options.steps,
+                modes=MODES[options.mode],
+                precisions=PRECISIONS[options.certificate],
+                limit=options.limit,
+                out=Path(options.out or snn_folder(options.ckpt)),
+                command=" ".join(["python convert.py", *(argv or sys.argv[1:])]),
+            )
     except (ValueError, OSError, ImportError) as error:
         fail(error)
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     main()

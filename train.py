@@ -4,16 +4,18 @@
 
 Any field of the config (see `bitsnn_jax/config.py`) can be set so. Started again with
 the same --workdir, a run goes on from its newest checkpoint. Several hosts: the same
-command on each, with --distributed.
+command on each, with --distributed under SLURM or on TPUs, else with --coordinator,
+--num_hosts and --host. SIGTERM saves and ends with status 143.
 """
 
 from pathlib import Path
 
-import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from bitsnn_jax.cli import fail, only_our_errors
+from bitsnn_jax import hosts
+from bitsnn_jax.cli import fail, only_our_errors, with_huge_pages
+from bitsnn_jax.config import validate
 from bitsnn_jax.training import train_and_evaluate
 
 _DEFAULT = Path(__file__).parent / "configs" / "digits_resnet.py"
@@ -21,7 +23,15 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Checkpoints and results go here; default runs/<config.name>."
 )
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Several hosts, found by jax.distributed.initialize()."
+    "distributed", False, "Several hosts, which find each other by SLURM or as TPUs do."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "ADDRESS:PORT of host 0, free there and open to the others."
+)
+_NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "How many hosts there are.")
+_HOST = flags.DEFINE_integer("host", None, "Which of them this is, from 0.")
+_HOST_TIMEOUT = flags.DEFINE_integer(
+    "host_timeout", hosts.TIMEOUT, "Seconds to wait for all hosts to come."
 )
 
 
@@ -29,9 +39,15 @@ def main(argv):
     del argv
     config = flags.FLAGS.config
     try:
-        if _DISTRIBUTED.value:
-            jax.distributed.initialize()
-        train_and_evaluate(config, _WORKDIR.value or Path("runs", config.name))
+        validate(config)  # before hosts wait for each other
+        with hosts.together(
+            distributed=_DISTRIBUTED.value,
+            coordinator=_COORDINATOR.value,
+            num_hosts=_NUM_HOSTS.value,
+            host=_HOST.value,
+            timeout=_HOST_TIMEOUT.value,
+        ):
+            train_and_evaluate(config, _WORKDIR.value or Path("runs", config.name))
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         fail(error)
 
@@ -64,4 +80,5 @@ def _parse(argv):
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     app.run(main, flags_parser=_parse)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import args as ocp_args
 from orbax.checkpoint import checkpoint_managers
 
@@ -186,6 +187,7 @@ def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> 
     """Writes a folder that holds one set of variables and nothing else of a run.
 
     The folder appears under its name when it is complete, and replaces one before it.
+    Of several hosts, all call this, the first writes, and none goes on before it has.
 
     Args:
       path: the folder.
@@ -197,10 +199,12 @@ def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> 
     items = _to_save(variables=variables, metadata=metadata)
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(new, args=items, force=True)
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    if jax.process_index() == 0:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    multihost_utils.sync_global_devices(f"saved {path}")
 
 
 def load_variables(path: str | os.PathLike) -> tuple[dict, dict]:

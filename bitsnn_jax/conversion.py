@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from bitsnn_jax.analog import AnalogInput, analog_inputs
 from bitsnn_jax.linear import MOVES, moved_sizes
 from bitsnn_jax.program import (
     Analog,
@@ -62,6 +63,7 @@ class Report(NamedTuple):
     changed: list[Shift]
     neurons: list[Neurons]
     nonspiking: list[Nonspiking]
+    analog: list[AnalogInput]  # layers behind the first that no spikes feed
 
     @property
     def lossless(self) -> bool:
@@ -146,7 +148,9 @@ def convert(
         jnp.asarray(shifted[i], v.dtype) if i in shifted else v
         for i, v in enumerate(leaves)
     ]
-    report = Report(steps, changed, reading.layers, reading.nonspiking)
+    flat = leaves, jax.tree.leaves(example)
+    analog = analog_inputs(program, *flat, nonspiking=nonspiking)
+    report = Report(steps, changed, reading.layers, reading.nonspiking, analog)
     return Conversion(jax.tree.unflatten(tree, new_leaves), report)
 
 
@@ -193,7 +197,7 @@ class _Excess(Reading):
         self.layers.append(
             Neurons(site.path, site.shape, jnp.squeeze(theta.value), site.levels)
         )
-        return Current(None, theta.value.shape)
+        return Current(None, site.sizes)
 
     def linear(self, eqn, values, operands, path):
         if bias := _added_bias(eqn, values):

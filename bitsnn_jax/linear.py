@@ -73,6 +73,9 @@ EACH: dict[str, tuple[int, ...]] = {
     "conv_general_dilated": (0, 1),
 }
 
+# Synapses: a weight for each pair of an input and an output.
+PRODUCTS = ("conv_general_dilated", "dot_general")
+
 # Moves values from place to place and changes none.
 MOVES = frozenset(
     "broadcast_in_dim copy copy_p dynamic_slice expand_dims gather reshape rev "

@@ -56,6 +56,7 @@ class Site(NamedTuple):
     path: str
     levels: int
     shape: tuple[int, ...]
+    sizes: tuple[int, ...]  # of the thresholds, as in `Current`
 
 
 class Nonspiking(NamedTuple):
@@ -86,8 +87,13 @@ class Reading:
         raise NotImplementedError
 
     def plain(self, eqn: JaxprEqn, values: Sequence[Value]) -> Sequence[Value]:
-        """An operation on values without time."""
-        raise NotImplementedError
+        """An operation on values without time: done as it is, unless overridden."""
+        kind = Constant if all(isinstance(v, Constant) for v in values) else Analog
+        return [kind(y) for y in self.bind(eqn, [v.value for v in values])]
+
+    def bind(self, eqn: JaxprEqn, arrays: Sequence[Any]) -> list[Any]:
+        """How an operation on arrays is done."""
+        return apply_equation(eqn, arrays)
 
     def linear(
         self, eqn: JaxprEqn, values: Sequence[Value], operands: Sequence[int], path: str
@@ -193,10 +199,11 @@ def _equation(reading, eqn, values, scope):
 
 def _neuron(reading, eqn, values, scope):
     z, theta = values
-    path = _unique(_module(scope), [s.path for s in reading.sites])
+    path = unique(_module(scope), [s.path for s in reading.sites])
     if not isinstance(theta, Constant):
         raise SpikingError(f"theta of {path} depends on the input; it must not")
-    site = Site(path, eqn.params["levels"], eqn.invars[0].aval.shape)
+    shape, sizes = (v.aval.shape for v in eqn.invars)
+    site = Site(path, eqn.params["levels"], shape, sizes)
     reading.sites.append(site)
     return reading.neuron(site, z, Constant(jnp.asarray(theta.value), theta.origin))
 
@@ -206,7 +213,8 @@ def _module(scope):
     return "/".join(scope[1:] or scope) or "neuron"
 
 
-def _unique(path, taken):
+def unique(path: str, taken: Sequence[str]) -> str:
+    """`path`, or what the second call of a module is named, `path@2`, and so on."""
     count = sum(t == path or t.startswith(path + "@") for t in taken)
     return f"{path}@{count + 1}" if count else path
 

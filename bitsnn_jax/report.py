@@ -46,6 +46,7 @@ SCHEMA = {
         "changed": [_values("path largest_change")],
         "neurons": [_values("path theta levels") | {"shape": [None]}],
         "nonspiking": [_values("operation path")],
+        "analog": [_values("path operation") | {"sources": [None], "shape": [None]}],
         "bias_shift": None,
     },
     "raster?": {

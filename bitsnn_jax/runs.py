@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from bitsnn_jax import pretrained
 from bitsnn_jax.checkpoint import CheckpointError, Run, load_run, load_variables
 from bitsnn_jax.config import Config, from_dict
 from bitsnn_jax.models import build_model
@@ -26,13 +28,37 @@ class SpikingNetwork(NamedTuple):
     metadata: dict
 
 
-def load_ann(path: str | os.PathLike) -> tuple[ApplyFn, Run]:
-    """The trained network of a run folder as (apply_fn, run), and its variables in run.
+def find_run(source: str | os.PathLike) -> Run:
+    """The best checkpoint of a run folder; or a network of the package, by its name.
+
+    Args:
+      source: for instance runs/digits_resnet, or a name in `pretrained.names()`.
 
     Raises:
-      CheckpointError: see `load_run`.
+      CheckpointError: neither of both, and what `load_run` and `pretrained.load` raise.
     """
-    run = load_run(path)
+    if Path(source).is_dir():
+        return load_run(source)
+    if source in (names := pretrained.names()):
+        return pretrained.load(str(source))
+    raise CheckpointError(
+        f"{source} is not a folder: expected the folder of a run, or the name of a "
+        f"trained network ({', '.join(names) or 'there are none'})"
+    )
+
+
+def snn_folder(source: str | os.PathLike) -> Path:
+    """Where `convert.py` writes by default: RUN/snn, or runs/NAME/snn for a name."""
+    return (Path(source) if Path(source).is_dir() else Path("runs", source)) / "snn"
+
+
+def load_ann(source: str | os.PathLike) -> tuple[ApplyFn, Run]:
+    """A trained network as (apply_fn, run), with its variables in run.
+
+    Raises:
+      CheckpointError: see `find_run`.
+    """
+    run = find_run(source)
     return ann_fn(run.config, run.metadata["image_shape"]), run
 
 

@@ -16,7 +16,6 @@ from bitsnn_jax.neurons import fire_bits, integrate
 from bitsnn_jax.program import (
     Analog,
     ApplyFn,
-    Constant,
     Current,
     Reading,
     apply_equation,
@@ -152,15 +151,11 @@ class TimedReading(Reading):
         self.precision = precision
         self.counts: list[Array] = []
 
-    def bind(self, eqn, values):
+    def bind(self, eqn, arrays):
         if self.precision is not None and eqn.params.get("precision", self) is None:
             asked = {"precision": (self.precision, self.precision)}
             eqn = eqn.replace(params=eqn.params | asked)
-        return apply_equation(eqn, values)
-
-    def plain(self, eqn, values):
-        kind = Constant if all(isinstance(v, Constant) for v in values) else Analog
-        return [kind(y) for y in self.bind(eqn, [v.value for v in values])]
+        return super().bind(eqn, arrays)
 
     def grid(self, site, z_dtype, theta):
         check_steps(self.steps, z_dtype)
@@ -254,7 +249,7 @@ class Stepped(TimedReading):
         spikes = fire_bits(membrane, delta, steps=self.steps)
         code = pack(spikes)
         self.observe(site, membrane, spikes, code, delta)
-        return Current(Spikes(code, delta), delta.shape)
+        return Current(Spikes(code, delta), site.sizes)
 
     def observe(self, site, membrane, spikes, code, delta):
         self.counts.append(plane_counts(code, steps=self.steps))

@@ -111,5 +111,8 @@ def _remarks(results, row):
             f"differ, in {narrow['examples_differing']:,} "
             f"of {narrow['examples']:,} images."
         )
+    if analog := (results.get("conversion") or {}).get("analog"):
+        layers = "1 layer" if len(analog) == 1 else f"{len(analog)} layers"
+        yield f"Fed by real numbers in place of spikes: {layers}."
     if decoded := (results.get("conversion") or {}).get("nonspiking"):
         yield f"Not spiking, but run on decoded values: {len(decoded)} operations."

@@ -1,6 +1,9 @@
 """Checkpoints: what goes in comes out, and nothing else does."""
 
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -260,3 +263,39 @@ def test_reading_leaves_a_save_in_progress_alone(tmp_path):
     with pytest.raises(CheckpointError):
         load_run(tmp_path)
     assert under_way.is_dir()
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from bitsnn_jax.checkpoint import Checkpoints
+checkpoints = Checkpoints(sys.argv[1])
+for step, size in ((1, 10), (2, 10_000_000)):
+    checkpoints.save(
+        step,
+        variables={"params": {"w": np.full(size, step, np.float32)}},
+        optimizer={"w": np.zeros(1, np.float32)},
+        progress={},
+        metadata={},
+    )
+    if step == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
+    process = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)])
+    assert process.returncode == -signal.SIGKILL
+    folder = tmp_path / "checkpoints"
+    # 40 MB were under way: it is there, but not under its name.
+    assert len(list(folder.glob("2*"))) == 1 and not (folder / "2").exists()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest == 1
+        (variables,) = checkpoints.read(1, "variables")
+        np.testing.assert_array_equal(variables["params"]["w"], np.ones(10))
+        # What was half written is in nobody's way.
+        optimizer = {"w": np.zeros(1, np.float32)}
+        checkpoints.save(
+            2, variables=variables, optimizer=optimizer, progress={}, metadata={}
+        )
+    assert {path.name for path in folder.iterdir()} == {"1", "2"}

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import NETWORKS, Residual, Scanned, build, build_pure
+from networks import NETWORKS, Inverted, Residual, Scanned, Shared, build, build_pure
 
 from bitsnn_jax import QCFS, SpikingError, convert, qcfs
 
@@ -147,6 +147,75 @@ def test_a_literal_offset_is_taken_up_by_the_next_bias():
     # g(0) = 0.5 * 3 + 4 = 5.5; each of two steps must bring 2.75 of it, the literal
     # brings 1.5, which leaves 1.25 to the bias.
     assert converted["b"] == pytest.approx(1.25, abs=1e-6)
+
+
+def analog(network, shape=(1, 8, 8, 3)):
+    """The report's analog inputs: path, sources, shape of each."""
+    x = jnp.zeros(shape)
+    variables = jax.eval_shape(network.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), variables)
+    report = convert(network.apply, variables, x, steps=4).report
+    return [(layer.path, layer.sources, layer.shape) for layer in report.analog]
+
+
+def test_a_linear_bottleneck_feeds_the_next_layer_with_analog_values():
+    # Norms between them change nothing, and a skip adds what the block before sent.
+    assert analog(Inverted()) == [
+        ("Conv_4", ("Conv_3",), (1, 4, 4, 4)),
+        ("Conv_7", ("Conv_3", "Conv_6"), (1, 4, 4, 4)),
+    ]
+
+
+def moved_and_summed(x):
+    x = nn.Conv(6, (3, 3))(nn.Conv(6, (3, 3))(x))  # before all neurons
+    spikes = QCFS()(x)
+    pooled = nn.avg_pool(spikes, (3, 3), (1, 1), padding="SAME")
+    both = jnp.concatenate([spikes, nn.max_pool(spikes, (1, 1)) - pooled / 2], axis=-1)
+    both = nn.BatchNorm(use_running_average=True)(jnp.pad(both, ((0, 0),) * 4))
+    currents = nn.Conv(6, (3, 3))(both[:, ::-1]) + x
+    return nn.Dense(3)((QCFS()(currents) + spikes).mean((1, 2)))
+
+
+def two_dense_layers(x):
+    hidden = nn.Dense(4)(QCFS()(x).reshape(1, -1))
+    return nn.Dense(3)(hidden)
+
+
+def image_added_to_spikes(x):
+    return nn.Conv(4, (3, 3))(x + QCFS()(x))
+
+
+def image_times_spikes(x):
+    return nn.Conv(4, (3, 3), use_bias=False)(x * QCFS()(x))
+
+
+def shared_layer(x):
+    layer = nn.Dense(3)
+    return layer(layer(QCFS()(x)))
+
+
+@pytest.mark.parametrize(
+    "tail, found",
+    [
+        (moved_and_summed, []),
+        (two_dense_layers, [("Dense_1", ("Dense_0",))]),
+        (image_added_to_spikes, [("Conv_0", ("a value without time",))]),
+        (image_times_spikes, [("Conv_0", ("a value without time",))]),
+        (shared_layer, [("Dense_0@2", ("Dense_0",))]),
+    ],
+)
+def test_analog_inputs_are_those_that_are_no_sums_of_spikes(tail, found):
+    class Tail(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return tail(x)
+
+    assert [layer[:2] for layer in analog(Tail())] == found
+
+
+@pytest.mark.parametrize("network", [Residual, Scanned, Shared])
+def test_where_neurons_stand_between_all_layers_no_input_is_analog(network):
+    assert analog(network()) == []
 
 
 def test_an_empty_example_is_an_error():

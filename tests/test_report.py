@@ -133,6 +133,7 @@ def sample():
                 for path in LAYERS
             ],
             "nonspiking": [],
+            "analog": [],
             "bias_shift": "parameters",
         },
         "raster": {
@@ -487,6 +488,23 @@ def test_pictures_take_any_number_of_methods_steps_and_channels():
     for channels in (1, 2, 3):
         raster["image"] = rng.normal(size=(8, 8, channels))
         assert plots.png(plots.spike_raster(raster)).startswith(b"\x89PNG")
+
+
+def test_analog_values_between_layers_are_named(tmp_path):
+    layer = {"operation": "conv_general_dilated", "shape": [8, 8, 4]}
+    layer |= {"path": "block_1/expand", "sources": ["block_0/project", "stem"]}
+    results = small()
+    page = Page(write_report(results, tmp_path).read_text("utf-8")).text
+    assert "Every layer behind the first neurons is fed by spikes." in page
+    assert "Analog values" not in page
+
+    results["conversion"]["analog"] = [layer]
+    page = Page(write_report(results, tmp_path).read_text("utf-8")).text
+    words = "block_1/expand conv_general_dilated 8 × 8 × 4 block_0/project, stem"
+    assert words in page.partition("Analog values between layers")[2]
+    assert "fed by spikes." not in page
+    remark = "Fed by real numbers in place of spikes: 1 layer."
+    assert remark in verdict(results).remarks and remark in page
 
 
 def test_outputs_apart_are_said_where_no_code_differs():

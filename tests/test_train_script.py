@@ -2,13 +2,11 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import chex
 import jax
 import numpy as np
 import pytest
@@ -133,42 +131,3 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, flags, message):
     assert message in errors
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert set(ROOT.iterdir()) == before
-
-
-HOST = """
-import os, sys
-hosts, host, port, workdir = sys.argv[1:]
-devices = 4 // int(hosts)
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-import jax
-if hosts != "1":
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"localhost:{port}", int(hosts), int(host))
-from bitsnn_jax.config import Config
-from bitsnn_jax.training import train_and_evaluate
-config = Config()
-config.model.name = "small"
-config.data.eval_batch_size = 36
-config.optimizer.epochs = 2
-train_and_evaluate(config, workdir)
-"""
-
-
-@pytest.mark.slow
-def test_two_hosts_train_as_one_does(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-
-    def run(hosts, host):
-        folder = tmp_path / hosts
-        command = [sys.executable, "-c", HOST, hosts, host, port, str(folder)]
-        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-    for process in [run("2", "0"), run("2", "1"), run("1", "0")]:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
-    one, two = (load_run(tmp_path / hosts) for hosts in ("1", "2"))
-    assert one.step == two.step
-    # Means over four devices in another order, 40 steps; 2e-7 was seen.
-    chex.assert_trees_all_close(one.variables, two.variables, atol=1e-5)

@@ -29,7 +29,6 @@ from bitsnn_jax.training.optimizer import (
 from bitsnn_jax.training.step import (
     eval_step,
     init_state,
-    spikes_and_neurons,
     train_step,
 )
 
@@ -235,20 +234,6 @@ def test_label_smoothing_moves_the_target_towards_all_classes():
     want = -(target * jax.nn.log_softmax(logits)).sum()
     _, got = run_steps(model, state, [batch], Loss(label_smoothing=0.3), devices=1)
     np.testing.assert_allclose(got.loss, want, rtol=1e-6)  # float32
-
-
-def test_spikes_are_the_bits_of_every_call_and_layer():
-    theta = jnp.array(15.0)
-    sown = {
-        "activations": {
-            "one": {"a": ((jnp.array([[1.0, 3.0], [0.0, 15.0]]), theta),)},
-            "block": {"two": {"a": ((jnp.array([[7.0], [8.0]]), theta),) * 2}},
-        }
-    }
-    spikes, neurons = spikes_and_neurons(sown, jnp.zeros((2, 3)), levels=15)
-    # 1 + 2 bits and twice 3; 0 + 4 bits and twice 1.
-    np.testing.assert_array_equal(spikes, [9.0, 6.0])
-    assert neurons == 4
 
 
 def small(**fields):

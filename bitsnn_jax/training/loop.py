@@ -2,13 +2,10 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +23,14 @@ from bitsnn_jax.models import build_model
 from bitsnn_jax.training.log import metrics_log, replace_text
 from bitsnn_jax.training.metrics import Metrics, Window, fetch
 from bitsnn_jax.training.optimizer import learning_rate, sgd
+from bitsnn_jax.training.start import start
 from bitsnn_jax.training.step import (
     State,
     eval_step,
     init_state,
     train_step,
 )
+from bitsnn_jax.training.stop import STATUS, on_sigterm, with_votes
 
 
 def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
@@ -40,7 +39,9 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
     After each epoch the validation split is evaluated and a checkpoint saved. In the
     end the one that was best on it, the later of equals, meets the test split, once,
     and `result.json` is written. A run that was killed and is started again ends with
-    the same bits as one that was not, on the same devices. SIGTERM saves, then ends.
+    the same bits as one that was not, on the same devices; on more or fewer, or other
+    hosts, it goes on to rounding. SIGTERM on any host makes all of them save the same
+    step, then end with status 143.
 
     Args:
       config: the run; see `bitsnn_jax.config`.
@@ -107,8 +108,16 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
     optimizer = sgd(config.optimizer, steps_per_epoch=per_epoch)
     init_key, key = jax.random.split(jax.random.key(config.seed))
     step_fn = data_parallel(
-        train_step(model, optimizer, config.loss, levels=config.model.levels),
-        in_axes=(0, 0, None),
+        with_votes(
+            train_step(
+                model,
+                optimizer,
+                config.loss,
+                levels=config.model.levels,
+                accumulate=config.optimizer.accumulate,
+            )
+        ),
+        in_axes=(0, 0, None, 0),
         donate_argnums=0,
     )
 
@@ -122,12 +131,14 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
         config.data, examples, seed=config.seed, **_shard_of_host()
     )
     state = init_state(model, optimizer, examples.image_shape, init_key)
+    state, origin = start(state, config, examples, checkpoints)
+    metadata |= origin
     state, seconds = _resume(checkpoints, state, batches, metadata)
     first = int(state.step) + 1
     state = _replicate(state)
     started = time.monotonic() - seconds
 
-    with metrics_log(workdir, step=first - 1) as write, _sigterm() as stopped:
+    with metrics_log(workdir, step=first - 1) as write, on_sigterm() as stop:
         window = Window(
             lambda step, means: write(
                 step, "train", {**means, "learning_rate": np.asarray(rate(step)).item()}
@@ -136,12 +147,13 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
         )
         for step in _progress(first, total):
             batch = _split(next(batches))
-            state, metrics = step_fn(state, batch, key)
+            (state, metrics), votes = step_fn(state, batch, key, stop.votes())
             window.push(step, metrics)
+            stopped = stop.agreed(votes)
 
             every = config.checkpoint_every_steps
             epoch_ends = step % per_epoch == 0
-            if not (epoch_ends or (every and step % every == 0) or stopped.is_set()):
+            if not (epoch_ends or (every and step % every == 0) or stopped):
                 continue
             window.flush()
             host_state = _first_replica(state)
@@ -165,8 +177,8 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
                 metadata=metadata,
                 accuracy=accuracy,
             )
-            if stopped.is_set():
-                raise SystemExit(128 + signal.SIGTERM)
+            if stopped:
+                raise SystemExit(STATUS)
     return total - first + 1, seconds
 
 
@@ -227,6 +239,13 @@ def _check_shares(config, train):
                 f"data.{field} must be a multiple of the {devices} devices of "
                 f"{jax.process_count()} host(s), got {size}"
             )
+    rows, parts = config.data.batch_size // devices, config.optimizer.accumulate
+    if rows % parts:
+        raise ValueError(
+            f"optimizer.accumulate must divide the {rows} rows of a device "
+            f"(data.batch_size {config.data.batch_size} over {devices} devices), got "
+            f"{parts}"
+        )
     if config.model.num_classes != train.num_classes:
         raise ValueError(
             f"model.num_classes must be {train.num_classes}, the classes of "
@@ -274,22 +293,6 @@ def _say(line):
     if jax.process_index() == 0:
         tqdm.write(line)
         sys.stdout.flush()
-
-
-@contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets instead of ending the process."""
-    stopped = threading.Event()
-    # Several hosts would stop at different steps, and wait for each other forever.
-    alone = jax.process_count() == 1
-    if not alone or threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _commit():

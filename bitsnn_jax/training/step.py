@@ -11,8 +11,9 @@ import optax
 
 from bitsnn_jax import config
 from bitsnn_jax.devices import AXIS
-from bitsnn_jax.spikes import spike_count
+from bitsnn_jax.training.accumulate import in_parts
 from bitsnn_jax.training.metrics import Metrics
+from bitsnn_jax.training.sparsity import example_sums, layer_counts, neurons
 
 
 @flax.struct.dataclass
@@ -53,16 +54,21 @@ def train_step(
     loss: config.Loss,
     *,
     levels: int,
+    weights: Mapping[str, Any] | None = None,
+    accumulate: int = 1,
 ) -> Callable[[State, dict, jax.Array], tuple[State, Metrics]]:
     """The pure function (state, batch, key) -> (state, metrics), to be mapped.
 
         L = CE(logits, label) + spike_lambda L_SP                           Eq. (11)
 
     averaged over the batch, with L_SP the spikes of all neurons per example. (The
-    authors' code sums L_SP over the batch: its lambda depends on the batch size.)
+    authors' code sums L_SP over the batch: its lambda depends on the batch size.) With
+    `weights`, for each path of QCFS layers one for each neuron, L_SP is their weighted
+    sum; the metrics count spikes as they are.
 
     Gradients and batch statistics are averaged over the devices, metrics summed. `key`
-    is that of the run: step and device are folded into it here.
+    is that of the run: step and device are folded into it here. A device works its rows
+    off in `accumulate` parts, see `in_parts`.
     """
     # Spikes are only sown, and counted, where they are part of the loss.
     mutable = ["batch_stats", *(["activations"] if loss.spike_lambda else [])]
@@ -75,21 +81,28 @@ def train_step(
             mutable=mutable,
             rngs={"dropout": key},
         )
-        spikes, neurons = spikes_and_neurons(updates, logits, levels=levels)
+        counts = layer_counts(updates, levels=levels, surrogate=loss.spike_surrogate)
+        spikes = example_sums(counts, examples=len(logits))
+        cost = example_sums(counts, examples=len(logits), weights=weights)
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], logits.shape[-1]), loss.label_smoothing
         )
-        each = optax.softmax_cross_entropy(logits, targets) + loss.spike_lambda * spikes
-        metrics = _sums(each, logits, batch["label"], spikes, neurons)
+        each = optax.softmax_cross_entropy(logits, targets) + loss.spike_lambda * cost
+        metrics = _sums(each, logits, batch["label"], spikes, neurons(counts))
         return each.mean(), (updates.get("batch_stats", {}), metrics)
 
     def step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
         key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-        grads, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(
-            state.params, state, batch, key
-        )
-        grads, stats = jax.lax.pmean((grads, stats), AXIS)
+
+        def means_and_sums(batch, key):
+            grads, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(
+                state.params, state, batch, key
+            )
+            return (grads, stats), metrics
+
+        means, metrics = in_parts(means_and_sums, batch, key, parts=accumulate)
+        grads, stats = jax.lax.pmean(means, AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return State(state.step + 1, params, stats, opt_state), _total(metrics)
@@ -109,37 +122,15 @@ def eval_step(model: nn.Module, *, levels: int) -> Callable[[dict, dict], Metric
         )
         labels = batch["label"]
         each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        spikes, neurons = spikes_and_neurons(sown, logits, levels=levels)
-        return _total(_sums(each, logits, labels, spikes, neurons, batch["mask"]))
+        counts = layer_counts(sown, levels=levels)
+        spikes = example_sums(counts, examples=len(logits))
+        sums = _sums(each, logits, labels, spikes, neurons(counts), batch["mask"])
+        return _total(sums)
 
     return step
 
 
-def spikes_and_neurons(
-    sown: Mapping[str, Any], logits: jax.Array, *, levels: int
-) -> tuple[jax.Array, int]:
-    """Spikes of each example [b] over all QCFS layers, and the neurons one example has.
-
-    Args:
-      sown: the variables that `model.apply` changed. Without "activations", zeros.
-      logits: [b, classes].
-      levels: highest code of the activations.
-    """
-    spikes, neurons = jnp.zeros(len(logits)), 0
-    for a, theta in _pairs(sown.get("activations", {})):
-        count = spike_count(a, theta, levels=levels)
-        spikes += count.reshape(len(a), -1).sum(1)
-        neurons += a[0].size
-    return spikes, neurons
-
-
-def _pairs(sown):
-    """(a, theta) of every call of every QCFS layer."""
-    for value in sown.values():
-        yield from _pairs(value) if isinstance(value, Mapping) else value
-
-
-def _sums(each, logits, labels, spikes, neurons, mask=None):
+def _sums(each, logits, labels, spikes, num_neurons, mask=None):
     mask = jnp.ones(len(each)) if mask is None else mask.astype(jnp.float32)
 
     def total(x):
@@ -151,7 +142,7 @@ def _sums(each, logits, labels, spikes, neurons, mask=None):
         correct=total(correct),
         examples=mask.sum(),
         spikes=total(spikes),
-        neurons=neurons * mask.sum(),
+        neurons=num_neurons * mask.sum(),
     )
 
 

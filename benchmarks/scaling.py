@@ -1,0 +1,142 @@
+"""What devices say to each other in a step of training: the collectives, by purpose.
+
+    python benchmarks/scaling.py [--config configs/digits_resnet.py] [--devices 4]
+
+The step of a config is compiled for N virtual CPU devices, and nothing is run: the
+cores of one machine, shared by N devices, tell nothing about the time on N real ones.
+What carries over is the structure: how many collectives there are, and their bytes.
+
+The limit is one all-reduce of as many bytes as parameters, running statistics and
+metrics have, and, because batch norm is that of the whole batch, one of [mean, mean
+square] for each norm on the way there and one of their gradients on the way back. Those
+wait for each other, so they cannot be joined; XLA lets gradients ride along with them.
+"""
+
+import argparse
+import importlib.util
+import math
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+BYTES = {"pred": 1, "u8": 1, "s32": 4, "u32": 4, "f32": 4, "bf16": 2, "f64": 8}
+COLLECTIVE = re.compile(
+    r"= (?P<shapes>.*?) (?P<kind>all-reduce|all-gather|all-to-all|reduce-scatter|"
+    r"collective-permute|collective-broadcast)(-start)?\("
+)
+ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    root = Path(__file__).parents[1]
+    parser.add_argument("--config", default=root / "configs" / "digits_resnet.py")
+    parser.add_argument("--devices", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=2, help="of each device")
+    parser.add_argument("--image", type=int, nargs=3, default=[8, 8, 1])
+    options = parser.parse_args()
+    # Before JAX looks at its devices.
+    os.environ["XLA_FLAGS"] = (
+        f"--xla_force_host_platform_device_count={options.devices} "
+        "--xla_backend_optimization_level=0"
+    )
+    text, sizes = compiled_step(
+        read_config(options.config), options.devices, options.rows, options.image
+    )
+    found = list(collectives(text))
+    kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(k for k, _ in found).items())
+    print(
+        f"{Path(options.config).stem}, {options.devices} CPU devices, one step: {kinds}"
+    )
+    sent = Counter()
+    for _, arrays in found:
+        for purpose, size in arrays:
+            sent[purpose] += size
+    expected = {
+        "batch norm": 2 * sizes.pop("batch norm"),
+        "all else": sum(sizes.values()),
+    }
+    print(f"\n{'':12} {'bytes sent':>12} {'expected':>12}")
+    for purpose, size in expected.items():
+        print(f"{purpose:12} {sent[purpose]:12,} {size:12,}")
+    parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+    print(f"\nall else is {parts}; XLA sends equal arrays once")
+
+
+def read_config(path):
+    """What `get_config` of a file gives."""
+    spec = importlib.util.spec_from_file_location("config", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def compiled_step(config, devices, rows, image_shape):
+    """The compiled program as text, and the bytes of what could be sent."""
+    import jax
+    import jax.numpy as jnp
+
+    from bitsnn_jax.devices import AXIS, data_parallel
+    from bitsnn_jax.models import build_model
+    from bitsnn_jax.training.metrics import Metrics
+    from bitsnn_jax.training.optimizer import sgd
+    from bitsnn_jax.training.step import State, train_step
+    from bitsnn_jax.training.stop import with_votes
+
+    model = build_model(config.model, image_shape=tuple(image_shape), axis_name=AXIS)
+    optimizer = sgd(config.optimizer, steps_per_epoch=100)
+
+    def init(key):
+        variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
+        params, stats = variables["params"], variables["batch_stats"]
+        return State(jnp.int32(0), params, stats, optimizer.init(params))
+
+    def everywhere(shape, dtype):
+        return jax.ShapeDtypeStruct((devices, *shape), dtype)
+
+    key = jax.random.key(0)
+    state = jax.eval_shape(init, key)
+    batch = {
+        "image": everywhere((rows, *image_shape), jnp.float32),
+        "label": everywhere((rows,), jnp.int32),
+    }
+    step = data_parallel(
+        with_votes(
+            train_step(model, optimizer, config.loss, levels=config.model.levels)
+        ),
+        in_axes=(0, 0, None, 0),
+        donate_argnums=0,
+    )
+    replicas = jax.tree.map(lambda x: everywhere(x.shape, x.dtype), state)
+    votes = everywhere((), jnp.float32)
+    compiled = step.lower(replicas, batch, key, votes).compile()
+
+    def size(tree):
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+    return compiled.as_text(), {
+        "batch norm": size(state.batch_stats),
+        "parameters": size(state.params),
+        "running statistics": size(state.batch_stats),
+        "metrics and votes": 4 * len(jax.tree.leaves(Metrics())) + 4,
+    }
+
+
+def collectives(text):
+    """(kind, [(purpose, bytes) of each array]) of each collective of a program."""
+    for line in text.splitlines():
+        if found := COLLECTIVE.search(line):
+            yield found["kind"], [_array(*a) for a in ARRAY.findall(found["shapes"])]
+
+
+def _array(dtype, dims):
+    shape = [int(n) for n in dims.split(",") if n]
+    # Flax sends [mean, mean square] of the channels; nothing else is two by many.
+    purpose = "batch norm" if len(shape) == 2 and shape[0] == 2 else "all else"
+    return purpose, BYTES[dtype] * math.prod(shape)
+
+
+if __name__ == "__main__":
+    main()

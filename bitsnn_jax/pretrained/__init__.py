@@ -1,0 +1,139 @@
+"""Trained networks that come with the package, by name.
+
+Each is a folder beside this file: `variables.npz`, the arrays of a run's best
+checkpoint bit by bit; `card.json`, its config and what was measured; and `card.md`, the
+same to read. `python -m bitsnn_jax.pretrained RUN NAME` makes such a folder of a run.
+"""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from bitsnn_jax.checkpoint import (
+    CheckpointError,
+    Run,
+    check_fit,
+    check_values,
+    load_run,
+)
+from bitsnn_jax.config import from_dict
+from bitsnn_jax.pretrained.card import make_card, to_markdown
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Of the networks that are there, sorted."""
+    return sorted(card.parent.name for card in FOLDER.glob("*/card.json"))
+
+
+def load(name: str) -> Run:
+    """A trained network of the package.
+
+    Args:
+      name: one of `names()`.
+
+    Raises:
+      CheckpointError: files that are not there or not as they were written, arrays that
+        do not fit the model, theta <= 0, or a value that is not finite.
+    """
+    folder = FOLDER / name
+    try:
+        card = json.loads((folder / "card.json").read_text())
+        arrays = (folder / "variables.npz").read_bytes()
+        return _run(card, arrays, where=folder)
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be read ({type(error).__name__}: {error}): install the "
+            "package again"
+        ) from error
+
+
+def pack(
+    run: str | os.PathLike, name: str, *, command: str = "", hardware: str = ""
+) -> Path:
+    """Makes a trained network of a run that was converted; replaces one of that name.
+
+    The same run gives the same bytes.
+
+    Args:
+      run: folder of a run that is finished, with what `convert.py` wrote into it for
+        all test images.
+      name: that it will have.
+      command: with which it was trained.
+      hardware: on which; "" for what JAX calls it.
+
+    Returns:
+      Its folder.
+
+    Raises:
+      ValueError: a name that is none, a run that is not finished or not converted, or a
+        conversion of another checkpoint.
+    """
+    if not name.isidentifier():
+        raise ValueError(f"name must be letters, digits and _, got {name!r}")
+    trained = load_run(run)
+    result = _read_json(Path(run) / "result.json", missing="train to the end first")
+    conversion = _read_json(
+        Path(run) / "snn" / "conversion.json", missing="run convert.py first"
+    )
+    card = make_card(
+        name, trained, result, conversion, command=command, hardware=hardware
+    )
+    arrays = _packed(trained.variables)
+    card["checksum"] = _checksum(card, arrays)
+    files = {
+        "variables.npz": arrays,
+        "card.json": (json.dumps(card, indent=1, sort_keys=True) + "\n").encode(),
+        "card.md": to_markdown(card).encode(),
+    }
+    folder = FOLDER / name
+    # Nothing is written that could not be loaded.
+    _run(json.loads(files["card.json"]), arrays, where=folder)
+    folder.mkdir(exist_ok=True)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    return folder
+
+
+def _run(card, arrays, *, where):
+    """The network of a card and the bytes of its arrays, if they belong together."""
+    if card["checksum"] != _checksum(card, arrays):
+        raise ValueError("checksum differs")
+    with np.load(io.BytesIO(arrays), allow_pickle=False) as leaves:
+        tree = unflatten_dict(dict(leaves), sep="/")
+    # A collection may have no leaves, such as the statistics without batch norm.
+    variables = {"params": {}, "batch_stats": {}} | tree
+    metadata = card["metadata"]
+    config = from_dict(metadata["config"])
+    height, width, channels = metadata["image_shape"]
+    check_fit(variables, config, (height, width, channels), where=where)
+    check_values(variables, where=where)
+    return Run(config, variables, card["step"], metadata)
+
+
+def _packed(variables):
+    """The bytes of an .npz without dates; leaves in order of their names."""
+    file = io.BytesIO()
+    np.savez(file, **dict(sorted(flatten_dict(variables, sep="/").items())))
+    return file.getvalue()
+
+
+def _checksum(card, arrays):
+    """SHA-256 of the arrays and of all else that the card says."""
+    text = json.dumps({**card, "checksum": None}, sort_keys=True)
+    return hashlib.sha256(arrays + text.encode()).hexdigest()
+
+
+def _read_json(path, *, missing):
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {missing}") from error

@@ -1,0 +1,33 @@
+"""Makes a trained network of the package of a run that was converted.
+
+python -m bitsnn_jax.pretrained runs/digits_resnet resnet20_digits
+"""
+
+import argparse
+
+from bitsnn_jax import pretrained
+from bitsnn_jax.cli import fail, only_our_errors
+
+
+def main(argv: list[str] | None = None) -> None:
+    about, _, details = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m bitsnn_jax.pretrained",
+        description=about,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", help="folder of a training run, converted")
+    parser.add_argument("name", help="that the network will have")
+    parser.add_argument("--command", default="", help="with which it was trained")
+    parser.add_argument("--hardware", default="", help="on which it was trained")
+    options = parser.parse_args(argv)
+    only_our_errors()
+    try:
+        print(pretrained.pack(**vars(options)))
+    except (ValueError, OSError) as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    main()

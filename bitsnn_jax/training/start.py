@@ -1,0 +1,112 @@
+"""Where training starts: from the network of another run in place of a random one.
+
+The paper's cheap way to a quantised network (A.10): train with ReLU, then 30 epochs
+with QCFS. `config.start_from` names the first run, `bitsnn_jax.calibration` finds the
+thresholds that it does not have.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from bitsnn_jax import data
+from bitsnn_jax.calibration import calibrate_network
+from bitsnn_jax.checkpoint import CheckpointError, Checkpoints
+from bitsnn_jax.config import Config
+from bitsnn_jax.runs import ann_fn, find_run
+from bitsnn_jax.training.step import State
+
+# Training images that thetas are calibrated with: 8 batches of 64.
+BATCHES, BATCH_SIZE = 8, 64
+
+
+def start(
+    state: State, config: Config, examples: data.Examples, checkpoints: Checkpoints
+) -> tuple[State, dict]:
+    """The state to begin with, and its origin as metadata.
+
+    Thetas are those of the run that `config.start_from` names. Where it has none, being
+    trained with ReLU, they are calibrated with the first training images, as evaluation
+    sees them, so that quantisation loses least. A run that has checkpoints goes on from
+    them and keeps the origin that they tell of; the other run is not asked for.
+
+    Args:
+      state: with random variables.
+      config: of this run.
+      examples: the training split.
+      checkpoints: of this run.
+
+    Returns:
+      The state, and {} or {"start": {"run", "step", "commit", "version", ...}} with
+      the origin of that run, if it had one, inside.
+
+    Raises:
+      ValueError: no such run, or the first of its arrays that does not fit the model.
+    """
+    if not config.start_from:
+        return state, {}
+    if checkpoints.latest is not None:
+        (saved,) = checkpoints.read(checkpoints.latest, "metadata")
+        return state, {key: saved[key] for key in {"start"} & saved.keys()}
+    try:
+        source = find_run(config.start_from)
+    except CheckpointError as error:
+        raise CheckpointError(f"start_from: {error}") from error
+    variables = fitted(source.variables, state.variables, name=config.start_from)
+    if _thetas(variables) != _thetas(state.variables):
+        apply_fn = ann_fn(config, examples.image_shape)
+        variables = calibrate_network(apply_fn, variables, _images(config, examples))
+    origin = {"run": source.config.name, "step": source.step} | {
+        key: source.metadata[key]
+        for key in ("commit", "version", "start")
+        if key in source.metadata
+    }
+    return dataclasses.replace(state, **variables), {"start": origin}
+
+
+def fitted(source: dict, target: dict, *, name: str) -> dict:
+    """The variables `source` with the names of `target`, but for thetas it lacks.
+
+    Thetas that `target` has no place for are left out.
+
+    Raises:
+      ValueError: the first other leaf that is in one tree only or differs in shape.
+    """
+    have, want = _leaves(source), _leaves(target)
+    # Parameters first: they say more than statistics.
+    for path in sorted(have.keys() | want.keys(), key=lambda p: (p[:6] != "params", p)):
+        if path in _thetas(source) ^ _thetas(target):
+            continue
+        theirs, ours = (
+            np.shape(tree[path]) if path in tree else "none" for tree in (have, want)
+        )
+        if theirs != ours:
+            raise ValueError(
+                f"start_from {name} does not fit model: {path} has shape {theirs} "
+                f"there, {ours} in this run"
+            )
+    kept = {
+        path: np.asarray(have[path], leaf.dtype)
+        for path, leaf in want.items()
+        if path in have
+    }
+    # A collection may have no leaves, such as the statistics without batch norm.
+    return dict.fromkeys(target, {}) | unflatten_dict(kept, sep="/")
+
+
+def _images(config, examples):
+    """The first training images in batches, without augmentation."""
+    examples = examples.first(BATCHES * BATCH_SIZE)
+    batches = data.eval_batches(config.data, examples, batch_size=BATCH_SIZE)
+    # Label -1 stands for an image that could not be read.
+    return [b["image"][b["mask"] & (b["label"] >= 0)] for b in batches]
+
+
+def _leaves(tree) -> dict[str, Any]:
+    return flatten_dict(tree, sep="/")
+
+
+def _thetas(tree):
+    return {path for path in _leaves(tree) if path.endswith("/theta")}
