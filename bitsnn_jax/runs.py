@@ -1,5 +1,6 @@
 """Networks from disk: the ANN of a run folder, the SNN that was made from it."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from functools import partial
@@ -81,8 +82,13 @@ def load_snn(path: str | os.PathLike) -> SpikingNetwork:
 
 
 def ann_fn(config: Config, image_shape: tuple[int, int, int]) -> ApplyFn:
-    """(variables, images) -> logits of the network of a config, in inference."""
-    model = build_model(config.model, image_shape=tuple(image_shape))
+    """(variables, images) -> logits of the network of a config, in inference.
+
+    Convolutions are as wide as the input, whatever type they were trained in: a code
+    that is compared with another needs all its bits.
+    """
+    wide = dataclasses.replace(config.model, dtype="float32")
+    model = build_model(wide, image_shape=tuple(image_shape))
     return partial(_apply, model)
 
 
