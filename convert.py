@@ -65,6 +65,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="first N test images only"
     )
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder of the data, if not where the run had it"
+    )
     parser.add_argument("--out", metavar="DIR", help="default: RUN/snn, runs/NAME/snn")
     several = parser.add_argument_group("several hosts, the same command on each")
     several.add_argument(
@@ -98,6 +101,7 @@ def main(argv: list[str] | None = None) -> None:
                 modes=MODES[options.mode],
                 precisions=PRECISIONS[options.certificate],
                 limit=options.limit,
+                directory=options.data,
                 out=Path(options.out or snn_folder(options.ckpt)),
                 command=" ".join(["python convert.py", *(argv or sys.argv[1:])]),
             )

@@ -148,12 +148,17 @@ def validate(config: Config) -> None:
       ValueError: the first field that is not as it should be: its name, what was
         expected and what came.
     """
-    # Imported here, because both import this file.
+    # Imported here, because two of them import this file.
     from bitsnn_jax.data import SOURCES
     from bitsnn_jax.models import MODELS
+    from bitsnn_jax.spikes import SURROGATES
 
     _check_types(config)
-    rules = _RULES | {"data.name": _one_of(SOURCES), "model.name": _one_of(MODELS)}
+    rules = _RULES | {
+        "data.name": _one_of(SOURCES),
+        "model.name": _one_of(MODELS),
+        "loss.spike_surrogate": _one_of(SURROGATES),
+    }
     for path, value in _flatten(to_dict(config)).items():
         expected, holds = rules.get(path, ("anything", lambda value: True))
         if not holds(value):
@@ -167,6 +172,12 @@ def validate(config: Config) -> None:
     if config.data.random_resized_crop and not config.data.image_size:
         raise ValueError(
             "data.image_size must be at least 1 for data.random_resized_crop, got 0"
+        )
+    if config.loss.spike_lambda and config.model.activation != "qcfs":
+        raise ValueError(
+            f"loss.spike_lambda must be 0 for model.activation="
+            f"{config.model.activation}, which has no spikes; got "
+            f"{config.loss.spike_lambda}"
         )
 
 

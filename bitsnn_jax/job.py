@@ -35,17 +35,20 @@ def convert_run(
     modes: Sequence[str] = ("fused", "stepped"),
     precisions: Sequence[str] = ("float64", "float32"),
     limit: int | None = None,
+    directory: str | None = None,
     out: Path,
     command: str = "",
 ) -> dict[str, Any]:
     """Converts the network of a run for each T, evaluates, proves and reports it.
 
     Args:
-      ckpt: run folder; its best checkpoint is taken.
+      ckpt: run folder, of which the best checkpoint is taken; or the name of a
+        trained network.
       steps: the T's to simulate.
       modes: "fused", "stepped", or both.
       precisions: of the certificates: "float64", "float32", both or none.
       limit: look at the first test images only.
+      directory: of the data; None for where the run had them.
       out: folder for the spiking network, `conversion.json` and the report.
       command: that was given, for the report.
 
@@ -62,6 +65,8 @@ def convert_run(
         raise ValueError(f"limit must be at least 1, got {limit}")
     apply_fn, trained = load_ann(ckpt)
     config, variables = trained.config, trained.variables
+    if directory is not None:
+        config.data.directory = directory
     examples = data.load(config.data, "test")
     if limit:
         examples = examples.first(limit)

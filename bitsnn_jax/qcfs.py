@@ -14,6 +14,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jaxtyping import Array, Float, Int
 
+from bitsnn_jax.stored import stored
+
 qcfs_p = Primitive("qcfs")
 Floats = Float[Array | np.ndarray, "..."]
 
@@ -131,7 +133,7 @@ def _qcfs(levels, z, theta):
 
 
 def _qcfs_fwd(levels, z, theta):
-    return _qcfs(levels, z, theta), (z, theta)
+    return stored(_qcfs(levels, z, theta)), (z, theta)
 
 
 def _qcfs_bwd(levels, residuals, g):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bitsnn_jax.qcfs import codes, qcfs
+from bitsnn_jax.stored import stored
 
 LEVELS = (1, 2, 3, 15, 16, 255)
 EPS = float(np.finfo(np.float32).eps)
@@ -245,3 +246,12 @@ def test_errors_say_what_came(fn):
             fn(z, jnp.ones(shape))
         assert str(shape) in str(error.value) and "(2, 8, 3)" in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_what_is_stored_is_the_value_itself_whatever_reads_it():
+    x = jnp.array([1.5, -0.0, jnp.inf, jnp.nan])
+    twice = jax.jit(lambda x: (stored(x), stored(x) * 2))
+    for got in (stored(x), twice(x)[0], jax.vmap(stored)(x[None])[0]):
+        assert np.array_equal(got, x, equal_nan=True) and np.signbit(got[1])
+    assert jax.grad(lambda x: (stored(x) ** 2).sum())(x[:2]).tolist() == [3.0, 0.0]
+    assert stored(jnp.arange(3)).dtype == jnp.int32

@@ -7,7 +7,12 @@ import numpy as np
 
 from bitsnn_jax import spiking
 from bitsnn_jax.layers import QCFS
-from bitsnn_jax.training.sparsity import example_sums, layer_counts, neurons
+from bitsnn_jax.training.sparsity import (
+    example_sums,
+    layer_counts,
+    neurons,
+    synaptic_weights,
+)
 
 SOWN = {
     "activations": {
@@ -60,3 +65,26 @@ def test_layers_and_counts_are_those_of_the_spiking_network():
     assert set(counts) == set(stats.spikes)
     for path, count in counts.items():
         assert count.sum() == stats.spikes[path].sum()
+
+
+def test_weighted_by_fan_out_the_spikes_are_synaptic_operations():
+    x = jax.random.normal(jax.random.key(0), (6, 7))
+    model = Twice()
+    variables = model.init(jax.random.key(1), x)
+    weights = synaptic_weights(model.apply, variables, (7,))
+    # 5 neurons feed 4 each, 4 feed 3, 3 feed 2: 38 synapses of 12 neurons.
+    expected = {"shared": 4 * 12 / 38, "between": 3 * 12 / 38, "shared@2": 2 * 12 / 38}
+    for path, value in expected.items():
+        np.testing.assert_allclose(weights[path], value, rtol=1e-6)  # float32
+    _, sown = model.apply(variables, x, mutable=["activations"])
+    counts = layer_counts(sown, levels=15)
+    operations = sum(
+        count.sum() * fans
+        for count, fans in zip(
+            (counts["shared"], counts["between"], counts["shared@2"]),
+            (4, 3, 2),
+            strict=True,
+        )
+    )
+    got = example_sums(counts, examples=6, weights=weights).sum() * 38 / 12
+    np.testing.assert_allclose(got, operations, rtol=1e-6)  # float32

@@ -106,6 +106,11 @@ def train_batches(
     _check_some(examples)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in 0..2**32 - 1, got {seed}")
+    if data.autoaugment and examples.white != 255:
+        raise ValueError(
+            f"data.autoaugment must be False for data.name={data.name}: it is made for "
+            f"pixels of 0..255, and white is {examples.white} there"
+        )
     # The papers blank images out after normalisation, with 0: the mean colour.
     blank = np.rint(examples.mean * examples.white).astype(int).tolist()
     source = _Readable(examples) if data.unreadable == "skip" else examples

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from bitsnn_jax.checkpoint import CheckpointError, Checkpoints, check_values
 from bitsnn_jax.config import Config, differences, to_dict, validate
 from bitsnn_jax.devices import AXIS, data_parallel
 from bitsnn_jax.models import build_model
+from bitsnn_jax.runs import ann_fn
 from bitsnn_jax.training.log import metrics_log, replace_text
 from bitsnn_jax.training.metrics import Metrics, Window, fetch
 from bitsnn_jax.training.optimizer import learning_rate, sgd
+from bitsnn_jax.training.sparsity import synaptic_weights
 from bitsnn_jax.training.start import start
 from bitsnn_jax.training.step import (
     State,
@@ -107,6 +110,7 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
     rate = learning_rate(config.optimizer, steps_per_epoch=per_epoch)
     optimizer = sgd(config.optimizer, steps_per_epoch=per_epoch)
     init_key, key = jax.random.split(jax.random.key(config.seed))
+    state = init_state(model, optimizer, examples.image_shape, init_key)
     step_fn = data_parallel(
         with_votes(
             train_step(
@@ -114,6 +118,7 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
                 optimizer,
                 config.loss,
                 levels=config.model.levels,
+                weights=_spike_weights(config, examples, state),
                 accumulate=config.optimizer.accumulate,
             )
         ),
@@ -130,7 +135,6 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
     batches = data.train_batches(
         config.data, examples, seed=config.seed, **_shard_of_host()
     )
-    state = init_state(model, optimizer, examples.image_shape, init_key)
     state, origin = start(state, config, examples, checkpoints)
     metadata |= origin
     state, seconds = _resume(checkpoints, state, batches, metadata)
@@ -138,7 +142,11 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
     state = _replicate(state)
     started = time.monotonic() - seconds
 
-    with metrics_log(workdir, step=first - 1) as write, on_sigterm() as stop:
+    with (
+        metrics_log(workdir, step=first - 1) as write,
+        on_sigterm() as stop,
+        closing(batches),
+    ):
         window = Window(
             lambda step, means: write(
                 step, "train", {**means, "learning_rate": np.asarray(rate(step)).item()}
@@ -180,6 +188,13 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
             if stopped:
                 raise SystemExit(STATUS)
     return total - first + 1, seconds
+
+
+def _spike_weights(config, examples, state):
+    if not config.loss.spike_lambda or config.loss.spike_weights == "neurons":
+        return None
+    apply_fn = ann_fn(config, examples.image_shape)
+    return synaptic_weights(apply_fn, state.variables, examples.image_shape)
 
 
 def _resume(checkpoints, state, batches, metadata):

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bitsnn_jax.fan_out import fan_out
+from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.spikes import spike_count
 
 
@@ -47,6 +49,29 @@ def example_sums(
         count = count if weights is None else count * weights[path]
         total += count.reshape(examples, -1).sum(1)
     return total
+
+
+def synaptic_weights(
+    apply_fn: ApplyFn, variables: Any, image_shape: tuple[int, ...]
+) -> dict[str, jax.Array]:
+    """For `example_sums`: the fan-out of each neuron, over the mean of all neurons.
+
+    L_SP is then the number of synaptic operations, in units of those of an average
+    spike, so that the same lambda stays the same weight on the whole.
+
+    Args:
+      apply_fn: (variables, images) -> output, in inference.
+      variables: of any values; shapes matter.
+      image_shape: of one example.
+
+    Returns:
+      For each path an array [1, ...] for its neurons; their mean over all is 1.
+    """
+    example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    synapses = fan_out(apply_fn, variables, example)
+    total = sum(float(array.sum()) for array in synapses.values())
+    mean = total / sum(array.size for array in synapses.values())
+    return {path: array / mean for path, array in synapses.items()}
 
 
 def neurons(counts: Mapping[str, jax.Array]) -> int:

@@ -1,0 +1,247 @@
+"""What training on ImageNet would take, and what limits it: counted, not run.
+
+    pip install -e '.[tpu]'        # XLA for TPUs; it compiles without one
+    python benchmarks/cost.py [--costs costs.json] [--machines] [--dtype bfloat16]
+
+The step of `train.py`, with batch 256 of 224x224 pixels, is compiled for the eight
+chips of a TPU v5e-8, which takes minutes for each network. Its operations are counted
+in the program as written, its memory and its traffic to memory in the compiled one.
+With --costs the counts are kept in a file and read from it. With --machines they are
+set against the data sheets below:
+
+    seconds = max(operations / (peak u), bytes / (bandwidth v)) + all-reduce / links
+
+The utilisations u and v are assumptions, given as ranges; see docs/scaling.md.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import runpy
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+
+from bitsnn_jax.config import Data
+from bitsnn_jax.data.augment import augment
+from bitsnn_jax.data.examples import normalise
+from bitsnn_jax.data.images import decode
+from bitsnn_jax.devices import AXIS, data_parallel
+from bitsnn_jax.models import build_model
+from bitsnn_jax.training.metrics import Metrics
+from bitsnn_jax.training.optimizer import sgd
+from bitsnn_jax.training.step import State, train_step
+
+NETWORKS = ("resnet34", "mobilenetv2", "vgg16")
+MULTIPLY_ADDS = {"resnet34": 3.66, "mobilenetv2": 0.30, "vgg16": 15.5}  # published, 1e9
+SIZE, BATCH, EPOCHS = 224, 256, 300
+IMAGES = 1_281_167 - 10_000  # of an epoch; the rest is the validation split
+TOPOLOGY = "v5e:2x4"
+
+# Of the peak of matrix units and of memory, worst and best. NVIDIA's own ResNet-50 is
+# at 15 % of an A100's TF32 peak and at 19 % of its half-precision peak over the whole
+# step (DeepLearningExamples, 938 and 2470 images/s); convolutions alone do better.
+COMPUTE = 0.2, 0.5
+MEMORY = 0.4, 0.8
+
+
+class Machine(NamedTuple):
+    """Peaks of one device, from the maker's data sheet; dense, no sparsity."""
+
+    name: str
+    devices: int  # as JAX counts them
+    float32: float  # TFLOP/s of float32 convolutions at JAX's default precision
+    bfloat16: float  # TFLOP/s
+    gigabytes: float
+    bandwidth: float  # GB/s
+    links: float  # GB/s that a device can send to its neighbours
+    cores: int  # vCPUs of the host
+    dollars: float  # an hour of the whole machine; nan where no list price was found
+
+
+# TPUs: Cloud TPU documentation (v4, v5e, v5p, v6e). float32 convolutions take one pass
+# in bfloat16 there. A chip of so small a slice reaches its neighbours by two links.
+# Prices on demand in the US: SkyPilot catalogue v8, commit 006059e.
+# GPUs: data sheets of the SXM versions. float32 convolutions are TF32 there. Prices:
+# AWS Capacity Blocks, December 2024; the H200 is an eighth of a p5e.48xlarge.
+MACHINES = (
+    Machine("TPU v4-8", 4, 275, 275, 32, 1200, 100, 240, 12.88),
+    Machine("TPU v5e-8", 8, 197, 197, 16, 819, 100, 224, 9.60),
+    Machine("TPU v5p-8", 4, 459, 459, 95, 2765, 200, 208, 16.80),
+    Machine("TPU v6e-8", 8, 918, 918, 32, 1638, 200, 180, 21.60),
+    Machine("8x A100-80GB", 8, 156, 312, 80, 2039, 300, 96, math.nan),
+    Machine("8x H100", 8, 494, 989, 80, 3350, 450, 192, 39.33),
+    Machine("1x H200", 1, 494, 989, 141, 4800, math.inf, 24, 43.26 / 8),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """One step on one device with `rows` of the batch; bytes, if not said otherwise."""
+
+    network: str
+    dtype: str
+    rows: int
+    parameters: int  # how many
+    forward: float  # multiply-adds of an image in inference
+    multiply_adds: float  # of an image in a step
+    traffic: float  # to and from memory, in the compiled program
+    state: float  # parameters, running statistics, momentum
+    temporaries: float  # most of it activations that wait for the backward pass
+    seconds: float  # XLA's own estimate for a v5e
+
+    @property
+    def weights(self):
+        return 4 * self.parameters
+
+    def memory(self, rows):
+        """Bytes with other rows: gradients are there once, the rest is in each row."""
+        each = (self.temporaries - self.weights) / self.rows
+        return self.state + self.weights + rows * (each + 4 * 3 * SIZE**2)
+
+    def bytes_moved(self, rows):
+        # However many rows, weights are read in both passes, gradients written and
+        # read, weights and momenta read and written.
+        fixed = 8 * self.weights
+        return fixed + rows * (self.traffic - fixed) / self.rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--dtype", default="float32", help="or bfloat16")
+    parser.add_argument("--costs", type=Path, help="file that keeps what was counted")
+    parser.add_argument("--machines", action="store_true")
+    options = parser.parse_args()
+    known = read(options.costs)
+    costs = []
+    for network in options.networks:
+        key = f"{network}, {options.dtype}"
+        if key not in known:
+            known[key] = count(network, options.dtype)
+            if options.costs:
+                kept = {k: dataclasses.asdict(c) for k, c in known.items()}
+                options.costs.write_text(json.dumps(kept, indent=1) + "\n")
+        costs.append(known[key])
+    print_costs(costs)
+    if options.machines:
+        print()
+        print_machines(costs, options.dtype)
+
+
+def read(path: Path | None) -> dict[str, Cost]:
+    if path is None or not path.exists():
+        return {}
+    return {k: Cost(**fields) for k, fields in json.loads(path.read_text()).items()}
+
+
+def count(network: str, dtype: str) -> Cost:
+    """What the step of a config needs, by tracing and compiling; nothing is run."""
+    root = Path(__file__).parents[1]
+    path = root / "configs" / f"{network}_imagenet.py"
+    config = runpy.run_path(str(path))["get_config"]()
+    config.model.dtype = dtype
+    # Else libtpu asks the cloud which machine this is.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    devices = topologies.get_topology_desc(TOPOLOGY, platform="tpu").devices
+    rows = BATCH // len(devices)
+    shape = (SIZE, SIZE, 3)
+    model = build_model(config.model, image_shape=shape, axis_name=AXIS)
+    optimizer = sgd(config.optimizer, steps_per_epoch=100)
+
+    def init(key):
+        variables = model.init(key, jnp.zeros((1, *shape)), train=False)
+        params, stats = variables["params"], variables["batch_stats"]
+        return State(jnp.int32(0), params, stats, optimizer.init(params))
+
+    def everywhere(tree):
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((len(devices), *x.shape), x.dtype), tree
+        )
+
+    key = jax.random.key(0)
+    state = jax.eval_shape(init, key)
+    images = jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
+    batch = {"image": images, "label": jax.ShapeDtypeStruct((rows,), jnp.int32)}
+    step = data_parallel(
+        train_step(model, optimizer, config.loss, levels=config.model.levels),
+        in_axes=(0, 0, None),
+        donate_argnums=0,
+        devices=devices,
+    )
+    traced = step.trace(everywhere(state), everywhere(batch), key)
+    forward = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))
+    compiled = traced.lower().compile()
+    counted, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    return Cost(
+        network=network,
+        dtype=dtype,
+        rows=rows,
+        parameters=sum(x.size for x in jax.tree.leaves(state.params)),
+        forward=multiply_adds(forward(state.variables, images).jaxpr) / rows,
+        multiply_adds=multiply_adds(traced.jaxpr.jaxpr) / rows,
+        traffic=counted["bytes accessed"],
+        state=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),
+        temporaries=memory.temp_size_in_bytes,
+        seconds=counted["optimal_seconds"],
+    )
+
+
+def multiply_adds(jaxpr) -> int:
+    """Of all convolutions and products of matrices, those with padding included.
+
+        one output element = (size of the kernel) / (its output channels)
+
+    XLA's own count leaves the padding out, and on a CPU takes the gradient of a
+    depthwise convolution for that of a full one.
+    """
+    total = 0
+    for equation in jaxpr.eqns:
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            total += multiply_adds(inner)
+        total += _PRODUCTS.get(equation.primitive.name, lambda _: 0)(equation)
+    return total
+
+
+def _convolution(equation):
+    kernel = equation.invars[1].aval.shape
+    layout = equation.params["dimension_numbers"].rhs_spec
+    out = equation.outvars[0].aval.size
+    # The gradient of a strided convolution has holes in its input, where nothing is
+    # multiplied; the gradient of its kernel has them in the kernel.
+    holes = math.prod(equation.params["lhs_dilation"])
+    return out * math.prod(kernel) // kernel[layout[0]] // holes
+
+
+def _dot(equation):
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    shape = equation.invars[0].aval.shape
+    return equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
+
+
+_PRODUCTS = {"conv_general_dilated": _convolution, "dot_general": _dot}
+
+
+def print_costs(costs: list[Cost]) -> None:
+    print(
+        "| network | parameters, 1e6 | multiply-adds of inference, 1e9 (published) | "
+        "of a step, 1e9 | traffic an image, MB | temporaries an image, MB | state, MB |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for c in costs:
+        traffic = (c.bytes_moved(1) - c.bytes_moved(0)) / 1e6
+        each = (c.temporaries - c.weights) / c.rows / 1e6
+        print(
+            f"| {c.network}, {c.dtype} | {c.parameters / 1e6:.1f} | "
+            f"{c.forward / 1e9:.2f} ({MULTIPLY_ADDS[c.network]}) | "
+            f"{c.multiply_adds / 1e9:.2f} | {traffic:.0f} | {each:.0f} | "
+            f"{c.state / 1e6:.0f} |"
+        )
