@@ -20,7 +20,7 @@ import json
 import math
 import os
 import runpy
-import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -29,14 +29,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
+from jax.extend.core import jaxprs_in_params
 
+from input_pipeline import write_jpegs
+
+from bitsnn_jax.cli import with_huge_pages
 from bitsnn_jax.config import Data
 from bitsnn_jax.data.augment import augment
-from bitsnn_jax.data.examples import normalise
+from bitsnn_jax.data.examples import Examples, normalise
 from bitsnn_jax.data.images import decode
 from bitsnn_jax.devices import AXIS, data_parallel
 from bitsnn_jax.models import build_model
-from bitsnn_jax.training.metrics import Metrics
 from bitsnn_jax.training.optimizer import sgd
 from bitsnn_jax.training.step import State, train_step
 
@@ -205,7 +208,7 @@ def multiply_adds(jaxpr) -> int:
     """
     total = 0
     for equation in jaxpr.eqns:
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             total += multiply_adds(inner)
         total += _PRODUCTS.get(equation.primitive.name, lambda _: 0)(equation)
     return total
@@ -245,3 +248,102 @@ def print_costs(costs: list[Cost]) -> None:
             f"{c.multiply_adds / 1e9:.2f} | {traffic:.0f} | {each:.0f} | "
             f"{c.state / 1e6:.0f} |"
         )
+
+
+def print_machines(costs: list[Cost], dtype: str) -> None:
+    """Hours of 300 epochs, what limits them, dollars, and memory of a device."""
+    decoded, normalised = host_rates()
+    print(
+        f"{decoded:.0f} images/s are decoded and augmented by a core of this machine, "
+        f"{normalised:.0f} normalised by a process\n"
+    )
+    print("| machine | host, h | network | devices, h | limit | $ | memory, GB |")
+    print("|---|---|---|---|---|---|---|")
+    for machine in MACHINES:
+        # A vCPU is half a core with two threads, which is worth 0.5 to 1 of one.
+        decoding = [hours(decoded * machine.cores * share) for share in (1, 0.5)]
+        for c in costs:
+            low, high, limit = device_hours(c, machine)
+            rows = BATCH // machine.devices
+            print(
+                f"| {machine.name} | {span(*decoding)} | {c.network} | "
+                f"{span(low, high)} | {limit} | "
+                f"{span(low * machine.dollars, high * machine.dollars)} | "
+                f"{c.memory(rows) / 1e9:.1f} of {machine.gigabytes:.0f} |"
+            )
+
+
+def device_hours(cost: Cost, machine: Machine) -> tuple[float, float, str]:
+    """Least and most hours of all epochs, and which term of the roofline is largest."""
+    rows = BATCH // machine.devices
+    # A ring sends each byte twice, but for a device's own part.
+    ring = 2 * (machine.devices - 1) / machine.devices
+    peak = 1e12 * getattr(machine, cost.dtype)
+    arithmetic = 2 * rows * cost.multiply_adds / peak
+    memory = cost.bytes_moved(rows) / (1e9 * machine.bandwidth)
+    links = ring * cost.weights / (1e9 * machine.links)
+
+    def seconds(compute, share):
+        return {
+            "arithmetic": arithmetic / compute,
+            "memory": memory / share,
+            "links": links / share,
+        }
+
+    def step_hours(of):
+        return hours(BATCH / (max(of["arithmetic"], of["memory"]) + of["links"]))
+
+    (worst, best), middle = (
+        [seconds(*shares) for shares in zip(COMPUTE, MEMORY, strict=True)],
+        seconds(math.sqrt(math.prod(COMPUTE)), math.sqrt(math.prod(MEMORY))),
+    )
+    return step_hours(best), step_hours(worst), max(middle, key=lambda x: middle[x])
+
+
+def hours(images_per_second: float) -> float:
+    return EPOCHS * IMAGES / images_per_second / 3600
+
+
+def span(low: float, high: float) -> str:
+    return "p" if math.isnan(low) else f"{low:.2g}-{high:.2g}"
+
+
+def host_rates() -> tuple[float, float]:
+    """Images a second of CPU time, the best of five: (worked on by a core, normalised).
+
+    The first is done by the workers, as many as there are; the second by the process
+    that trains, alone.
+    """
+    settings = Data(random_resized_crop=True, image_size=SIZE, flip=True)
+    settings.color_jitter = 0.4
+    one = np.ones(3, np.float32)
+    scale = Examples((SIZE, SIZE, 3), 1000, white=255, mean=one / 2, std=one / 4)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (64, SIZE, SIZE, 3), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        write_jpegs(Path(folder))
+        files = [path.read_bytes() for path in Path(folder, "train", "a").iterdir()]
+
+    def work():
+        for content in files:
+            image = decode(content, channels=3, place="")
+            augment({"image": image, "label": 0}, rng, settings=settings)
+
+    return (
+        len(files) / _cpu_seconds(work),
+        len(pixels) / _cpu_seconds(lambda: normalise(pixels, scale)),
+    )
+
+
+def _cpu_seconds(fn):
+    seconds = []
+    for _ in range(5):
+        started = time.process_time()
+        fn()
+        seconds.append(time.process_time() - started)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    with_huge_pages()  # as train.py does
+    main()

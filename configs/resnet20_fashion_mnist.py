@@ -23,5 +23,5 @@ def get_config() -> config.Config:
             eval_batch_size=500,
         ),
         model=config.Model(name="resnet20"),
-        optimizer=config.Optimizer(learning_rate=0.1, epochs=20),
+        optimizer=config.Optimizer(learning_rate=0.1, weight_decay=2e-4, epochs=20),
     )
