@@ -31,8 +31,6 @@ import numpy as np
 from jax.experimental import topologies
 from jax.extend.core import jaxprs_in_params
 
-from input_pipeline import write_jpegs
-
 from bitsnn_jax.cli import with_huge_pages
 from bitsnn_jax.config import Data
 from bitsnn_jax.data.augment import augment
@@ -148,9 +146,7 @@ def read(path: Path | None) -> dict[str, Cost]:
 
 def count(network: str, dtype: str) -> Cost:
     """What the step of a config needs, by tracing and compiling; nothing is run."""
-    root = Path(__file__).parents[1]
-    path = root / "configs" / f"{network}_imagenet.py"
-    config = runpy.run_path(str(path))["get_config"]()
+    config = from_file(f"configs/{network}_imagenet.py", "get_config")()
     config.model.dtype = dtype
     # Else libtpu asks the cloud which machine this is.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -180,9 +176,9 @@ def count(network: str, dtype: str) -> Cost:
         donate_argnums=0,
         devices=devices,
     )
-    traced = step.trace(everywhere(state), everywhere(batch), key)
+    shapes = everywhere(state), everywhere(batch), key
     forward = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))
-    compiled = traced.lower().compile()
+    compiled = step.lower(*shapes).compile()
     counted, memory = compiled.cost_analysis(), compiled.memory_analysis()
     return Cost(
         network=network,
@@ -190,7 +186,7 @@ def count(network: str, dtype: str) -> Cost:
         rows=rows,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
         forward=multiply_adds(forward(state.variables, images).jaxpr) / rows,
-        multiply_adds=multiply_adds(traced.jaxpr.jaxpr) / rows,
+        multiply_adds=multiply_adds(jax.make_jaxpr(step)(*shapes).jaxpr) / rows,
         traffic=counted["bytes accessed"],
         state=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),
         temporaries=memory.temp_size_in_bytes,
@@ -317,11 +313,13 @@ def host_rates() -> tuple[float, float]:
     settings = Data(random_resized_crop=True, image_size=SIZE, flip=True)
     settings.color_jitter = 0.4
     one = np.ones(3, np.float32)
-    scale = Examples((SIZE, SIZE, 3), 1000, white=255, mean=one / 2, std=one / 4)
+    scale = Examples(
+        image_shape=(SIZE, SIZE, 3), num_classes=1, white=255, mean=one / 2, std=one
+    )
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (64, SIZE, SIZE, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        write_jpegs(Path(folder))
+        from_file("benchmarks/input_pipeline.py", "write_jpegs")(Path(folder))
         files = [path.read_bytes() for path in Path(folder, "train", "a").iterdir()]
 
     def work():
@@ -333,6 +331,11 @@ def host_rates() -> tuple[float, float]:
         len(files) / _cpu_seconds(work),
         len(pixels) / _cpu_seconds(lambda: normalise(pixels, scale)),
     )
+
+
+def from_file(path: str, name: str):
+    """What a file of this repository, which is no package, calls so."""
+    return runpy.run_path(str(Path(__file__).parents[1] / path))[name]
 
 
 def _cpu_seconds(fn):

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 
 from bitsnn_jax import config, data, plots, spiking
+from bitsnn_jax.cli import with_huge_pages
 from bitsnn_jax.evaluation import evaluate
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.training import train_and_evaluate
@@ -202,4 +203,5 @@ def save(figure, name):
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     main()
