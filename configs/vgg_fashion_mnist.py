@@ -1,4 +1,4 @@
-"""VGG-16 of a quarter of the width on Fashion-MNIST.
+"""VGG-16 of an eighth of the width on Fashion-MNIST.
 
 apt install dataset-fashion-mnist
 python train.py --config configs/vgg_fashion_mnist.py
@@ -22,6 +22,6 @@ def get_config() -> config.Config:
             batch_size=128,
             eval_batch_size=500,
         ),
-        model=config.Model(name="vgg16", width=0.25),
+        model=config.Model(name="vgg16", width=0.125),
         optimizer=config.Optimizer(learning_rate=0.02, epochs=20),
     )
