@@ -24,6 +24,7 @@ from bitsnn_jax.program import (
 )
 from bitsnn_jax.qcfs import grid_codes, qcfs, step_size
 from bitsnn_jax.spikes import check_steps, pack, plane_counts, weights
+from bitsnn_jax.stored import stored
 
 BIAS_SHIFTS = ("parameters", "auto")
 MODES = ("stepped", "fused")
@@ -186,22 +187,13 @@ class OneShot(TimedReading):
         theta, delta = theta.value, self.grid(site, z.value.dtype, theta.value)
         if levels > top and self.saturate:
             theta, levels = delta * top, top
-        a = qcfs(z.value, theta, levels=levels)
+        a = stored(qcfs(z.value, theta, levels=levels))
         self.observe(site, z.value, a, delta)
         return Analog(a)
 
     def observe(self, site, z, a, delta):
-        def count(a):
-            code = jnp.minimum(grid_codes(a, delta), 2**self.steps - 1)
-            return plane_counts(code.astype(jnp.uint32), steps=self.steps)
-
-        def aside(a):
-            none = jnp.zeros(self.steps, jnp.int32)
-            return lax.cond(jnp.all(delta > 0), count, lambda a: none, a)
-
-        # On the CPU XLA would compute `a` once more inside the count, at half the cost
-        # of the whole pass; a branch takes the stored one.
-        self.counts.append(lax.platform_dependent(a, cpu=aside, default=count))
+        code = jnp.minimum(grid_codes(a, delta), 2**self.steps - 1)
+        self.counts.append(plane_counts(code.astype(jnp.uint32), steps=self.steps))
 
 
 class Spikes(NamedTuple):
