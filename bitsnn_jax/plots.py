@@ -116,7 +116,8 @@ def spikes_against_steps(curves: Curves) -> Figure:
     """Spikes per neuron against T: name -> {T: spikes per neuron over all steps}."""
     figure, ax = _single(4.6, 3.1)
     _draw_curves(ax, curves, first_colour=1)
-    ax.set_ylim(0, 1.15 * max(max(curve.values()) for curve in curves.values()))
+    top = max(max(curve.values()) for curve in curves.values())
+    ax.set_ylim(0, 1.15 * top or 1)  # a network may be silent
     ax.set_title("spikes per neuron")
     ax.legend(loc="lower right")
     return figure
