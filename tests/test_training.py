@@ -364,6 +364,9 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(
         def get_state(self):
             return self.batches.get_state()
 
+        def close(self):
+            self.batches.close()
+
     train_batches = data.train_batches
     monkeypatch.setattr(data, "train_batches", Poisoned)
     with pytest.raises(FloatingPointError, match="the loss of step 25 is nan"):
