@@ -11,6 +11,7 @@ a process of its own.
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import time
 
@@ -103,6 +104,8 @@ def jax_step(batch, *, activation="qcfs", spike_lambda=0.0, surrogate="paper"):
 
 def torch_step(batch):
     """The same in PyTorch, in another process; None where it is not installed."""
+    # Its threads must not spin on while it is another step's turn.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     context.Process(target=_torch_worker, args=(there, batch), daemon=True).start()
@@ -128,12 +131,20 @@ def _torch_worker(pipe, batch):
     model = _torch_resnet20(image.shape[1]).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 0.02, 0.9, weight_decay=5e-4)
     pipe.send(True)
-    while pipe.recv():
+    while _asked(pipe):
         started = time.perf_counter()
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(image), label).backward()
         optimizer.step()
         pipe.send(time.perf_counter() - started)
+
+
+def _asked(pipe):
+    """Waits for the next request; False when there will be none."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        return False
 
 
 def _torch_resnet20(channels):

@@ -8,8 +8,10 @@ from typing import NoReturn
 
 from absl import logging
 
-# Memory of glibc's heap in huge pages, and never given back to the system.
+# Memory of glibc's heap in huge pages, and never given back to the system. One arena
+# for all threads: others are of 128 MB at most, and what is larger would go back.
 _MALLOC = {
+    "glibc.malloc.arena_max": 1,
     "glibc.malloc.hugetlb": 1,
     "glibc.malloc.mmap_threshold": 2**34,
     "glibc.malloc.trim_threshold": 2**34,
