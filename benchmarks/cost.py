@@ -301,7 +301,9 @@ def hours(images_per_second: float) -> float:
 
 
 def span(low: float, high: float) -> str:
-    return "p" if math.isnan(low) else f"{low:.2g}-{high:.2g}"
+    if math.isnan(low):
+        return "p"
+    return "-".join(f"{float(f'{x:.2g}'):g}" for x in (low, high))
 
 
 def host_rates() -> tuple[float, float]:
