@@ -4,9 +4,9 @@
 
 Trains one small network for each surrogate of `spike_count`, each lambda and seed,
 evaluates it at T = 1..8, and draws the paper's Figures 6 and 7 and the front of
-accuracy against spikes. Runs lie in runs/regulariser, and one that is finished is not
-trained again: started again, or with other seeds beside it, the script only adds what
-is missing. `docs/results/regulariser.json` has every number.
+accuracy against spikes. `docs/results/regulariser.json` has every number, and what is
+in there is not trained again: started again, or with other seeds, the script only adds
+what is missing.
 """
 
 import argparse
@@ -46,16 +46,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--only-draw", action="store_true", help="train nothing")
     options = parser.parse_args()
-    if not options.only_draw:
-        for seed in options.seeds:
-            for surrogate, lambdas in LAMBDAS.items():
-                for spike_lambda in lambdas:
-                    run(a_config(surrogate, spike_lambda, seed, options.epochs))
-    rows = [json.loads(p.read_text()) for p in sorted(RUNS.glob("*/rows.json"))]
+    rows = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else []
+    wanted = [
+        a_config(surrogate, spike_lambda, seed, options.epochs)
+        for seed in options.seeds
+        for surrogate, lambdas in LAMBDAS.items()
+        for spike_lambda in lambdas
+    ]
+    known = {row["name"] for row in rows if row["epochs"] == options.epochs}
+    for settings in wanted:
+        if settings.name not in known and not options.only_draw:
+            rows.append(run(settings))
+            NUMBERS.parent.mkdir(exist_ok=True)
+            NUMBERS.write_text(json.dumps(rows, indent=1) + "\n")
     if not rows:
-        raise SystemExit(f"error: expected finished runs in {RUNS}, there are none")
-    NUMBERS.parent.mkdir(exist_ok=True)
-    NUMBERS.write_text(json.dumps(rows, indent=1) + "\n")
+        raise SystemExit(f"error: expected results in {NUMBERS}, there are none")
     summary = summarise(rows)
     print(table(summary))
     draw(summary)
@@ -80,12 +85,9 @@ def a_config(surrogate, spike_lambda, seed, epochs) -> config.Config:
     )
 
 
-def run(settings: config.Config) -> None:
-    """Trains and evaluates one network, unless that is done."""
+def run(settings: config.Config) -> dict:
+    """Trains and evaluates one network."""
     workdir = RUNS / settings.name
-    rows = workdir / "rows.json"
-    if rows.exists():
-        return
     result = train_and_evaluate(settings, workdir)
     apply_fn, trained = load_ann(workdir)
     test = data.load(settings.data, "test")
@@ -97,7 +99,8 @@ def run(settings: config.Config) -> None:
             "accuracy": measured.accuracy,
             "spikes_per_neuron": float(measured.stats.spikes_per_neuron),
         }
-    row = {
+    return {
+        "name": settings.name,
         "surrogate": settings.loss.spike_surrogate,
         "spike_lambda": settings.loss.spike_lambda,
         "seed": settings.seed,
@@ -107,7 +110,6 @@ def run(settings: config.Config) -> None:
         "theta": [float(x) for x in thetas(trained.variables["params"])],
         "steps": by_steps,
     }
-    rows.write_text(json.dumps(row) + "\n")
 
 
 def thetas(params):
@@ -147,10 +149,14 @@ def table(summary) -> str:
         accuracy, spikes = by_steps[NATIVE].values()
         lines.append(
             f"| {surrogate if spike_lambda else 'none'} | {spike_lambda:.3g} "
-            f"| {accuracy[2]} | {accuracy[0]:.2%} ± {accuracy[1]:.2%} "
-            f"| {spikes[0]:.3f} ± {spikes[1]:.3f} |"
+            f"| {accuracy[2]} | {_cell(accuracy, '.2%')} | {_cell(spikes, '.3f')} |"
         )
     return "\n".join(lines)
+
+
+def _cell(spread, form):
+    mean, deviation, seeds = spread
+    return f"{mean:{form}} ± {deviation:{form}}" if seeds > 1 else f"{mean:{form}}"
 
 
 @plots.styled
@@ -180,6 +186,7 @@ def draw(summary) -> None:
             for (name, spike_lambda), by_steps in summary.items()
             if name == surrogate or not spike_lambda
         ]
+        points.sort(key=lambda point: point["spikes_per_neuron"])
         accuracy = [p["accuracy"] for p in points]
         spikes = [p["spikes_per_neuron"] for p in points]
         ax.errorbar(
