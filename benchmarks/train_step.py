@@ -3,10 +3,10 @@
     python benchmarks/train_step.py [--batch 128] [--size 28] [--rounds 30]
 
 ResNet-20, float32, SGD with momentum, random images, one device, the step that
-`train.py` runs. Steps are interleaved, and each ratio is the median over rounds of the
-ratio within a round, so that the machine's drift cancels. With PyTorch installed (the
-extra `oracles`), its step of the same network with ReLU, channels last, takes part from
-a process of its own.
+`train.py` runs. Steps are interleaved in random order, and each ratio is the median
+over rounds of the ratio within a round, so that the machine's drift cancels. With
+PyTorch installed (the extra `oracles`), its step of the same network with ReLU,
+channels last, takes part from a process of its own.
 """
 
 import argparse
@@ -60,8 +60,9 @@ def main() -> None:
     for step in steps.values():
         step(), step()  # warms up
     for _ in range(options.rounds):
-        for name, step in steps.items():
-            seconds[name].append(step())
+        # In another order each time: a step is slower behind that of another process.
+        for name in rng.permutation(list(steps)):
+            seconds[name].append(steps[name]())
     print("                  median ms    x ReLU   (quartiles)   temporaries MB")
     for name, times in seconds.items():
         ratios = [s / r for s, r in zip(times, seconds["relu"], strict=True)]

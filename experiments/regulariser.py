@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ from bitsnn_jax.cli import with_huge_pages
 from bitsnn_jax.evaluation import evaluate
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.training import train_and_evaluate
+from bitsnn_jax.training.log import replace_text
 
 PAPER = 1.28e-6  # the paper's 1e-8, which is summed over a batch of 128
 # The network has a seventh of the neurons of the ResNet-20 that PAPER is for.
@@ -32,6 +34,7 @@ LAMBDAS = {
     "authors": (5 * PAPER, 25 * PAPER),
     "envelope": (5 * PAPER, 25 * PAPER, 125 * PAPER),
 }
+EPOCHS = 3
 STEPS = (1, 2, 3, 4, 5, 6, 7, 8)
 RUNS = Path("runs/regulariser")
 NUMBERS = Path("docs/results/regulariser.json")
@@ -43,27 +46,27 @@ NATIVE = 4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--only-draw", action="store_true", help="train nothing")
     options = parser.parse_args()
     rows = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else []
-    wanted = [
-        a_config(surrogate, spike_lambda, seed, options.epochs)
-        for seed in options.seeds
-        for surrogate, lambdas in LAMBDAS.items()
-        for spike_lambda in lambdas
-    ]
-    known = {row["name"] for row in rows if row["epochs"] == options.epochs}
-    for settings in wanted:
-        if settings.name not in known and not options.only_draw:
+    known = {row["name"] for row in rows}
+    for settings in [] if options.only_draw else wanted(options.seeds):
+        if settings.name not in known:
             rows.append(run(settings))
             NUMBERS.parent.mkdir(exist_ok=True)
-            NUMBERS.write_text(json.dumps(rows, indent=1) + "\n")
+            replace_text(NUMBERS, json.dumps(rows, indent=1) + "\n")
     if not rows:
         raise SystemExit(f"error: expected results in {NUMBERS}, there are none")
     summary = summarise(rows)
     print(table(summary))
     draw(summary)
+
+
+def wanted(seeds) -> Iterator[config.Config]:
+    for seed in seeds:
+        for surrogate, lambdas in LAMBDAS.items():
+            for spike_lambda in lambdas:
+                yield a_config(surrogate, spike_lambda, seed, EPOCHS)
 
 
 def a_config(surrogate, spike_lambda, seed, epochs) -> config.Config:
