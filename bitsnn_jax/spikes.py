@@ -129,8 +129,8 @@ def spike_count(
     Bits are counted from the rounded code; truncating the float a / delta, as the
     authors' code does, miscounts.
 
-    Gradient: the count is a step function, so one of three others stands in for it,
-    each 0 at a = 0. With T the bits of `levels`:
+    Gradient: the count is a step function, so another one stands in for it, of a
+    slope that is 0 at a = 0 but for the last. With T the bits of `levels`:
 
         "paper"      T for 0 < a < theta, Eq. (12): each bit of an active neuron has
                      slope 1 in a, whatever delta is. None to theta.
@@ -141,15 +141,22 @@ def spike_count(
                      meets it at k = 0, 1, 3, 7, ... A code that is one step from
                      silence is pushed as hard as by "authors", a large one hardly,
                      since a step down from it saves no spike on average. Ours.
+        "difference" (count(k + 1) - count(k - 1)) / (2 delta), one-sided at k = 0 and
+                     at `levels`. Over values z of a smooth density this is, to the
+                     resolution of a code, the gradient of the expected count itself:
+                     a shift of z by e carries e density(k + 1/2) of them from k to
+                     k + 1, and half of those that lie around the edge have code k,
+                     half k + 1. The slope is negative below a power of two, where
+                     a larger code is cheaper (7 to 8: three spikes to one). Ours.
 
-    The last two depend on a / theta alone, and so send -(a / theta) times their slope
+    All but the first depend on a / theta alone, and so send -(a / theta) times their slope
     to theta: a threshold that rises saves spikes too.
 
     Args:
       a: [...] activations on the grid of `qcfs`.
       theta: [] or broadcastable to a, e.g. [C]; clip value in the units of a.
       levels: highest code, at least 1.
-      surrogate: "paper", "authors" or "envelope".
+      surrogate: one of `SURROGATES`.
 
     Returns:
       [...] counts in 0..T, in the type of a.
@@ -186,7 +193,7 @@ def _spike_count_fwd(levels, surrogate, a, theta):
 def _spike_count_bwd(levels, surrogate, residuals, g):
     a, theta = residuals
     to_a, scale_free = SURROGATES[surrogate](a, theta, levels)
-    to_a = jnp.where(a > 0, to_a * g, 0)
+    to_a *= g
     if not scale_free:
         return to_a, jnp.zeros_like(theta)
     return to_a, -sum_to_shape(a * to_a, theta.shape) / theta
@@ -197,19 +204,32 @@ def _code(a, theta, levels):
 
 
 def _paper(a, theta, levels):
-    return jnp.where(a < theta, levels.bit_length(), 0), False
+    return jnp.where((a > 0) & (a < theta), levels.bit_length(), 0), False
 
 
 def _authors(a, theta, levels):
-    return levels / theta, True
+    return jnp.where(a > 0, levels / theta, 0), True
 
 
 def _envelope(a, theta, levels):
     leading = 31 - jax.lax.clz(_code(a, theta, levels) | 1)
-    return levels / theta * (1 / (1 << leading)).astype(a.dtype), True
+    slope = levels / theta * (1 / (1 << leading)).astype(a.dtype)
+    return jnp.where(a > 0, slope, 0), True
+
+
+def _difference(a, theta, levels):
+    code = _code(a, theta, levels)
+    above, below = jnp.minimum(code + 1, levels), jnp.maximum(code - 1, 0)
+    rise = jax.lax.population_count(above) - jax.lax.population_count(below)
+    return levels / theta * (rise / (above - below)).astype(a.dtype), True
 
 
 # For each: the slope in a, and whether the count it stands for depends on a / theta.
-SURROGATES = {"paper": _paper, "authors": _authors, "envelope": _envelope}
+SURROGATES = {
+    "paper": _paper,
+    "authors": _authors,
+    "envelope": _envelope,
+    "difference": _difference,
+}
 
 _spike_count.defvjp(_spike_count_fwd, _spike_count_bwd)

@@ -163,7 +163,29 @@ def test_envelope_is_concave_and_meets_the_count_from_above(levels):
     np.testing.assert_allclose(envelope[ones], count[ones], atol=1e-4)
 
 
-@pytest.mark.parametrize("surrogate", ["authors", "envelope"])
+@pytest.mark.parametrize("levels", [7, 15, 16, 100])
+def test_difference_is_the_gradient_of_the_expected_count(levels):
+    """Of z with a smooth density, shifted: the derivative by finite differences."""
+    delta = 0.25
+    theta = jnp.float32(levels * delta)
+    z = jnp.linspace(-1, float(theta) + 1, 1_000_001)
+    density = jnp.exp(-3 * ((z - 0.3 * theta) / theta) ** 2)
+    density /= density.sum()
+
+    def expected(shift):
+        code = np.clip(np.floor((np.asarray(z) + shift) / delta + 0.5), 0, levels)
+        return np.sum(np.asarray(density) * np.bitwise_count(code.astype(int)))
+
+    def surrogate(shift):
+        a = qcfs(z + shift, theta, levels=levels)
+        count = spike_count(a, theta, levels=levels, surrogate="difference")
+        return jnp.sum(density * count)
+
+    truth = (expected(1e-2) - expected(-1e-2)) / 2e-2
+    np.testing.assert_allclose(jax.grad(surrogate)(0.0), truth, rtol=0.02)
+
+
+@pytest.mark.parametrize("surrogate", ["authors", "envelope", "difference"])
 def test_gradient_of_a_count_of_a_over_theta_has_no_part_along_both(surrogate):
     def total(a, theta):
         return spike_count(a, theta, surrogate=surrogate).sum()
@@ -197,7 +219,7 @@ def test_errors_of_the_public_functions():
         spike_planes(jnp.arange(3), steps=31)
     with pytest.raises(ValueError, match="^levels must be at least 1, got 0$"):
         spike_count(jnp.ones(3), 1.0, levels=0)
-    with pytest.raises(ValueError, match="one of paper, authors, envelope; got 'x'"):
+    with pytest.raises(ValueError, match="one of paper, .*, difference; got 'x'"):
         spike_count(jnp.ones(3), 1.0, surrogate="x")
     with pytest.raises(ValueError, match=r"theta of shape \(2,\) .* \(4, 3\)"):
         spike_count(jnp.ones((4, 3)), jnp.ones(2))
