@@ -126,9 +126,13 @@ def trace(apply_fn: ApplyFn, variables: Any, x: Any) -> tuple[ClosedJaxpr, Any]:
 def read(
     reading: Reading, program: ClosedJaxpr, variables: Iterable, x: Iterable
 ) -> Sequence[Value]:
-    """The results of the program, given flat lists of variables and of inputs."""
-    constants = [v if isinstance(v, Constant) else Constant(v) for v in variables]
-    return _interpret(reading, program, [*constants, *map(Analog, x)], ())
+    """The results of the program, given flat lists of variables and of inputs.
+
+    Variables are constants and inputs analog, where they are not values already.
+    """
+    constants = [v if isinstance(v, Value) else Constant(v) for v in variables]
+    inputs = [v if isinstance(v, Value) else Analog(v) for v in x]
+    return _interpret(reading, program, [*constants, *inputs], ())
 
 
 def apply_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
