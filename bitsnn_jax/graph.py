@@ -85,7 +85,13 @@ class Dense(NamedTuple):
     kernel: np.ndarray
 
 
-Structure = Reshape | Move | Sum | WindowSum | Max | WindowMax
+class Shift(NamedTuple):
+    """y = x * 2**amount, of integers."""
+
+    amount: int
+
+
+Structure = Reshape | Move | Sum | WindowSum | Max | WindowMax | Shift
 Weight = Scale | Conv | Dense
 
 
@@ -142,9 +148,12 @@ class Graph:
         return [node for node in self.nodes if node.kind in kinds]
 
 
-def apply(op: Structure | Weight, x: jax.Array) -> jax.Array:
-    """The operation on an array, in the type of the array."""
-    return _APPLY[type(op)](op, x)
+def apply(op: Structure | Weight, x: jax.Array, **accumulate: Any) -> jax.Array:
+    """The operation on an array, in the type of the array.
+
+    `accumulate` may give a product `preferred_element_type`.
+    """
+    return _APPLY[type(op)](op, x, **accumulate)
 
 
 def apply_term(term: Term, x: jax.Array, product: Callable = apply) -> jax.Array:
@@ -218,7 +227,7 @@ def _move(op, x):
     return moved if (op.index >= 0).all() else jnp.where(op.index >= 0, moved, 0)
 
 
-def _conv(op, x):
+def _conv(op, x, **accumulate):
     return lax.conv_general_dilated(
         x,
         jnp.asarray(op.kernel, x.dtype),
@@ -228,7 +237,12 @@ def _conv(op, x):
         op.rhs_dilation,
         conv_dimensions(x.ndim),
         op.groups,
+        **accumulate,
     )
+
+
+def _dense(op, x, **accumulate):
+    return jnp.matmul(x, jnp.asarray(op.kernel, x.dtype), **accumulate)
 
 
 def _window(init, combine):
@@ -240,14 +254,15 @@ def _window(init, combine):
 
 
 # Maxima are of codes, the smallest of which is 0.
-_APPLY: Mapping[type, Callable[[Any, Any], Any]] = {
+_APPLY: Mapping[type, Callable[..., Any]] = {
     Reshape: lambda op, x: x.reshape(op.shape),
     Move: _move,
     Sum: lambda op, x: jnp.sum(x, op.axes, dtype=x.dtype),
     WindowSum: _window(0, lax.add),
     Max: lambda op, x: jnp.max(x, op.axes),
     WindowMax: _window(0, lax.max),
+    Shift: lambda op, x: x * jnp.asarray(2**op.amount, x.dtype),
     Scale: lambda op, x: x * jnp.asarray(op.factor, x.dtype),
     Conv: _conv,
-    Dense: lambda op, x: x @ jnp.asarray(op.kernel, x.dtype),
+    Dense: _dense,
 }

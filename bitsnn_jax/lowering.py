@@ -8,6 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitsnn_jax.folding import (
+    NotFoldable,
+    scaled,
+    shrunk,
+    simplified,
+    structured,
+    weighted,
+)
 from bitsnn_jax.graph import (
     Conv,
     Dense,
@@ -20,7 +28,6 @@ from bitsnn_jax.graph import (
     Structure,
     Sum,
     Term,
-    Weight,
     WindowMax,
     WindowSum,
     out_shape,
@@ -88,10 +95,6 @@ def lower(apply_fn: ApplyFn, variables: Any, example: Any) -> Graph:
     return Graph(tuple(reading.nodes))
 
 
-class _NeedsNode(Exception):
-    """A scale that no weight can take up; a node with the sum can."""
-
-
 class Affine(NamedTuple):
     """sum of terms + constant."""
 
@@ -122,13 +125,13 @@ class _Lowering(Reading):
     def output(self, name, result):
         value = result.value
         if isinstance(result, Constant):
-            value = Affine((), (), _shrunk(value), np.shape(value), name)
+            value = Affine((), (), shrunk(value), np.shape(value), name)
         self.node(Node(name, "output", value.shape, value.terms, value.constant))
 
     def neuron(self, site, z, theta):
         value = z.value
         if isinstance(z, Constant):
-            value = Affine((), (), _shrunk(value), site.shape, site.path)
+            value = Affine((), (), shrunk(value), site.shape, site.path)
         axes = len(site.shape) - np.ndim(theta.value)
         theta = np.asarray(theta.value, np.float64)
         theta = theta.reshape((1,) * axes + theta.shape)
@@ -149,7 +152,7 @@ class _Lowering(Reading):
             op = Max(tuple(p["axes"]))
         else:
             op = WindowMax(*_window(eqn, "maximum"))
-        before = _simplified((*term.before, op))
+        before = simplified((*term.before, op))
         name = self.unused(f"{spikes.value.path}/max")
         shape = eqn.outvars[0].aval.shape
         terms = (term._replace(before=before),)
@@ -168,7 +171,7 @@ class _Lowering(Reading):
         currents = [i for i in operands if isinstance(values[i], Current)]
         try:
             columns = [rule(eqn, values, i, path) for i in currents]
-        except _NeedsNode:
+        except NotFoldable:
             values = [self.named(v) for v in values]
             columns = [rule(eqn, values, i, path) for i in currents]
         constants = self.constants(eqn, values, operands)
@@ -194,7 +197,7 @@ class _Lowering(Reading):
             jnp.asarray(np.broadcast_to(p, x.aval.shape), x.aval.dtype)
             for p, x in zip(parts, eqn.invars, strict=True)
         ]
-        return [_shrunk(y) for y in apply_equation(eqn, arrays)]
+        return [shrunk(y) for y in apply_equation(eqn, arrays)]
 
     def named(self, value):
         """The value of a new node with its sum: terms without any weight."""
@@ -226,15 +229,15 @@ def _same(eqn, values, i, path):
 def _negated(eqn, values, i, path):
     if eqn.primitive.name == "sub" and i == 0:
         return _same(eqn, values, i, path)
-    return [[_scaled(t, -np.ones(()), s) for t, s in values[i].value.sourced()]]
+    return [[scaled(t, -np.ones(()), s) for t, s in values[i].value.sourced()]]
 
 
 def _factor(eqn, values, i, path):
     arrays = [v.value for v in values]
     aval = eqn.invars[i].aval
     arrays[i] = jnp.ones(aval.shape, aval.dtype)  # what the operation makes of 1
-    [factor] = map(_shrunk, apply_equation(eqn, arrays))
-    return [[_scaled(t, factor, s) for t, s in values[i].value.sourced()]]
+    [factor] = map(shrunk, apply_equation(eqn, arrays))
+    return [[scaled(t, factor, s) for t, s in values[i].value.sourced()]]
 
 
 def _moved(eqn, values, i, path):
@@ -253,7 +256,7 @@ def _moved(eqn, values, i, path):
         index = np.asarray(places_of_result, np.int64) - 1
         columns.append(
             [
-                _structured(term, Move(index), eqn.invars[i].aval.shape)
+                structured(term, Move(index), eqn.invars[i].aval.shape)
                 for term in values[i].value.terms
             ]
         )
@@ -266,7 +269,7 @@ def _summed(eqn, values, i, path):
     else:
         op = WindowSum(*_window(eqn, path))
     shape = eqn.invars[i].aval.shape
-    return [[_structured(term, op, shape) for term in values[i].value.terms]]
+    return [[structured(term, op, shape) for term in values[i].value.terms]]
 
 
 def _window(eqn, path):
@@ -299,7 +302,7 @@ def _convolved(eqn, values, i, path):
         shape = eqn.invars[0].aval.shape
         term = _transposed(term, (batch, *space, channel), shape)
         shape = tuple(shape[axis] for axis in (batch, *space, channel))
-        term, shape = _weighted(term, conv, shape), out_shape(conv, shape)
+        term, shape = weighted(term, conv, shape), out_shape(conv, shape)
         batch_out, channel_out, *space_out = dims.out_spec
         order = np.argsort((batch_out, *space_out, channel_out))
         terms.append(_transposed(term, tuple(order), shape))
@@ -327,10 +330,10 @@ def _dotted(eqn, values, i, path):
         term = _transposed(term, (*free, *mine), shape)
         arranged = tuple(shape[axis] for axis in (*free, *mine))
         flat = Reshape((math.prod(rows), inner))
-        term = _structured(term, flat, arranged)
-        term = _weighted(term, dense, flat.shape)
+        term = structured(term, flat, arranged)
+        term = weighted(term, dense, flat.shape)
         product = (math.prod(rows), math.prod(columns))
-        term = _structured(term, Reshape(rows + columns), product)
+        term = structured(term, Reshape(rows + columns), product)
         if i == 1:
             order = (*range(len(rows), len(rows + columns)), *range(len(rows)))
             term = _transposed(term, order, rows + columns)
@@ -363,140 +366,8 @@ RULES: dict[str, Callable[[Any, Sequence, int, str], list]] = {
 }
 
 
-# What happens to a term, and to the scale in it.
-
-
-def _structured(term: Term, op: Structure, shape: tuple) -> Term:
-    """The term, moved or added up; it has `shape` until then."""
-    if isinstance(term.weight, Scale):
-        factor = _pushed(op, term.weight.factor, shape)
-        before = _simplified((*term.before, op), shape)
-        return term._replace(before=before, weight=Scale(factor))
-    return term._replace(after=_simplified((*term.after, op), shape))
-
-
 def _transposed(term, order, shape):
     if order == tuple(range(len(shape))):
         return term
     places = np.arange(math.prod(shape)).reshape(shape).transpose(order)
-    return _structured(term, Move(places), shape)
-
-
-def _weighted(term: Term, weight: Weight, shape: tuple) -> Term:
-    """A convolution or dense layer takes the scale of its input into its kernel."""
-    factor = np.asarray(term.weight.factor)
-    if any(n > 1 for n in factor.shape[:-1]):
-        raise _NeedsNode  # it differs from place to place
-    channels = np.broadcast_to(factor.reshape(-1), shape[-1:])
-    kernel = weight.kernel
-    if isinstance(weight, Conv):
-        inputs, outputs = kernel.shape[-2:]
-        group = np.arange(outputs) // (outputs // weight.groups)
-        channels = channels[group * inputs + np.arange(inputs)[:, None]]
-    else:
-        channels = channels[:, None]
-    return term._replace(weight=weight._replace(kernel=kernel * channels))
-
-
-def _scaled(term: Term, factor: np.ndarray, source: tuple) -> Term:
-    """The term times a factor; `source` is the shape of what it begins with."""
-    if isinstance(term.weight, Scale):
-        return term._replace(weight=Scale(_shrunk(term.weight.factor * factor)))
-    shapes = [source]
-    for op in (*term.before, term.weight, *term.after):
-        shapes.append(out_shape(op, shapes[-1]))
-    for op in reversed(term.after):
-        shape = shapes.pop()
-        factor = _pulled(op, np.broadcast_to(factor, shape), shapes[-1])
-    if any(n > 1 for n in np.shape(factor)[:-1]):
-        raise _NeedsNode
-    kernel = term.weight.kernel * np.reshape(factor, -1)
-    return term._replace(weight=term.weight._replace(kernel=kernel))
-
-
-def _pushed(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
-    """The factor f with op(factor * x) = f * op(x)."""
-    if np.ndim(factor) == 0:
-        return factor
-    if isinstance(op, Reshape):
-        return _shrunk(np.broadcast_to(factor, shape).reshape(op.shape))
-    if isinstance(op, Move):
-        full = np.broadcast_to(factor, shape).reshape(-1)
-        return _shrunk(full[np.maximum(op.index, 0)], op.index >= 0)
-    axes = op.axes if isinstance(op, Sum) else _touched(op)
-    if any(factor.shape[axis] > 1 for axis in axes):
-        raise _NeedsNode
-    return _shrunk(factor.squeeze(axes)) if isinstance(op, Sum) else factor
-
-
-def _touched(op):
-    plain = (1, 1, (0, 0))
-    windows = enumerate(zip(op.window, op.strides, op.padding, strict=True))
-    return [axis for axis, window in windows if window != plain]
-
-
-def _pulled(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
-    """The inverse of `_pushed`: f of `shape` with op(f * x) = factor * op(x)."""
-    if isinstance(op, Reshape):
-        return _shrunk(factor.reshape(shape))
-    if isinstance(op, Sum):
-        return _shrunk(np.expand_dims(factor, op.axes))
-    if isinstance(op, WindowSum):
-        factor = _shrunk(factor)
-        if np.ndim(factor) and any(factor.shape[axis] > 1 for axis in _touched(op)):
-            raise _NeedsNode
-        return factor
-    is_used = np.zeros(math.prod(shape), bool)
-    pulled, places = np.ones(is_used.shape), op.index >= 0
-    pulled[op.index[places]], is_used[op.index[places]] = factor[places], True
-    if not np.array_equal(pulled[op.index[places]], factor[places]):
-        raise _NeedsNode  # a number goes to places with different factors
-    return _shrunk(pulled.reshape(shape), is_used.reshape(shape))
-
-
-def _simplified(ops: tuple, shape: tuple = ()) -> tuple:
-    """The last operation, merged with the one before it where that is a move too."""
-    *first, op = ops
-    if isinstance(op, Reshape) and op.shape == shape:
-        return tuple(first)
-    if isinstance(op, Move) and _is_order(op.index, math.prod(shape)):
-        op = Reshape(op.index.shape)
-    if first and isinstance(op, (Move, Reshape)):
-        if isinstance(first[-1], Reshape):
-            first.pop()
-        elif isinstance(first[-1], Move):
-            index = first.pop().index
-            if isinstance(op, Reshape):
-                op = Move(index.reshape(op.shape))
-            else:
-                moved = index.reshape(-1)[np.maximum(op.index, 0)]
-                op = Move(np.where(op.index < 0, -1, moved))
-    if isinstance(op, Move):
-        op = Move(op.index.astype(np.int32))
-    return (*first, op)
-
-
-def _is_order(index, size):
-    return index.size == size and np.array_equal(index.reshape(-1), np.arange(size))
-
-
-def _shrunk(array: Any, is_used: np.ndarray | None = None) -> np.ndarray:
-    """The array in float64, with one entry along each axis where it is constant.
-
-    Entries that nothing uses may become anything.
-    """
-    array = np.asarray(array, np.float64)
-    for axis in range(array.ndim):
-        if array.shape[axis] == 1:
-            continue
-        if is_used is None:
-            one = array.take([0], axis)
-            if (array == one).all():
-                array = one
-            continue
-        used = is_used.any(axis, keepdims=True)
-        low = np.where(is_used, array, np.inf).min(axis, keepdims=True)
-        high = np.where(is_used, array, -np.inf).max(axis, keepdims=True)
-        if (low[used] == high[used]).all():
-            array, is_used = np.where(used, low, 1.0), used
-    return array.reshape(()) if array.size == 1 else array
+    return structured(term, Move(places), shape)

@@ -149,8 +149,8 @@ def spike_count(
                      half k + 1. The slope is negative below a power of two, where
                      a larger code is cheaper (7 to 8: three spikes to one). Ours.
 
-    All but the first depend on a / theta alone, and so send -(a / theta) times their slope
-    to theta: a threshold that rises saves spikes too.
+    All but the first depend on a / theta alone, and so send -(a / theta) times their
+    slope to theta: a threshold that rises saves spikes too.
 
     Args:
       a: [...] activations on the grid of `qcfs`.

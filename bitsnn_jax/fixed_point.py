@@ -1,0 +1,303 @@
+"""Exact in integers: the layer graph with int8 weights and integer thresholds."""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitsnn_jax.folding import NotFoldable, fed, scaled
+from bitsnn_jax.graph import Graph, Node, Reshape, Scale, Shift, Term, apply_term
+from bitsnn_jax.spikes import check_steps
+
+# Signed bits of a multiplier: what a term without weights, an identity, has one of.
+MULTIPLIER_BITS = 16
+# A multiplier has at least these bits where it is not exact: an error below 1 %.
+PRECISE_BITS = 6
+# Signed bits of a "sum" after rounding.
+SUM_BITS = 16
+# Channels without large weights would have thresholds that leave 32 bits.
+MAX_FRACTION = 10
+
+
+class FixedPointError(ValueError):
+    """A layer that has no integers of the width asked for."""
+
+
+class IntegerNode(NamedTuple):
+    """A node whose numbers are integers. With z = sum of terms + bias, its value is
+
+        "neurons"  code = clip(floor((z + half) / 2**fraction), 0, 2**T - 1), which the
+                   neuron finds bit by bit with the thresholds 2**(fraction + T - t)
+        "sum"      floor((z + half) / 2**fraction), in 16 bits: z, rounded
+        others     z
+
+    Attributes:
+      name, kind, shape, terms: as in `graph.Node`; kernels are int8, multipliers int16.
+      bias: int32, broadcasts to `shape`.
+      fraction: int32, broadcasts to `shape`; 0 where nothing is divided.
+      unit: what a value of 1 stands for in the float network, e.g. delta.
+      bound: the largest |sum of terms + bias + half| that any input can cause, in any
+        order of addition.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    terms: tuple[Term, ...] = ()
+    bias: np.ndarray = np.zeros((), np.int32)
+    fraction: np.ndarray = np.zeros((), np.int32)
+    unit: np.ndarray = np.ones(())
+    bound: int = 0
+
+    @property
+    def half(self) -> np.ndarray:
+        """The half step that makes the floor of Eq. (2) round; 0 at fraction 0."""
+        return np.left_shift(1, self.fraction) >> 1
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerNetwork:
+    """What `fixed_point` makes. `integers.one_shot` and `integers.stepped` run it.
+
+    Attributes:
+      nodes: sources before what they feed. Input first.
+      steps: T.
+      bits: of a weight, sign included.
+      levels: highest integer of the input.
+    """
+
+    nodes: tuple[IntegerNode, ...]
+    steps: int
+    bits: int
+    levels: int
+
+    def __getitem__(self, name: str) -> IntegerNode:
+        return next(node for node in self.nodes if node.name == name)
+
+    def of_kind(self, *kinds: str) -> list[IntegerNode]:
+        return [node for node in self.nodes if node.kind in kinds]
+
+    def top(self, name: str) -> int:
+        """The largest |value| of a node."""
+        node = self[name]
+        if node.kind == "maximum":
+            return self.top(node.terms[0].source)
+        if node.kind == "sum":
+            return (node.bound >> int(node.fraction)) + 1
+        return {"input": self.levels, "neurons": 2**self.steps - 1}[node.kind]
+
+    def __str__(self) -> str:
+        rows = [("layer", "kind", "fed by", "fraction", "bound", "bits")]
+        for node in self.nodes:
+            low, high = node.fraction.min(), node.fraction.max()
+            sources = ", ".join(term.source for term in node.terms)
+            bits = str(node.bound.bit_length() + 1) if node.terms else ""
+            spread = f"{low}" if low == high else f"{low}..{high}"
+            rows.append(
+                (node.name, node.kind, sources, spread, f"{node.bound:,}", bits)
+            )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+            for row in rows
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def fixed_point(
+    graph: Graph, *, steps: int, bits: int = 8, levels: int = 255
+) -> IntegerNetwork:
+    """The network in integers; each channel of each layer has a unit of its own.
+
+    A channel of neurons counts its current in units of delta / 2**f. In these, a term
+    of the codes k of its source has the weights W = round(w delta_source 2**f / delta),
+    and the threshold of step t is the integer 2**(f + T - t). f is the largest with
+    |W| < 2**(bits - 1) in the channel. A "sum" has such a unit too, of a size that its
+    weights suggest. All channels of an output have the same, so that logits compare.
+
+    Sums of integers are the same in any order. So one pass with codes and T passes with
+    spikes have the same codes and the same logits, to the last bit.
+
+    Differs from the float network by the rounding of weights and biases, and of sums to
+    16 bits. A "sum", as behind the linear bottleneck of MobileNetV2, is collected for T
+    steps, rounded, and enters what it feeds once, as the image does.
+
+    Args:
+      graph: of `lowering.lower`. Its input must be integers 0..levels, such as the
+        pixels of an image, with the normalisation inside the network.
+      steps: T, at least 1.
+      bits: of a weight, 2 to 8, sign included.
+      levels: highest integer of the input.
+
+    Returns:
+      An IntegerNetwork.
+
+    Raises:
+      FixedPointError: a sum that could leave 32 bits, a multiplier that does not fit 16
+        bits, weights so large that a spike drives a neuron by more codes than `bits`
+        can tell, a scale that differs from place to place; with the layer's name.
+      ValueError: bits or steps out of range.
+    """
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits must be 2 to 8, got {bits}")
+    check_steps(steps)
+    network = IntegerNetwork(
+        (IntegerNode("input", "input", graph.nodes[0].shape, bound=levels),),
+        steps,
+        bits,
+        levels,
+    )
+    for node in graph.nodes[1:]:
+        try:
+            make = _maximum if node.kind == "maximum" else _integers
+            made = make(node, network)
+        except NotFoldable as error:
+            raise FixedPointError(
+                f"{node.name}: a scale of its input has no weight to go into: {error}"
+            ) from None
+        network = dataclasses.replace(network, nodes=(*network.nodes, made))
+    return network
+
+
+def _maximum(node: Node, network: IntegerNetwork) -> IntegerNode:
+    """Codes are compared and not computed with; thresholds must be equal."""
+    [term] = node.terms
+    source = network[term.source]
+    unit = source.unit
+    if np.ndim(unit):  # one for each channel, which no maximum mixes
+        unit = unit.reshape((1,) * (len(node.shape) - 1) + (-1,))
+    one = term._replace(weight=Scale(np.ones((), np.int16)))
+    return IntegerNode(
+        node.name, node.kind, node.shape, (one,), unit=unit, bound=source.bound
+    )
+
+
+def _integers(node: Node, network: IntegerNetwork) -> IntegerNode:
+    sources = [network[term.source] for term in node.terms]
+    terms = [
+        fed(term, source.unit, source.shape)
+        for term, source in zip(node.terms, sources, strict=True)
+    ]
+    limit = 2 ** (network.bits - 1) - 1
+    coarse, fraction = _unit(node, _largest(terms, node, limit), network.steps)
+    guard = _guard(terms, coarse)
+    unit = coarse / 2**guard
+    rounded = tuple(
+        _shifted(_rounded(scaled(term, 1 / coarse, source.shape), limit, node), guard)
+        if not isinstance(term.weight, Scale)
+        else _rounded(scaled(term, 1 / unit, source.shape), None, node)
+        for term, source in zip(terms, sources, strict=True)
+    )
+    bias = np.round(node.bias / unit)
+    if np.abs(bias).max() >= 2**31:
+        raise FixedPointError(f"{node.name}: a bias of {np.abs(bias).max():.3g} units")
+    made = IntegerNode(node.name, node.kind, node.shape, rounded)
+    made = made._replace(bias=bias.astype(np.int32))
+    bound = _bound(made, network)
+    if node.kind == "neurons":
+        fraction = fraction + guard
+    elif node.kind == "sum":
+        fraction = np.array(max(0, bound.bit_length() + 1 - SUM_BITS))
+    made = made._replace(fraction=fraction.astype(np.int32))
+    bound += int(made.half.max())
+    if bound >= 2**31:
+        raise FixedPointError(
+            f"{node.name}: its sum can reach {bound:,}, which leaves 32 bits; fewer "
+            f"bits than {network.bits} would do"
+        )
+    return made._replace(unit=unit * 2.0**made.fraction, bound=bound)
+
+
+def _largest(terms: list[Term], node: Node, limit: int) -> np.ndarray:
+    """The smallest unit in which all kernels fit: for each channel, or for all."""
+    channels = node.shape[-1:]
+    found = [np.zeros(channels)]
+    for term in terms:
+        if isinstance(term.weight, Scale):
+            continue
+        kernel = np.abs(term.weight.kernel)
+        kept = not term.after or (
+            isinstance(term.after[-1], Reshape) and len(term.after) == 1
+        )
+        if kept and kernel.shape[-1:] == channels:
+            found.append(kernel.reshape(-1, *channels).max(0))
+        else:
+            found.append(np.full(channels, kernel.max()))
+    mixed = any(term.after for term in terms)
+    unit = np.max(found, axis=0) / limit
+    per_channel = node.kind != "output" and not mixed
+    return (
+        unit.reshape((1,) * (len(node.shape) - 1) + (-1,))
+        if per_channel
+        else (unit.max())
+    )
+
+
+def _unit(node: Node, unit: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """A unit not below the smallest, and the fraction that goes with it."""
+    factors = [t.weight.factor for t in node.terms if isinstance(t.weight, Scale)]
+    if node.kind != "neurons":
+        # Without a kernel, a multiplier of 7 bits. A dead channel: any unit.
+        scale = max((float(np.abs(f).max()) for f in factors), default=0.0) or 1.0
+        return np.where(unit > 0, unit, scale / 2**7), np.zeros(())
+    delta = node.theta / (2**steps - 1)
+    with np.errstate(divide="ignore"):
+        fraction = np.minimum(np.floor(np.log2(delta / unit)), MAX_FRACTION)
+    if fraction.min() < 0:
+        most = float((unit / delta).max())
+        raise FixedPointError(
+            f"{node.name}: weights overflow: one code drives a neuron by up to "
+            f"{most:.3g} times the codes that a weight of this width can tell"
+        )
+    return delta / 2.0**fraction, fraction
+
+
+def _guard(terms: list[Term], unit: np.ndarray) -> int:
+    """Bits below the unit that multipliers need, unless they are whole."""
+    guard = 0
+    for term in terms:
+        if isinstance(term.weight, Scale):
+            ratio = np.abs(term.weight.factor / unit)
+            inexact = ratio[np.abs(ratio - np.round(ratio)) > 1e-9 * ratio]
+            if inexact.size:
+                guard = max(guard, PRECISE_BITS - math.floor(np.log2(inexact.min())))
+    return min(guard, 8)
+
+
+def _rounded(term: Term, limit: int | None, node: Node) -> Term:
+    if limit is None:
+        factor, limit = np.round(term.weight.factor), 2 ** (MULTIPLIER_BITS - 1) - 1
+        integers, weight = factor, Scale(factor.astype(np.int16))
+    else:
+        integers = np.round(term.weight.kernel)
+        weight = term.weight._replace(kernel=integers.astype(np.int8))
+    if np.abs(integers).max(initial=0) > limit:
+        raise FixedPointError(
+            f"{node.name}: a weight of {np.abs(integers).max():,.0f} units from "
+            f"{term.source} overflows; at most {limit} fits"
+        )
+    return term._replace(weight=weight)
+
+
+def _shifted(term: Term, amount: int) -> Term:
+    return term._replace(after=(*term.after, Shift(amount))) if amount else term
+
+
+def _bound(node: IntegerNode, network: IntegerNetwork) -> int:
+    """The largest sum of |terms| and |bias|, borders seen."""
+    with jax.enable_x64(True):
+        total = np.abs(np.broadcast_to(node.bias, node.shape).astype(np.float64))
+        for term in node.terms:
+            weight = term.weight
+            if isinstance(weight, Scale):
+                weight = Scale(np.abs(weight.factor.astype(np.float64)))
+            else:
+                kernel = np.abs(weight.kernel.astype(np.float64))
+                weight = weight._replace(kernel=kernel)
+            top = network.top(term.source)
+            full = jnp.full(network[term.source].shape, top, jnp.float64)
+            total = total + np.asarray(apply_term(term._replace(weight=weight), full))
+    return int(total.max(initial=0))
