@@ -19,7 +19,7 @@ PRECISE_BITS = 6
 # Signed bits of a "sum" after rounding.
 SUM_BITS = 16
 # Channels without large weights would have thresholds that leave 32 bits.
-MAX_FRACTION = 10
+MAX_FRACTION = 12
 
 
 class FixedPointError(ValueError):
@@ -151,6 +151,11 @@ def fixed_point(
         levels,
     )
     for node in graph.nodes[1:]:
+        if node.levels == 2**steps:
+            raise FixedPointError(
+                f"{node.name}: {node.levels} levels do not fit the codes of {steps} "
+                f"steps; train with levels={2**steps - 1}"
+            )
         try:
             make = _maximum if node.kind == "maximum" else _integers
             made = make(node, network)

@@ -19,7 +19,8 @@ from bitsnn_jax.graph import (
     batched,
     out_shape,
 )
-from bitsnn_jax.spikes import pack, spike_planes
+from bitsnn_jax.spikes import pack
+from bitsnn_jax.stored import stored
 
 CARRIERS = ("float32", "int32", "bfloat16")
 # Up to here every integer has a place in the type.
@@ -71,7 +72,7 @@ def one_shot(
             terms = [(term, values[term.source]) for term in node.terms]
             values[node.name] = value = _value(node, add(node, terms), network.steps)
             if node.kind == "neurons":
-                codes[node.name] = value
+                values[node.name] = codes[node.name] = stored(value)
         return _result(network, values, codes)
 
     return _checked(network, run)
@@ -91,25 +92,27 @@ def stepped(
     add, steps = _adder(network, carrier), network.steps
 
     def run(x):
-        values: dict[str, Any] = {"input": x}
-        codes = {}
+        values, codes, trains = {"input": x}, {}, set()
         for node in network.nodes[1:]:
             parts = [(term, values[term.source]) for term in node.terms]
-            if node.kind == "maximum":
-                [(term, spikes)] = parts
-                largest = apply_term(term, pack(jnp.stack(spikes)).astype(jnp.int32))
-                values[node.name] = list(spike_planes(largest, steps=steps))
-                continue
             # The image and sums have no time: they are there at the first step.
-            once = [(term, x) for term, x in parts if not isinstance(x, list)]
+            once = [part for part in parts if part[0].source not in trains]
+            timed = [part for part in parts if part[0].source in trains]
+            if node.kind == "maximum":
+                [(term, code)] = timed
+                values[node.name] = apply_term(term, code)
+                trains.add(node.name)
+                continue
             membrane = add(node, once, bias=np.zeros((), np.int32))
             for t, bias in enumerate(bias_parts(node.bias, steps)):
-                spikes = [(term, x[t]) for term, x in parts if isinstance(x, list)]
-                membrane += add(node, spikes, shift=steps - 1 - t, bias=bias)
+                shift = steps - 1 - t
+                spikes = [(term, (code >> shift) & 1 == 1) for term, code in timed]
+                membrane += add(node, spikes, shift=shift, bias=bias)
             if node.kind == "neurons":
-                spikes = _fire(node, membrane, steps)
-                values[node.name] = spikes
-                codes[node.name] = pack(jnp.stack(spikes)).astype(jnp.int32)
+                # Packed, T steps take the space of one; see `spiking.Spikes`.
+                code = stored(pack(jnp.stack(_fire(node, membrane, steps))))
+                values[node.name] = codes[node.name] = code
+                trains.add(node.name)
             else:
                 values[node.name] = _value(node, membrane, steps)
         return _result(network, values, codes)
@@ -157,7 +160,7 @@ def _adder(network, carrier):
     def add(node, terms, *, shift=0, bias=None):
         narrow = carrier != "int32" and node.bound < _EXACT["float32"]
         dtype = jnp.float32 if narrow else jnp.int32
-        total = jnp.zeros((), dtype)
+        total = jnp.zeros((1,) * len(node.shape), dtype)
         for term, x in terms:
             top = 1 if x.dtype == jnp.bool_ else tops[term.source]
             top *= _places(term, x.shape)
@@ -166,8 +169,9 @@ def _adder(network, carrier):
                 return _product(weight, x, top, carrier, dtype)
 
             total += apply_term(term, x.astype(dtype), product).astype(dtype)
-        bias = np.broadcast_to(node.bias if bias is None else bias, node.shape)
-        return total * jnp.asarray(2**shift, dtype) + jnp.asarray(bias, dtype)
+        bias = node.bias if bias is None else bias
+        total = total * jnp.asarray(2**shift, dtype) + jnp.asarray(bias, dtype)
+        return total if terms else jnp.broadcast_to(total, node.shape)
 
     return add
 

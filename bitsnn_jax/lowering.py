@@ -166,6 +166,8 @@ class _Lowering(Reading):
                 "a layer graph has convolutions, dense layers, sums and moves. Write "
                 "it in terms of these"
             )
+        # What is a node already is not written down as a sum again.
+        values = [self.sums.get(id(v.value), (None, v))[1] for v in values]
         if eqn.primitive.name in PRODUCTS:
             values = [self.named(v) if _is_weighted(v) else v for v in values]
         currents = [i for i in operands if isinstance(values[i], Current)]

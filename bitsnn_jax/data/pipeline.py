@@ -49,7 +49,8 @@ class TrainBatches(Iterator[dict]):
     def __next__(self) -> dict:
         if not self._running:
             rest = self._batches[self._position :]
-            prefetched = _prefetched(rest, self._examples, self._workers)
+            prepare = partial(normalise, examples=self._examples)
+            prefetched = _prefetched(rest, prepare, self._workers)
             self._running.append(iter(prefetched))
         batch = next(self._running[0])
         self._position += 1
@@ -129,6 +130,7 @@ def eval_batches(
     shard_index: int = 0,
     num_shards: int = 1,
     batch_size: int | None = None,
+    pixels: bool = False,
 ) -> grain.IterDataset:
     """Every example exactly once over all shards, without change and in order.
 
@@ -142,10 +144,11 @@ def eval_batches(
       shard_index: this host, 0..num_shards - 1.
       num_shards: how many hosts share a batch.
       batch_size: over all shards; None for `data.eval_batch_size`.
+      pixels: images as they are stored, for a network that normalises them itself.
 
     Returns:
-      An iterable, as often as wanted, of {"image": float32 [b, h, w, c],
-      "label": int32 [b], "mask": bool [b]} with b = batch_size / num_shards.
+      An iterable, as often as wanted, of {"image": float32 [b, h, w, c], or uint8 with
+      `pixels`; "label": int32 [b], "mask": bool [b]} with b = batch_size / num_shards.
 
     Raises:
       ValueError: no examples, a batch size that the shards cannot share, or a shard
@@ -161,7 +164,8 @@ def eval_batches(
     )
     batches = _batched(order, shard_index, num_shards, rows)
     # More workers than batches would have nothing to do.
-    return _prefetched(batches, examples, min(data.workers, len(batches)))
+    prepare = np.array if pixels else partial(normalise, examples=examples)
+    return _prefetched(batches, prepare, min(data.workers, len(batches)))
 
 
 def as_evaluated(data: config.Data, examples: Examples, index: int) -> dict:
@@ -224,20 +228,20 @@ def _batched(order, shard_index, num_shards, rows):
     return order[shard_index::num_shards].batch(rows, drop_remainder=True)
 
 
-def _prefetched(batches, examples, workers):
-    """Made ahead, by threads or by processes, and normalised."""
+def _prefetched(batches, prepare, workers):
+    """Made ahead, by threads or by processes, and images prepared."""
 
     def prepared(batch):
         # Copies, for a worker's arrays are shared memory that is taken away again.
         rest = {name: np.array(x) for name, x in batch.items() if name != "image"}
-        return rest | {"image": normalise(batch["image"], examples)}
+        return rest | {"image": prepare(batch["image"])}
 
     if not workers:
         return batches.map(prepared).to_iter_dataset(_THREADS)
     # Grain asks for flags of its own, also in a script that parses none.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    # Normalised by this process: pixels travel as bytes, a fourth of float32.
+    # Prepared by this process: pixels travel as bytes, a fourth of float32.
     options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_READY)
     ahead = batches.to_iter_dataset(_ONE_BY_ONE).mp_prefetch(options, _start_worker)
     return ahead.map(prepared)

@@ -1,0 +1,90 @@
+"""What a pass in integers costs, in passes of the float ANN; and that it is exact.
+
+    python benchmarks/fixed_point.py [--model resnet20] [--size 32] [--batch 64]
+    python benchmarks/fixed_point.py --model resnet34 --size 224 --batch 1 --rounds 3
+    python benchmarks/fixed_point.py --model mobilenetv2 --size 224 --batch 1 --rounds 3
+
+Random weights and pixels. One-shot and stepped passes of integers are compared code by
+code, then timed as `simulate.py` times its passes. Limits: one-shot 1, stepped T
+passes of one-shot.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+
+import jax
+import numpy as np
+from simulate import compile_pass, interleaved, network
+
+from bitsnn_jax.fixed_point import fixed_point
+from bitsnn_jax.integers import CARRIERS, one_shot, stepped
+from bitsnn_jax.lowering import lower
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--bits", type=int, default=8)
+    parser.add_argument("--carrier", choices=CARRIERS, default="float32")
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+
+    apply_fn, variables, images = network(options.model, options.batch, options.size)
+    pixels = np.random.default_rng(0).integers(0, 256, images.shape).astype(np.uint8)
+
+    def of_pixels(variables, pixels):
+        return apply_fn(variables, (pixels - 128.0) / 64)
+
+    started = time.perf_counter()
+    example = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
+    graph = lower(of_pixels, variables, example)
+    lowered = time.perf_counter() - started
+    integers = fixed_point(graph, steps=options.steps, bits=options.bits)
+    rounded = time.perf_counter() - started - lowered
+    print(
+        f"{options.model}, batch {options.batch}, {options.size}x{options.size}x3, "
+        f"T = {options.steps}, {options.bits} bits, {options.carrier}, "
+        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}\n"
+        f"lowered in {lowered:.1f} s, rounded in {rounded:.1f} s; "
+        f"{len(integers.of_kind('neurons'))} layers of neurons, sums below "
+        f"{max(node.bound for node in integers.nodes):,}"
+    )
+    fused, steps = (
+        make(integers, carrier=options.carrier) for make in (one_shot, stepped)
+    )
+    passes = {
+        "ann": (of_pixels, variables),
+        "one-shot": (lambda _, x: fused(x), ()),
+        "stepped": (lambda _, x: steps(x), ()),
+    }
+    compiled = {name: compile_pass(*p, pixels) for name, p in passes.items()}
+    results = [compiled[name][0]() for name in ("one-shot", "stepped")]
+    differing = jax.tree.map(lambda a, b: int((a != b).sum()), *results)
+    codes = sum(code.size for code in results[0].codes.values())
+    print(
+        f"{sum(differing.codes.values())} of {codes:,} codes and "
+        f"{sum(differing.outputs.values())} logits differ"
+    )
+    seconds = interleaved(compiled, options.rounds)
+    print("           median ms      x ANN   (quartiles)   compile s   temporaries MB")
+    for name, (_, compile_seconds, megabytes) in compiled.items():
+        ratios = [s / a for s, a in zip(seconds[name], seconds["ann"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(
+            f"{name:10} {1e3 * statistics.median(seconds[name]):10.1f} {middle:10.3f}"
+            f"   {low:.3f}-{high:.3f} {compile_seconds:11.1f} {megabytes:16.1f}"
+        )
+    ratio = statistics.median(
+        s / o for s, o in zip(seconds["stepped"], seconds["one-shot"], strict=True)
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(f"stepped is {ratio:.2f} x one-shot; {peak:.0f} MB at most in memory")
+
+
+if __name__ == "__main__":
+    main()
