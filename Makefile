@@ -36,7 +36,7 @@ doctest: .venv/ready
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
 	'bitsnn_jax needs Python 3.11 or newer: make PYTHON=python3.11')"
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[digits,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[digits,nir,stablehlo,test]'
 	touch $@
 
 clean:

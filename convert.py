@@ -3,7 +3,8 @@
     python convert.py --ckpt runs/digits_resnet [--steps 1 2 3 4 6 8] [--mode both]
 
 Writes into RUN/snn: `variables` (the spiking network, loadable by itself, see
-`bitsnn_jax.runs.load_snn`), `conversion.json` (every number) and `report/index.html`.
+`bitsnn_jax.runs.load_snn`), `conversion.json` (every number) and `report/index.html`;
+with --fixed-point also `fixed_point`, the network in integers (docs/format.md).
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from bitsnn_jax import hosts
 from bitsnn_jax.cli import fail, only_our_errors, with_huge_pages
+from bitsnn_jax.integers import CARRIERS
 from bitsnn_jax.job import convert_run
 from bitsnn_jax.runs import snn_folder
 
@@ -63,6 +65,21 @@ def main(argv: list[str] | None = None) -> None:
         help="precision in which ANN and SNN are compared code by code",
     )
     parser.add_argument(
+        "--fixed-point",
+        type=int,
+        nargs="?",
+        const=8,
+        metavar="BITS",
+        help="the network in integers too, with weights of 2 to 8 bits (default: 8)",
+    )
+    parser.add_argument(
+        "--carriers",
+        nargs="+",
+        choices=CARRIERS,
+        default=["float32"],
+        help="what the integers are computed in (default: float32)",
+    )
+    parser.add_argument(
         "--limit", type=int, metavar="N", help="first N test images only"
     )
     parser.add_argument(
@@ -100,6 +117,8 @@ def main(argv: list[str] | None = None) -> None:
                 steps=options.steps,
                 modes=MODES[options.mode],
                 precisions=PRECISIONS[options.certificate],
+                bits=options.fixed_point,
+                carriers=options.carriers,
                 limit=options.limit,
                 directory=options.data,
                 out=Path(options.out or snn_folder(options.ckpt)),

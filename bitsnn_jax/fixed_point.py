@@ -201,7 +201,7 @@ def _integers(node: Node, network: IntegerNetwork) -> IntegerNode:
         raise FixedPointError(f"{node.name}: a bias of {np.abs(bias).max():.3g} units")
     made = IntegerNode(node.name, node.kind, node.shape, rounded)
     made = made._replace(bias=bias.astype(np.int32))
-    bound = _bound(made, network)
+    bound = largest_sum(made, network)
     if node.kind == "neurons":
         fraction = fraction + guard
     elif node.kind == "sum":
@@ -291,8 +291,8 @@ def _shifted(term: Term, amount: int) -> Term:
     return term._replace(after=(*term.after, Shift(amount))) if amount else term
 
 
-def _bound(node: IntegerNode, network: IntegerNetwork) -> int:
-    """The largest sum of |terms| and |bias|, borders seen."""
+def largest_sum(node: IntegerNode, network: IntegerNetwork) -> int:
+    """The largest sum of |terms| and |bias| of a node, borders seen."""
     with jax.enable_x64(True):
         total = np.abs(np.broadcast_to(node.bias, node.shape).astype(np.float64))
         for term in node.terms:

@@ -18,6 +18,8 @@ from bitsnn_jax.checkpoint import load_variables, save_variables
 from bitsnn_jax.config import to_dict
 from bitsnn_jax.conversion import Report, convert
 from bitsnn_jax.evaluation import Evaluation, evaluate, without_spikes
+from bitsnn_jax.fixed_point import fixed_point
+from bitsnn_jax.integer_job import lower_pixels, run_integers
 from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.report import write_report
 from bitsnn_jax.runs import load_ann
@@ -34,6 +36,8 @@ def convert_run(
     steps: Sequence[int],
     modes: Sequence[str] = ("fused", "stepped"),
     precisions: Sequence[str] = ("float64", "float32"),
+    bits: int | None = None,
+    carriers: Sequence[str] = ("float32",),
     limit: int | None = None,
     directory: str | None = None,
     out: Path,
@@ -47,6 +51,8 @@ def convert_run(
       steps: the T's to simulate.
       modes: "fused", "stepped", or both.
       precisions: of the certificates: "float64", "float32", both or none.
+      bits: of a weight, for the network in integers as well; None for without.
+      carriers: what those integers are computed in, see `integers.one_shot`.
       limit: look at the first test images only.
       directory: of the data; None for where the run had them.
       out: folder for the spiking network, `conversion.json` and the report.
@@ -56,7 +62,8 @@ def convert_run(
       What is in `conversion.json`, see `bitsnn_jax.report.SCHEMA`.
 
     Raises:
-      ValueError: steps or limit out of range, and what `load_run` and `convert` raise.
+      ValueError: steps or limit out of range, and what `load_run`, `convert`, `lower`
+        and `fixed_point` raise.
       OSError: data that cannot be read, or a folder that cannot be written.
     """
     for t in steps:
@@ -75,6 +82,11 @@ def convert_run(
     image = jax.ShapeDtypeStruct((1, *examples.image_shape), jnp.float32)
     native = config.steps if config.steps in steps else steps[0]
     conversion = convert(apply_fn, variables, image, steps=native)
+    graph = None
+    if bits is not None:  # first of all, since it may be that there is none
+        graph = lower_pixels(apply_fn, variables, examples)
+        for t in steps:
+            fixed_point(graph, steps=t, bits=bits)
     # Stopped from here on, the folder has no figures rather than those of another SNN.
     (out / "conversion.json").unlink(missing_ok=True)
     folder = out / "variables"
@@ -105,6 +117,20 @@ def convert_run(
         rows.append(row)
         print(_line(row), flush=True)
 
+    integers = None
+    if graph is not None:
+        print(f"in integers, weights of {bits} bits\n T  accuracy  spikes/neuron")
+        integers = run_integers(
+            graph,
+            config.data,
+            examples,
+            steps=steps,
+            bits=bits,
+            carriers=carriers,
+            native=native,
+            out=out / "fixed_point",
+        )
+
     results = {
         "run": {
             "name": config.name,
@@ -132,6 +158,7 @@ def convert_run(
         },
         "steps": rows,
         "conversion": _conversion(conversion.report),
+        "fixed_point": integers,
         "raster": _raster(apply_fn, saved, config.data, examples, native),
     }
     if jax.process_index() > 0:

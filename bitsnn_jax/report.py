@@ -49,6 +49,16 @@ SCHEMA = {
         "analog": [_values("path operation") | {"sources": [None], "shape": [None]}],
         "bias_shift": None,
     },
+    "fixed_point?": {
+        **_values("bits folder"),
+        "steps": [
+            _values(
+                "steps accuracy spikes_per_neuron codes differing outputs_differing"
+                " bound"
+            )
+            | {"executions": [None]}
+        ],
+    },
     "raster?": {
         **_values("example label prediction steps"),
         "image": [[None]],

@@ -1,0 +1,148 @@
+"""The integer part of the main job: lowered, rounded, run twice, compared, saved."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitsnn_jax import config, data, exchange
+from bitsnn_jax.fixed_point import IntegerNetwork, fixed_point
+from bitsnn_jax.graph import Graph
+from bitsnn_jax.integers import one_shot, stepped
+from bitsnn_jax.lowering import lower
+from bitsnn_jax.program import ApplyFn
+
+BATCH = 125  # all codes of a batch are in memory
+VECTORS = 4  # test images that go with the export
+
+
+def pixel_network(apply_fn: ApplyFn, examples: data.Examples) -> ApplyFn:
+    """The network with its normalisation in front: (variables, pixels) -> logits.
+
+    Args:
+      apply_fn: takes normalised images.
+      examples: whose scale of pixels it was trained on.
+    """
+    scale = 1 / (examples.white * examples.std.astype(np.float64))
+    shift = -examples.mean.astype(np.float64) / examples.std
+
+    def apply_to_pixels(variables, pixels):
+        images = pixels * scale.astype(pixels.dtype) + shift.astype(pixels.dtype)
+        return apply_fn(variables, images)
+
+    return apply_to_pixels
+
+
+def lower_pixels(apply_fn: ApplyFn, variables: Any, examples: data.Examples) -> Graph:
+    """The layer graph of the network of pixels."""
+    pixel = jax.ShapeDtypeStruct((1, *examples.image_shape), np.float32)
+    return lower(pixel_network(apply_fn, examples), variables, pixel)
+
+
+def run_integers(
+    graph: Graph,
+    settings: config.Data,
+    examples: data.Examples,
+    *,
+    steps: Sequence[int],
+    bits: int,
+    carriers: Sequence[str] = ("float32",),
+    native: int,
+    out: Path,
+) -> dict[str, Any]:
+    """Rounds the network for each T, runs both executions, and saves the network.
+
+    Args:
+      graph: of `lower_pixels`.
+      settings: of the data.
+      examples: the test split.
+      steps: the T's.
+      bits: of a weight.
+      carriers: of the numbers; each is compared with the one-shot pass of the first.
+      native: the T of which the network is saved.
+      out: the folder it is saved to, see `exchange.save`; replaced.
+
+    Returns:
+      {"bits", "folder", "steps": [{"steps", "accuracy", "spikes_per_neuron", "codes",
+      "differing", "outputs_differing", "bound", "executions", "layers"}]}
+
+    Raises:
+      FixedPointError: the network does not fit, with the layer.
+    """
+    networks = {t: fixed_point(graph, steps=t, bits=bits) for t in sorted(set(steps))}
+    rows = []
+    for network in networks.values():
+        rows.append(_compared(network, settings, examples, carriers))
+        print(_line(rows[-1]), flush=True)
+    saved = networks[native]
+    first = range(min(VECTORS, len(examples)))
+    images = [data.as_evaluated(settings, examples, i)["image"] for i in first]
+    exchange.save(saved, out, vectors=np.stack(images))
+    return {"bits": bits, "folder": out.name, "steps": rows}
+
+
+def _compared(network: IntegerNetwork, settings, examples, carriers):
+    """All executions side by side, over every example."""
+    runs = [make(network, carrier=c) for c in carriers for make in (one_shot, stepped)]
+
+    @jax.jit
+    def compare(images, mask):
+        first, *others = [run(images) for run in runs]
+        codes, outputs = [], []
+        for other in others:
+            codes.append(_differing(first.codes, other.codes, mask))
+            outputs.append(_differing(first.outputs, other.outputs, mask))
+        spikes = sum(
+            jnp.sum(jax.lax.population_count(code) * _along(mask, code))
+            for code in first.codes.values()
+        )
+        return jnp.array(codes), jnp.array(outputs), spikes, first.outputs["output"]
+
+    neurons = sum(int(np.prod(node.shape)) for node in network.of_kind("neurons"))
+    totals, correct = [np.zeros(len(runs) - 1, np.int64)] * 2 + [0], 0
+    for batch in data.eval_batches(
+        settings, examples, batch_size=min(BATCH, len(examples)), pixels=True
+    ):
+        *counts, logits = compare(batch["image"], batch["mask"])
+        totals = [
+            a + np.asarray(b, np.int64) for a, b in zip(totals, counts, strict=True)
+        ]
+        right = np.argmax(logits, -1) == batch["label"]
+        correct += int(np.sum(right & batch["mask"]))
+    codes, outputs, spikes = totals
+    names = [f"{c}, {mode}" for c in carriers for mode in ("one-shot", "stepped")]
+    return {
+        "steps": network.steps,
+        "accuracy": correct / len(examples),
+        "spikes_per_neuron": float(spikes) / (neurons * len(examples)),
+        "codes": neurons * len(examples),
+        "differing": int(codes.sum()),
+        "outputs_differing": int(outputs.sum()),
+        "bound": max(node.bound for node in network.nodes),
+        "executions": names,
+        "layers": [
+            {"name": n.name, "kind": n.kind, "bound": n.bound} for n in network.nodes
+        ],
+    }
+
+
+def _differing(ours, theirs, mask):
+    return sum(
+        jnp.sum((ours[name] != theirs[name]) & _along(mask, ours[name]))
+        for name in ours
+    )
+
+
+def _along(mask, x):
+    return mask.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def _line(row):
+    return (
+        f"{row['steps']:2}  {row['accuracy']:8.2%} {row['spikes_per_neuron']:14.3f}  "
+        f"{row['differing']} of {row['codes']} codes and {row['outputs_differing']} "
+        f"logits differ; sums below {row['bound']:,}"
+    )
