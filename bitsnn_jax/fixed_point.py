@@ -9,13 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.folding import NotFoldable, fed, scaled
-from bitsnn_jax.graph import Graph, Node, Reshape, Scale, Shift, Term, apply_term
+from bitsnn_jax.graph import (
+    Graph,
+    Node,
+    Reshape,
+    Scale,
+    Shift,
+    Term,
+    Weight,
+    apply_term,
+)
 from bitsnn_jax.spikes import check_steps
 
 # Signed bits of a multiplier: what a term without weights, an identity, has one of.
 MULTIPLIER_BITS = 16
 # A multiplier has at least these bits where it is not exact: an error below 1 %.
 PRECISE_BITS = 6
+# Products may be shifted by as many bits: for that, and where weights are large.
+MAX_GUARD = 8
 # Signed bits of a "sum" after rounding.
 SUM_BITS = 16
 # Channels without large weights would have thresholds that leave 32 bits.
@@ -188,18 +199,20 @@ def _integers(node: Node, network: IntegerNetwork) -> IntegerNode:
     ]
     limit = 2 ** (network.bits - 1) - 1
     coarse, fraction = _unit(node, _largest(terms, node, limit), network.steps)
-    guard = _guard(terms, coarse)
+    guard = max(_guard(terms, coarse), -int(fraction.min()))
     unit = coarse / 2**guard
-    rounded = tuple(
-        _shifted(_rounded(scaled(term, 1 / coarse, source.shape), limit, node), guard)
-        if not isinstance(term.weight, Scale)
-        else _rounded(scaled(term, 1 / unit, source.shape), None, node)
-        for term, source in zip(terms, sources, strict=True)
-    )
+    rounded = []
+    for term, source in zip(terms, sources, strict=True):
+        if isinstance(term.weight, Scale):
+            term = _rounded(scaled(term, 1 / unit, source.shape), limit, node)
+        else:
+            term = _rounded(scaled(term, 1 / coarse, source.shape), limit, node)
+            term = _shifted(term, guard)
+        rounded.append(term)
     bias = np.round(node.bias / unit)
     if np.abs(bias).max() >= 2**31:
         raise FixedPointError(f"{node.name}: a bias of {np.abs(bias).max():.3g} units")
-    made = IntegerNode(node.name, node.kind, node.shape, rounded)
+    made = IntegerNode(node.name, node.kind, node.shape, tuple(rounded))
     made = made._replace(bias=bias.astype(np.int32))
     bound = largest_sum(made, network)
     if node.kind == "neurons":
@@ -250,12 +263,12 @@ def _unit(node: Node, unit: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndar
         return np.where(unit > 0, unit, scale / 2**7), np.zeros(())
     delta = node.theta / (2**steps - 1)
     with np.errstate(divide="ignore"):
-        fraction = np.minimum(np.floor(np.log2(delta / unit)), MAX_FRACTION)
-    if fraction.min() < 0:
-        most = float((unit / delta).max())
+        most = min(MAX_FRACTION, 30 - MAX_GUARD - steps)
+        fraction = np.minimum(np.floor(np.log2(delta / unit)), most)
+    if fraction.min() < -MAX_GUARD:
         raise FixedPointError(
-            f"{node.name}: weights overflow: one code drives a neuron by up to "
-            f"{most:.3g} times the codes that a weight of this width can tell"
+            f"{node.name}: weights overflow: the smallest that this width can tell "
+            f"drives a neuron by {float((unit / delta).max()):.3g} codes"
         )
     return delta / 2.0**fraction, fraction
 
@@ -269,13 +282,14 @@ def _guard(terms: list[Term], unit: np.ndarray) -> int:
             inexact = ratio[np.abs(ratio - np.round(ratio)) > 1e-9 * ratio]
             if inexact.size:
                 guard = max(guard, PRECISE_BITS - math.floor(np.log2(inexact.min())))
-    return min(guard, 8)
+    return min(guard, MAX_GUARD)
 
 
-def _rounded(term: Term, limit: int | None, node: Node) -> Term:
-    if limit is None:
-        factor, limit = np.round(term.weight.factor), 2 ** (MULTIPLIER_BITS - 1) - 1
-        integers, weight = factor, Scale(factor.astype(np.int16))
+def _rounded(term: Term, limit: int, node: Node) -> Term:
+    if isinstance(term.weight, Scale):
+        integers = np.round(term.weight.factor)
+        weight: Weight = Scale(integers.astype(np.int16))
+        limit = 2 ** (MULTIPLIER_BITS - 1) - 1
     else:
         integers = np.round(term.weight.kernel)
         weight = term.weight._replace(kernel=integers.astype(np.int8))

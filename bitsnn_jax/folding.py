@@ -37,6 +37,7 @@ def weighted(term: Term, weight: Weight, shape: tuple) -> Term:
 
     The kernel takes up the scale of its input.
     """
+    assert isinstance(term.weight, Scale), "the caller makes a node first"
     return term._replace(weight=_fed(weight, term.weight.factor, shape))
 
 
@@ -96,7 +97,7 @@ def _pushed(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
     axes = op.axes if isinstance(op, Sum) else _touched(op)
     if any(factor.shape[axis] > 1 for axis in axes):
         raise NotFoldable(op)
-    return shrunk(factor.squeeze(axes)) if isinstance(op, Sum) else factor
+    return shrunk(factor.squeeze(tuple(axes))) if isinstance(op, Sum) else factor
 
 
 def _touched(op):
@@ -116,6 +117,7 @@ def _pulled(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
         if np.ndim(factor) and any(factor.shape[axis] > 1 for axis in _touched(op)):
             raise NotFoldable(op)
         return factor
+    assert isinstance(op, Move), "maxima stand before weights only"
     is_used = np.zeros(math.prod(shape), bool)
     pulled, places = np.ones(is_used.shape), op.index >= 0
     pulled[op.index[places]], is_used[op.index[places]] = factor[places], True
@@ -164,7 +166,7 @@ def shrunk(array: Any, is_used: np.ndarray | None = None) -> np.ndarray:
             if (array == one).all():
                 array = one
             continue
-        used = is_used.any(axis, keepdims=True)
+        used = np.any(is_used, axis, keepdims=True)
         low = np.where(is_used, array, np.inf).min(axis, keepdims=True)
         high = np.where(is_used, array, -np.inf).max(axis, keepdims=True)
         if (low[used] == high[used]).all():

@@ -91,36 +91,35 @@ def _compared(network: IntegerNetwork, settings, examples, carriers):
     @jax.jit
     def compare(images, mask):
         first, *others = [run(images) for run in runs]
-        codes, outputs = [], []
-        for other in others:
-            codes.append(_differing(first.codes, other.codes, mask))
-            outputs.append(_differing(first.outputs, other.outputs, mask))
+        codes = sum(_differing(first.codes, other.codes, mask) for other in others)
+        outputs = sum(
+            _differing(first.outputs, other.outputs, mask) for other in others
+        )
         spikes = sum(
             jnp.sum(jax.lax.population_count(code) * _along(mask, code))
             for code in first.codes.values()
         )
-        return jnp.array(codes), jnp.array(outputs), spikes, first.outputs["output"]
+        return codes, outputs, spikes, first.outputs["output"]
 
     neurons = sum(int(np.prod(node.shape)) for node in network.of_kind("neurons"))
-    totals, correct = [np.zeros(len(runs) - 1, np.int64)] * 2 + [0], 0
+    totals = np.zeros(3, np.int64)  # codes and logits that differ, spikes
+    correct = 0
     for batch in data.eval_batches(
         settings, examples, batch_size=min(BATCH, len(examples)), pixels=True
     ):
         *counts, logits = compare(batch["image"], batch["mask"])
-        totals = [
-            a + np.asarray(b, np.int64) for a, b in zip(totals, counts, strict=True)
-        ]
+        totals += np.array(counts, np.int64)
         right = np.argmax(logits, -1) == batch["label"]
         correct += int(np.sum(right & batch["mask"]))
-    codes, outputs, spikes = totals
+    codes, outputs, spikes = totals.tolist()
     names = [f"{c}, {mode}" for c in carriers for mode in ("one-shot", "stepped")]
     return {
         "steps": network.steps,
         "accuracy": correct / len(examples),
-        "spikes_per_neuron": float(spikes) / (neurons * len(examples)),
+        "spikes_per_neuron": spikes / (neurons * len(examples)),
         "codes": neurons * len(examples),
-        "differing": int(codes.sum()),
-        "outputs_differing": int(outputs.sum()),
+        "differing": codes,
+        "outputs_differing": outputs,
         "bound": max(node.bound for node in network.nodes),
         "executions": names,
         "layers": [

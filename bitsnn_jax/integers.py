@@ -186,7 +186,7 @@ def _product(weight: Weight, x, top, carrier, dtype):
     bits = (largest + 1).bit_length() - 1  # 2**bits - 1 <= largest
     if top <= largest:
         return _in_floats(weight, x, top, carrier).astype(dtype)
-    total, rest = 0, x.astype(jnp.int32)
+    total, rest = jnp.zeros((), jnp.int32), x.astype(jnp.int32)
     for low in range(0, top.bit_length(), bits):
         is_last = low + bits >= top.bit_length()
         digit = rest if is_last else rest & (2**bits - 1)  # the last has the sign

@@ -118,7 +118,7 @@ def convert_run(
         print(_line(row), flush=True)
 
     integers = None
-    if graph is not None:
+    if graph is not None and bits is not None:
         print(f"in integers, weights of {bits} bits\n T  accuracy  spikes/neuron")
         integers = run_integers(
             graph,

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import convert
-from bitsnn_jax import config, data
+from bitsnn_jax import config, data, exchange
 from bitsnn_jax.checkpoint import CheckpointError, save_variables
+from bitsnn_jax.integers import stepped
 from bitsnn_jax.runs import load_ann, load_snn
 from bitsnn_jax.training import train_and_evaluate
 
@@ -95,7 +96,32 @@ def test_other_folder_one_mode_no_certificate(trained, tmp_path):
     assert load_snn(tmp_path / "o" / "variables").steps == 3
 
 
+def test_in_integers_nothing_differs_and_the_network_is_saved(trained, tmp_path):
+    options = ["--mode", "fused", "--certificate", "none", "--out", str(tmp_path)]
+    options += ["--fixed-point", "--carriers", "float32", "bfloat16", "int32"]
+    convert.main(
+        ["--ckpt", str(trained), "--steps", "2", "4", "--limit", "50", *options]
+    )
+    results = json.loads((tmp_path / "conversion.json").read_text())
+    rows = zip(results["steps"], results["fixed_point"]["steps"], strict=True)
+    for row, integers in rows:
+        assert integers["differing"] == integers["outputs_differing"] == 0
+        assert len(integers["executions"]) == 6
+        # Rounding to 8 bits moves a prediction now and then.
+        assert abs(integers["accuracy"] - row["ann_accuracy"]) <= 0.04
+        spikes = row["fused"]["spikes_per_neuron"]
+        assert integers["spikes_per_neuron"] == pytest.approx(spikes, rel=0.05)
+    network = exchange.load(tmp_path / "fixed_point")
+    assert network.steps == 4
+    vectors = exchange.load_vectors(tmp_path / "fixed_point")
+    result = stepped(network)(vectors["input"])
+    np.testing.assert_array_equal(result.outputs["output"], vectors["outputs/output"])
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "In integers" in page and "bfloat16, stepped" in page
+
+
 BAD = {
+    "bits": (["--ckpt", "{run}", "--fixed-point", "9"], "bits must be 2 to 8, got 9"),
     "no folder": (["--ckpt", "{tmp}/nowhere"], "is not a folder"),
     "no checkpoint": (["--ckpt", "{tmp}"], "holds no checkpoints"),
     "no ckpt": ([], "--ckpt"),

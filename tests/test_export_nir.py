@@ -9,7 +9,7 @@ from networks import Pooling, Residual, build
 from numpy.lib.stride_tricks import sliding_window_view
 
 from bitsnn_jax import qcfs
-from bitsnn_jax.export_nir import NIRError, from_nir, read, to_nir, write
+from bitsnn_jax.export_nir import read, to_nir, write
 from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode, fixed_point
 from bitsnn_jax.graph import (
     Conv,
@@ -23,8 +23,10 @@ from bitsnn_jax.graph import (
     WindowSum,
     out_shape,
 )
+from bitsnn_jax.import_nir import from_nir
 from bitsnn_jax.integers import one_shot, stepped
 from bitsnn_jax.lowering import lower
+from bitsnn_jax.nir_nodes import NIRError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (3, 8, 8, 3))

@@ -61,7 +61,7 @@ def test_integers_are_the_float_network_but_for_rounding():
 
 
 def test_codes_and_logits_by_hand():
-    # delta = 1 at T = 2. Weights 0.75 and -0.25, bias 0.5. The largest weight, 0.75, has
+    # delta = 1 at T = 2. Weights 0.75 and -0.25, bias 0.5. The largest, 0.75, has
     # 0.75 * 2**7 = 96 <= 127 units of 1/2**7, the other -32, the bias 64.
     w = np.array([[0.75], [-0.25]])
     graph = lower(
@@ -72,7 +72,7 @@ def test_codes_and_logits_by_hand():
     np.testing.assert_array_equal(node.terms[0].weight.kernel, [[96], [-32]])
     assert (node.bias, node.fraction, node.half, node.unit) == (64, 7, 64, 1.0)
     assert node.bound == 4 * 96 + 4 * 32 + 64 + 64
-    # z = 0.75 * 4 - 0.25 * 1 + 0.5 = 3.25 -> 3; 1.25 -> 1; -0.5 -> 0 (floor(-0.5 + 0.5))
+    # z = 0.75 * 4 - 0.25 * 1 + 0.5 = 3.25 -> 3; 1.25 -> 1; -0.5 -> 0 = floor(0)
     x = np.array([[4, 1], [1, 0], [0, 4]])
     result = stepped(network)(x)
     np.testing.assert_array_equal(result.codes["neuron"], [[3], [1], [0]])
@@ -150,7 +150,15 @@ def one_layer(w, b=0.0, theta=1.0):
 
 def test_weights_that_overflow_are_an_error_with_the_layer():
     with pytest.raises(FixedPointError, match="^neuron: weights overflow"):
-        fixed_point(one_layer(1e4 * np.eye(2)), steps=4)
+        fixed_point(one_layer(1e6 * np.eye(2)), steps=4)
+
+
+def test_large_weights_are_shifted():
+    """A spike may drive a neuron by more codes than the weights can tell."""
+    graph = one_layer(np.diag([300.0, 100.0]), theta=1e4)
+    network = fixed_point(graph, steps=2, bits=3)
+    assert network["neuron@2"].terms[0].after
+    assert_same(one_shot(network)(np.eye(2)), stepped(network)(np.eye(2)))
 
 
 def test_a_sum_that_leaves_32_bits_is_an_error_with_the_layer():

@@ -1,0 +1,651 @@
+"""A second, independent reading of an exported network: spikes, walked one by one.
+
+    python referee.py FOLDER [--limit N]
+
+reads a folder of `exchange.save` (see docs/format.md), runs its test vectors, compares
+every spike and every output, and prints what each layer did. Only NumPy is needed: this
+file can be copied to where the hardware is. It shares no line with the rest.
+
+How it works. Every spike is an address, a place in the flattened layer that it comes
+from, channels last. An address takes three steps:
+
+1. routes: a table sends the address on, to none, one or several addresses. Reshaping,
+   moving, summing and pooling are nothing else.
+2. synapses: each address adds one row of weights for each place of the kernel that it
+   is seen from. Nothing is multiplied.
+3. routes again, from where the rows were added up to the neurons.
+
+What a step has brought is shifted left by T - t and added to the membranes. Then the
+neurons compare and subtract. Only the image, and nodes of kind "sum", are numbers and
+no spikes: they take the same three steps, once, and multiply the rows.
+
+Operations are counted where they happen; see `Counts`.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FORMAT, VERSION = "bitsnn", 1
+KINDS = ("input", "neurons", "maximum", "sum", "output")
+NUMBERS = ("input", "sum")  # what nodes of these kinds send has no time
+# Of safetensors, little endian.
+DTYPES = {
+    **{"I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"},
+    **{"U8": "<u1", "U16": "<u2", "U32": "<u4", "BOOL": "?"},
+    **{"F32": "<f4", "F64": "<f8"},
+}
+
+
+class RefereeError(ValueError):
+    """A folder that cannot be read, or that contradicts itself."""
+
+
+# Routes: where addresses go.
+
+
+class Routes(NamedTuple):
+    """Address a goes on to targets[starts[a]:starts[a + 1]]. `shape` is of the targets.
+
+    `origins` has, for each target, the address that goes there.
+    """
+
+    starts: np.ndarray
+    targets: np.ndarray
+    origins: np.ndarray
+    shape: tuple[int, ...]
+
+
+def follow(routes: Routes, addresses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which, targets): addresses[which[i]] goes to targets[i]."""
+    first = routes.starts[addresses]
+    count = routes.starts[addresses + 1] - first
+    which = np.repeat(np.arange(len(addresses)), count)
+    nth = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    return which, routes.targets[first[which] + nth]
+
+
+def table(origins, targets, sources: int, shape) -> Routes:
+    order = np.argsort(origins, kind="stable")
+    origins, targets = origins[order], targets[order]
+    starts = np.searchsorted(origins, np.arange(sources + 1))
+    return Routes(starts, targets, origins, tuple(shape))
+
+
+def route(ops: list[dict], shape: tuple[int, ...]) -> Routes:
+    """One table for several operations, one after the other, on an array of `shape`."""
+    size = math.prod(shape)
+    origins = targets = np.arange(size)
+    for op in ops:
+        sources = math.prod(shape)
+        begin, end, shape = pairs_of(op, shape)
+        which, targets = follow(table(begin, end, sources, shape), targets)
+        origins = origins[which]
+    return table(origins, targets, size, shape)
+
+
+def pairs_of(op: dict, shape: tuple[int, ...]):
+    """(origins, targets, shape of the result) of one operation.
+
+    A sum and a maximum have the same routes; they differ in what is done at the target.
+    """
+    every = np.arange(math.prod(shape))
+    kind = op["op"]
+    if kind == "Shift":  # of values, not of addresses: see `Term.shift`
+        return every, every, shape
+    if kind == "Reshape":
+        return every, every, tuple(op["shape"])
+    if kind == "Move":
+        index = op["index"].reshape(-1)
+        targets = np.flatnonzero(index >= 0)
+        return index[targets], targets, op["index"].shape
+    if kind in ("Sum", "Max"):
+        kept = [1 if axis in op["axes"] else n for axis, n in enumerate(shape)]
+        target = np.arange(math.prod(kept)).reshape(kept)
+        result = tuple(n for axis, n in enumerate(shape) if axis not in op["axes"])
+        return every, np.broadcast_to(target, shape).reshape(-1), result
+    if kind in ("WindowSum", "WindowMax"):
+        plain = (1,) * len(shape)
+        where, result = landings(
+            shape, op["window"], op["strides"], op["padding"], plain, plain
+        )
+        tap, origins = np.nonzero(where >= 0)
+        return origins, where[tap, origins], result
+    raise RefereeError(f"unknown operation {kind!r}")
+
+
+def landings(shape, window, strides, padding, lhs, rhs):
+    """Which output sees an address through which place of the window ("tap").
+
+    Along one axis, output o sees the input i through tap k where
+
+        o * stride + k * rhs = i * lhs + padding_low
+
+    Returns:
+      int [taps, addresses]: the output, -1 for none; and the shape of the outputs.
+    """
+    spans = [
+        (n - 1) * a + low + high - (k - 1) * b
+        for n, k, a, b, (low, high) in zip(
+            shape, window, lhs, rhs, padding, strict=True
+        )
+    ]
+    result = tuple(span // s + 1 for span, s in zip(spans, strides, strict=True))
+    inputs = np.indices(shape).reshape(len(shape), -1)
+    where = []
+    for tap in itertools.product(*map(range, window)):
+        output, is_seen = 0, True
+        for axis, k in enumerate(tap):
+            along = inputs[axis] * lhs[axis] + padding[axis][0] - k * rhs[axis]
+            o, rest = np.divmod(along, strides[axis])
+            is_seen = is_seen & (rest == 0) & (o >= 0) & (o < result[axis])
+            output = output * result[axis] + o
+        where.append(np.where(is_seen, output, -1))
+    return np.array(where).reshape(len(where), -1), result
+
+
+# Synapses: what an address adds.
+
+
+class Synapses(NamedTuple):
+    """A weight, as rows to add.
+
+    Address a is channel c = a mod channels of position p = a div channels. Through tap
+    k it adds rows[k, c] to block landing[k, p] * groups + c div (channels / groups) of
+    the result, unless landing[k, p] is -1. A block is as wide as a row.
+    """
+
+    rows: np.ndarray  # [taps, channels, width]
+    landing: np.ndarray  # [taps, positions]
+    groups: int
+    shape: tuple[int, ...]  # of the result
+
+    @property
+    def blocks(self) -> int:
+        return math.prod(self.shape) // self.rows.shape[-1]
+
+
+def synapses_of(weight: dict, shape: tuple[int, ...]) -> Synapses:
+    """Scale, Dense and Conv are the same thing, with other addresses."""
+    if weight["op"] == "Scale":  # each entry is a channel, with a row of one weight
+        factor = np.broadcast_to(weight["factor"], shape).reshape(1, -1, 1)
+        return Synapses(factor, np.zeros((1, 1), int), factor.size, shape)
+    if weight["op"] == "Dense":  # one tap; position p lands on row p
+        kernel = weight["kernel"]
+        return Synapses(
+            kernel[None], np.arange(shape[0])[None], 1, (shape[0], kernel.shape[1])
+        )
+    if weight["op"] == "Conv":
+        *window, _, outputs = weight["kernel"].shape
+        groups, inputs = weight["groups"], weight["kernel"].shape[-2]
+        where, positions = landings(  # the first axis, the batch, has a window of 1
+            shape[:-1],
+            (1, *window),
+            (1, *weight["strides"]),
+            ((0, 0), *weight["padding"]),
+            (1, *weight["lhs_dilation"]),
+            (1, *weight["rhs_dilation"]),
+        )
+        # [taps, input of the group, group, output of the group] -> a row per channel
+        rows = weight["kernel"].reshape(-1, inputs, groups, outputs // groups)
+        rows = rows.swapaxes(1, 2).reshape(len(where), inputs * groups, -1)
+        return Synapses(rows, where, groups, (*positions, outputs))
+    raise RefereeError(f"unknown operation {weight['op']!r}")
+
+
+def add_rows(synapses: Synapses, addresses, values, reach) -> tuple[np.ndarray, int]:
+    """Adds up the rows of all addresses.
+
+    Args:
+      synapses: of the term.
+      addresses: in ascending order; one may occur several times.
+      values: of the addresses; None for spikes, whose rows are added as they are.
+      reach: [blocks] how many entries of the node a row added to the block reaches.
+
+    Returns:
+      The sums, flat; and how many weights were added to entries of the node.
+    """
+    taps, channels, width = synapses.rows.shape
+    position, channel = np.divmod(addresses, channels)
+    group = channel // (channels // synapses.groups)
+    sums, additions = np.zeros((synapses.blocks, width), np.int64), 0
+    for tap in range(taps):
+        landed = synapses.landing[tap, position]
+        seen = np.flatnonzero(landed >= 0)
+        if not seen.size:
+            continue
+        block = landed[seen] * synapses.groups + group[seen]
+        rows = synapses.rows[tap, channel[seen]]
+        if values is not None:
+            rows = rows * values[seen, None]
+        # Rows for the same block are neighbours, since addresses ascend: add these.
+        first = np.flatnonzero(np.diff(block, prepend=-1))
+        sums[block[first]] += np.add.reduceat(rows, first, axis=0)
+        additions += int(reach[block].sum())
+    return sums.reshape(-1), additions
+
+
+# The network.
+
+
+@dataclasses.dataclass
+class Counts:
+    """The operations of a node, summed over the examples it has seen.
+
+    Attributes:
+      spikes: sent at each step; of neurons and maxima.
+      synaptic_operations: additions of a weight to a membrane that a spike causes, one
+        for each way from the spike to an entry: weights of 0 count, padding does not.
+      multiply_accumulates: the same for the image and for sums, whatever their values.
+      bias_additions: of the T parts of the bias.
+      shifts: of what a step has brought, by T - t, for t < T; of terms with a `Shift`.
+      compares, resets: with a threshold, and subtractions of it. Those of a maximum
+        are not counted.
+      membrane_reads, membrane_writes: one each for an addition, a read for a compare,
+        a write for a reset.
+      largest: the largest |membrane| seen, in units of its own. No count: a maximum.
+    """
+
+    spikes: list[int] = dataclasses.field(default_factory=list)
+    synaptic_operations: int = 0
+    multiply_accumulates: int = 0
+    bias_additions: int = 0
+    shifts: int = 0
+    compares: int = 0
+    resets: int = 0
+    membrane_reads: int = 0
+    membrane_writes: int = 0
+    largest: int = 0
+
+    @property
+    def weight_reads(self) -> int:
+        return self.synaptic_operations + self.multiply_accumulates
+
+
+class Term(NamedTuple):
+    """What one node brings to another: routes, synapses, routes."""
+
+    source: str
+    has_time: bool
+    before: Routes
+    synapses: Synapses
+    after: Routes
+    reach: np.ndarray
+    shift: int
+
+
+class Node(NamedTuple):
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    terms: tuple[Term, ...]
+    bias: np.ndarray  # this and all below: one for each entry, flat
+    fraction: np.ndarray
+    unit: np.ndarray
+    bound: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class Network(NamedTuple):
+    nodes: tuple[Node, ...]
+    steps: int
+    levels: int
+    vectors: dict[str, np.ndarray]
+
+
+class Result(NamedTuple):
+    """Of one example.
+
+    Attributes:
+      spikes: name of each node of neurons and maxima -> bool [T, *shape].
+      outputs: name -> int64 of the shape of the node.
+    """
+
+    spikes: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+
+
+def read(folder) -> Network:
+    """The network of a folder, with its test vectors; {} where there are none.
+
+    Raises:
+      RefereeError: another format or version, damaged files, an unknown operation.
+    """
+    folder = Path(folder)
+    try:
+        text = json.loads((folder / "network.json").read_text())
+    except (OSError, ValueError) as error:
+        raise RefereeError(f"network.json: {error}") from None
+    if (text.get("format"), text.get("version")) != (FORMAT, VERSION):
+        raise RefereeError(
+            f"network.json: expected format {FORMAT}, version {VERSION}, got "
+            f"{text.get('format')!r}, version {text.get('version')!r}"
+        )
+    nodes: dict[str, Node] = {}
+    where = "network.json"
+    try:
+        arrays, vectors = (
+            read_safetensors(folder / name, text["files"][name])
+            if name in text["files"]
+            else {}
+            for name in ("network.safetensors", "vectors.safetensors")
+        )
+        steps, levels = text["steps"], text["levels"]
+        for entry in text["nodes"]:
+            where = entry["name"]
+            nodes[where] = _node(entry, arrays, nodes)
+    except KeyError as error:
+        raise RefereeError(f"{where}: there is no {error}") from None
+    except (TypeError, ValueError, IndexError) as error:
+        raise RefereeError(f"{where}: {error}") from None
+    return Network(tuple(nodes.values()), steps, levels, vectors)
+
+
+def read_safetensors(path: Path, sha256: str) -> dict[str, np.ndarray]:
+    """8 bytes, the length of a header; the header, JSON; the bytes of all arrays."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RefereeError(f"{path.name}: {error}") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise RefereeError(f"{path.name}: damaged, its checksum is another")
+    end = 8 + int.from_bytes(data[:8], "little")
+    header, arrays = json.loads(data[8:end]), {}
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        first, last = entry["data_offsets"]
+        flat = np.frombuffer(data[end + first : end + last], DTYPES[entry["dtype"]])
+        arrays[name] = flat.reshape(entry["shape"])
+    return arrays
+
+
+def _node(entry: dict, arrays: dict, nodes: dict[str, Node]) -> Node:
+    if entry["kind"] not in KINDS:
+        raise RefereeError(f"unknown kind {entry['kind']!r}")
+    shape = tuple(entry["shape"])
+    terms = tuple(_term(term, arrays, nodes[term["source"]]) for term in entry["terms"])
+    for term in terms:
+        if term.after.shape != shape:
+            raise RefereeError(f"a term of shape {term.after.shape}, not {shape}")
+    bias, fraction, unit = (
+        np.broadcast_to(arrays[entry[field]], shape).reshape(-1)
+        for field in ("bias", "fraction", "unit")
+    )
+    bias, fraction = bias.astype(np.int64), fraction.astype(np.int64)
+    kind, bound = entry["kind"], entry["bound"]
+    return Node(entry["name"], kind, shape, terms, bias, fraction, unit, bound)
+
+
+def _term(entry: dict, arrays: dict, source: Node) -> Term:
+    def loaded(op):
+        fields = {"kernel", "factor", "index"} & op.keys()
+        return {**op, **{f: arrays[op[f]].astype(np.int64) for f in fields}}
+
+    before = route([loaded(op) for op in entry["before"]], source.shape)
+    synapses = synapses_of(loaded(entry["weight"]), before.shape)
+    after = route([loaded(op) for op in entry["after"]], synapses.shape)
+    reach = np.diff(after.starts).reshape(synapses.blocks, -1).sum(1)
+    shift = sum(op["amount"] for op in entry["after"] if op["op"] == "Shift")
+    has_time = source.kind not in NUMBERS
+    return Term(source.name, has_time, before, synapses, after, reach, shift)
+
+
+# Running it.
+
+
+def run(
+    network: Network, image: np.ndarray, counts: dict[str, Counts] | None = None
+) -> Result:
+    """One example, spike by spike.
+
+    Args:
+      network: of `read`.
+      image: integers 0..levels, without a batch axis.
+      counts: for each node, by name; this run is added. None: not wanted.
+
+    Raises:
+      RefereeError: a membrane that leaves the bound that the file promises.
+    """
+    counts = {} if counts is None else counts
+    sent: dict[str, Any] = {}  # spikes [T, size], or numbers [size]
+    outputs = {}
+    for node in network.nodes:
+        count = counts.setdefault(node.name, Counts())
+        if node.kind == "input":
+            sent[node.name] = np.asarray(image, np.int64).reshape(-1)
+            continue
+        if node.kind == "maximum":
+            sent[node.name] = _maximum(node, sent, network.steps)
+        else:
+            membrane = _integrate(node, sent, network.steps, count)
+            if node.kind == "neurons":
+                sent[node.name] = _fire(node, membrane, network.steps, count)
+            elif node.kind == "sum":
+                sent[node.name] = (membrane + half(node.fraction)) >> node.fraction
+            else:
+                outputs[node.name] = membrane.reshape(node.shape)
+        if node.kind in ("neurons", "maximum"):
+            fired = [int(spikes.sum()) for spikes in sent[node.name]]
+            count.spikes = [
+                a + b
+                for a, b in zip(count.spikes or [0] * len(fired), fired, strict=True)
+            ]
+    spikes = {
+        node.name: sent[node.name].reshape(-1, *node.shape)
+        for node in network.nodes
+        if node.kind in ("neurons", "maximum")
+    }
+    return Result(spikes, outputs)
+
+
+def half(fraction: np.ndarray) -> np.ndarray:
+    """The half step that makes cutting off into rounding; 0 at fraction 0."""
+    return (1 << fraction) >> 1
+
+
+def bias_part(bias: np.ndarray, t: int, steps: int) -> np.ndarray:
+    """The part of step t = 1..T: floor(bias / T), and 1 more in the first steps."""
+    low, rest = np.divmod(bias, steps)
+    return low + (t <= rest)
+
+
+def _integrate(node: Node, sent, steps: int, count: Counts) -> np.ndarray:
+    """The membranes after T steps: what all spikes, numbers and the bias bring."""
+    membrane = np.zeros(node.size, np.int64)
+    for term in node.terms:
+        if not term.has_time:  # enters once
+            every = np.arange(sent[term.source].size)
+            membrane += _bring(term, every, sent[term.source], count)
+    timed = [term for term in node.terms if term.has_time]
+    for t in range(1, steps + 1):
+        current = np.zeros(node.size, np.int64)
+        for term in timed:
+            current += _bring(
+                term, np.flatnonzero(sent[term.source][t - 1]), None, count
+            )
+        if timed and t < steps:
+            current <<= steps - t
+            count.shifts += current.size
+        membrane += current
+        membrane += bias_part(node.bias, t, steps)
+        _read_and_write(count, node.size)
+        count.bias_additions += node.size
+        count.largest = max(count.largest, int(np.abs(membrane).max(initial=0)))
+    if count.largest > node.bound:
+        raise RefereeError(
+            f"{node.name}: a membrane of {count.largest:,}, above the bound "
+            f"{node.bound:,} of the file"
+        )
+    return membrane
+
+
+def _bring(term: Term, addresses, values, count: Counts) -> np.ndarray:
+    """What the term brings to each entry of its node, for the addresses of a step."""
+    which, addresses = follow(term.before, addresses)
+    order = np.argsort(addresses, kind="stable")
+    if values is not None:
+        values = values[which[order]]
+    sums, additions = add_rows(term.synapses, addresses[order], values, term.reach)
+    _read_and_write(count, additions)
+    if values is None:
+        count.synaptic_operations += additions
+    else:
+        count.multiply_accumulates += additions
+    current = np.zeros(math.prod(term.after.shape), np.int64)
+    np.add.at(current, term.after.targets, sums[term.after.origins])
+    if term.shift:
+        current <<= term.shift
+        count.shifts += current.size
+    return current
+
+
+def _fire(node: Node, membrane, steps: int, count: Counts) -> np.ndarray:
+    """bool [T, size]: the bits of floor((membrane + half) / 2**fraction), at most all.
+
+    s(t) = u(t) >= 2**(fraction + T - t),  u(t + 1) = u(t) - s(t) 2**(fraction + T - t)
+    """
+    u, spikes = membrane + half(node.fraction), []
+    for t in range(1, steps + 1):
+        threshold = 1 << (node.fraction + steps - t)
+        spikes.append(u >= threshold)
+        count.compares += u.size
+        count.membrane_reads += u.size
+        fired = np.flatnonzero(spikes[-1])
+        u[fired] -= threshold[fired]
+        count.resets += fired.size
+        count.membrane_writes += fired.size
+    return np.array(spikes)
+
+
+def _maximum(node: Node, sent, steps: int) -> np.ndarray:
+    """bool [T, size]: the bits of the largest code. No code is below 0."""
+    [term] = node.terms
+    codes = pack(sent[term.source])
+    largest = np.zeros(node.size, np.int64)
+    np.maximum.at(largest, term.before.targets, codes[term.before.origins])
+    return bits(largest, steps)
+
+
+def bits(codes: np.ndarray, steps: int) -> np.ndarray:
+    """bool [T, ...]: the spikes of codes, the most significant first."""
+    return np.array([(codes >> (steps - t)) & 1 == 1 for t in range(1, steps + 1)])
+
+
+def pack(spikes: np.ndarray) -> np.ndarray:
+    """The inverse: the codes of spikes [T, ...]."""
+    codes = np.zeros(spikes.shape[1:], np.int64)
+    for spike in spikes:
+        codes = (codes << 1) + spike
+    return codes
+
+
+def _read_and_write(count: Counts, times: int) -> None:
+    count.membrane_reads += times
+    count.membrane_writes += times
+
+
+# The verdict.
+
+
+def compare(
+    network: Network, limit: int | None = None
+) -> tuple[dict[str, Counts], int, str]:
+    """The test vectors of the folder against a run of them.
+
+    Returns:
+      counts by node; spikes compared and found equal; the first difference in words,
+      "" where all agree.
+
+    Raises:
+      RefereeError: no test vectors, and what `run` raises.
+    """
+    names = {"neurons": "codes/", "output": "outputs/"}
+    compared = [n for n in network.nodes if n.kind in names]
+    for name in ("input", *(names[n.kind] + n.name for n in compared)):
+        if name not in network.vectors:
+            raise RefereeError(f"vectors.safetensors: no {name!r} to compare with")
+    counts: dict[str, Counts] = {}
+    agreed = 0
+    for i, image in enumerate(network.vectors["input"][:limit]):
+        result = run(network, image, counts)
+        for node in compared:
+            expected = network.vectors[names[node.kind] + node.name][i]
+            if node.kind == "neurons":
+                mine = result.spikes[node.name]
+                theirs = bits(expected.astype(np.int64), network.steps)
+            else:
+                mine, theirs = result.outputs[node.name], expected
+            theirs = theirs.reshape(mine.shape)
+            if (mine != theirs).any():
+                place = tuple(int(n) for n in np.argwhere(mine != theirs)[0])
+                words = f"expected {int(theirs[place])}, got {int(mine[place])}"
+                if node.kind == "neurons":
+                    step, *place = place
+                    words = f"step {step + 1}: {words}"
+                words = f"{node.name}, example {i}, entry {(*place,)[1:]}, {words}"
+                return counts, agreed, words
+            agreed += int(mine.sum()) if node.kind == "neurons" else 0
+    return counts, agreed, ""
+
+
+def report(network: Network, counts: dict[str, Counts]) -> str:
+    """A table with a row for each node; bits of the membrane: used / promised."""
+    head = "layer kind entries spikes synaptic MACs bias shifts compares resets bits"
+    rows: list[list[str]] = [[*head.split()]]
+    for node in network.nodes:
+        c = counts[node.name]
+        numbers = (c.synaptic_operations, c.multiply_accumulates, c.bias_additions)
+        numbers += (c.shifts, c.compares, c.resets)
+        used, promised = (n.bit_length() + 1 for n in (c.largest, node.bound))
+        rows.append(
+            [
+                node.name,
+                node.kind,
+                f"{node.size:,}",
+                " ".join(f"{n:,}" for n in c.spikes),
+                *(f"{n:,}" for n in numbers),
+                f"{used}/{promised}" if c.largest else "",
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: all agree. 1: they differ. 2: the folder cannot be read."""
+    parser = argparse.ArgumentParser(description="Runs an exported network on NumPy.")
+    parser.add_argument("folder", help="written by bitsnn_jax.exchange.save")
+    parser.add_argument("--limit", type=int, help="of test vectors; default all")
+    options = parser.parse_args(arguments)
+    try:
+        network = read(options.folder)
+        counts, agreed, difference = compare(network, options.limit)
+    except RefereeError as error:
+        print(f"{options.folder}: {error}", file=sys.stderr)
+        return 2
+    if difference:
+        print(f"{agreed:,} spikes agree, then {difference}")
+        return 1
+    print(report(network, counts))
+    examples = len(network.vectors["input"][: options.limit])
+    print(f"all {agreed:,} spikes agree, and all outputs ({examples} examples)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
