@@ -77,16 +77,16 @@ def convert_run(
     examples = data.load(config.data, "test")
     if limit:
         examples = examples.first(limit)
-    out.mkdir(parents=True, exist_ok=True)
-
-    image = jax.ShapeDtypeStruct((1, *examples.image_shape), jnp.float32)
-    native = config.steps if config.steps in steps else steps[0]
-    conversion = convert(apply_fn, variables, image, steps=native)
     graph = None
     if bits is not None:  # first of all, since it may be that there is none
         graph = lower_pixels(apply_fn, variables, examples)
         for t in steps:
             fixed_point(graph, steps=t, bits=bits)
+    out.mkdir(parents=True, exist_ok=True)
+
+    image = jax.ShapeDtypeStruct((1, *examples.image_shape), jnp.float32)
+    native = config.steps if config.steps in steps else steps[0]
+    conversion = convert(apply_fn, variables, image, steps=native)
     # Stopped from here on, the folder has no figures rather than those of another SNN.
     (out / "conversion.json").unlink(missing_ok=True)
     folder = out / "variables"
