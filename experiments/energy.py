@@ -1,0 +1,155 @@
+"""What the trained networks would cost in hardware, beside ANNs that do the same.
+
+    python experiments/energy.py [--images 1000] [--networks NAME ...]
+
+Counts the operations of the networks in integers at T = 4 on the first test images, and
+prices them: `bitsnn_jax.energy` says what is assumed. Writes docs/results/energy.json,
+prints the table of docs/results.md, and draws the paper's Figure 5(a) for our networks.
+"""
+
+import argparse
+import json
+import operator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from bitsnn_jax import data, plots
+from bitsnn_jax.energy import (
+    bit_serial_ann,
+    break_even,
+    dense_ann,
+    energy,
+    float_ann,
+    in_float,
+    profile,
+    skipping_ann,
+)
+from bitsnn_jax.fixed_point import fixed_point
+from bitsnn_jax.integer_job import BATCH, lower_pixels
+from bitsnn_jax.integers import one_shot
+from bitsnn_jax.operations import Operations, count, term_paths
+from bitsnn_jax.runs import load_ann
+from bitsnn_jax.training.log import replace_text
+
+NETWORKS = (
+    "resnet20_fashion_mnist",
+    "resnet20_fashion_mnist_sparse",
+    "resnet20_fashion_mnist_tuned",
+    "vgg_fashion_mnist",
+)
+PROFILES = ("paper_8", "mixed", "weight_stationary", "sram_8k", "dram")
+RIVALS = {
+    "ANN, float32": float_ann,
+    "ANN, 4 bits": dense_ann,
+    "ANN, 4 bits, zeros skipped": skipping_ann,
+    "bit-serial ANN": bit_serial_ann,
+}
+NUMBERS = Path("docs/results/energy.json")
+PICTURE = Path("docs/images/energy.png")
+STEPS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
+    parser.add_argument("--images", type=int, default=1000)
+    options = parser.parse_args()
+    rows = [row(name, options.images) for name in options.networks]
+    NUMBERS.parent.mkdir(exist_ok=True)
+    replace_text(NUMBERS, json.dumps(rows, indent=1) + "\n")
+    for found in rows:
+        print(table(found))
+    draw(rows)
+
+
+def row(name: str, images: int) -> dict:
+    """Counts of a network, and its energy and that of its rivals, for each profile."""
+    operations = counted(name, images)
+    priced = {}
+    for chosen in map(profile, PROFILES):
+        snn = energy(operations, chosen)
+        found = {"SNN": {"compute": snn.compute, "memory": snn.memory}}
+        for rival, make in RIVALS.items():
+            prices = in_float(chosen) if make is float_ann else chosen
+            other = energy(make(operations), prices)
+            found[rival] = {"compute": other.compute, "memory": other.memory}
+        even = break_even(operations, skipping_ann(operations), chosen)
+        priced[chosen.name] = {
+            "joules": found,
+            "break_even": even.spikes_per_neuron,
+        }
+    return {
+        "network": name,
+        "images": images,
+        "steps": STEPS,
+        "spikes_per_neuron": operations.spikes_per_neuron,
+        "nonzero": operations.nonzero_fraction,
+        "synaptic_operations": operations.total("synaptic_operations") / images,
+        "profiles": priced,
+    }
+
+
+def counted(name: str, images: int) -> Operations:
+    apply_fn, run = load_ann(name)
+    test = data.load(run.config.data, "test").first(images)
+    network = fixed_point(lower_pixels(apply_fn, run.variables, test), steps=STEPS)
+    paths, once = term_paths(network), jax.jit(one_shot(network))
+    parts = []
+    for batch in data.eval_batches(
+        run.config.data, test, batch_size=BATCH, pixels=True
+    ):
+        kept = batch["mask"]
+        found = once(batch["image"]).codes
+        codes: dict[str, Any] = {n: np.asarray(c)[kept] for n, c in found.items()}
+        parts.append(count(network, codes, examples=int(kept.sum()), paths=paths))
+    return reduce(operator.add, parts)
+
+
+def table(found: dict) -> str:
+    lines = [
+        f"{found['network']}, T = {found['steps']}, {found['images']} images: "
+        f"{found['spikes_per_neuron']:.3f} spikes a neuron, "
+        f"{found['nonzero']:.3f} of the codes are not 0, "
+        f"{found['synaptic_operations']:,.0f} synaptic operations an image",
+        "| profile | " + " | ".join(["SNN, nJ", *RIVALS]) + " | break-even |",
+        "|---|" + "---|" * (len(RIVALS) + 2),
+    ]
+    for name, priced in found["profiles"].items():
+        totals = {k: sum(v.values()) for k, v in priced["joules"].items()}
+        ratios = [f"{totals[rival] / totals['SNN']:.2f} x" for rival in RIVALS]
+        cells = [name, f"{1e9 * totals['SNN']:,.0f}", *ratios]
+        lines.append(f"| {' | '.join(cells)} | {priced['break_even']:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+@plots.styled
+def draw(rows: list[dict]) -> None:
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    axes = figure.subplots(1, 2)
+    kinds = ["SNN", *list(RIVALS)[1:]]
+    for ax, name in zip(axes, ("mixed", "sram_8k"), strict=True):
+        for i, kind in enumerate(kinds):
+            parts = [r["profiles"][name]["joules"][kind] for r in rows]
+            places = [j + 0.2 * (i - 1.5) for j in range(len(rows))]
+            total = [1e6 * sum(p.values()) for p in parts]
+            ax.bar(places, total, 0.18, color=plots.plane_colours(len(kinds))[i])
+        ax.set_xticks(
+            range(len(rows)),
+            [
+                r["network"].replace("_fashion_mnist", "").replace("_", "\n")
+                for r in rows
+            ],
+        )
+        ax.set(title=f"Profile {name}", ylabel="µJ an image")
+    axes[0].legend(kinds, fontsize="small")
+    PICTURE.write_bytes(plots.png(figure))
+    print(PICTURE)
+
+
+if __name__ == "__main__":
+    main()

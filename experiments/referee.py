@@ -1,0 +1,82 @@
+"""Every spike of three networks, found again by the NumPy referee.
+
+    python experiments/referee.py [--images 200]
+
+The trained ResNet-20 and VGG on the first test images of Fashion-MNIST, and a quarter
+of MobileNetV2 with random weights, in integers at T = 4: saved with `exchange.save`,
+read and run by `bitsnn_jax/referee.py`. Its counts of operations, taken while it
+works, are compared with those that `operations.count` derives from the codes.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bitsnn_jax import data, exchange, referee
+from bitsnn_jax.config import Data, Model
+from bitsnn_jax.fixed_point import fixed_point
+from bitsnn_jax.integer_job import lower_pixels
+from bitsnn_jax.models import build_model
+from bitsnn_jax.operations import COUNTS, count
+from bitsnn_jax.runs import load_ann
+
+FASHION = Data(name="idx", directory="/usr/share/datasets/fashion-mnist")
+STEPS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=200)
+    options = parser.parse_args()
+    test = data.load(FASHION, "test").first(options.images)
+    images = np.stack([test[i]["image"] for i in range(options.images)])
+    for name in ("resnet20_fashion_mnist", "vgg_fashion_mnist", "mobilenetv2"):
+        network = fixed_point(lower_pixels(*ann(name), test), steps=STEPS)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "network"
+            exchange.save(network, folder, vectors=images)
+            vectors = exchange.load_vectors(folder)
+            codes = {
+                k.removeprefix("codes/"): v
+                for k, v in vectors.items()
+                if k.startswith("codes/")
+            }
+            started = time.perf_counter()
+            counts, agreed, difference = referee.compare(referee.read(folder))
+            seconds = time.perf_counter() - started
+        derived = count(network, codes, examples=options.images)
+        same = all(
+            getattr(counts[node.name], kind) == getattr(node, kind)
+            for node in derived.nodes
+            if node.name in counts
+            for kind in COUNTS
+            if hasattr(referee.Counts, kind)
+        )
+        total = derived.total("synaptic_operations")
+        print(
+            f"{name}, {options.images} images, {seconds:.0f} s: "
+            + (difference or f"all {agreed:,} spikes and all logits agree")
+            + f"; {total:,} synaptic operations; counts "
+            + ("equal" if same else "DIFFER"),
+            flush=True,
+        )
+
+
+def ann(name: str):
+    """(apply_fn, variables): trained, or with random weights."""
+    if name != "mobilenetv2":
+        apply_fn, run = load_ann(name)
+        return apply_fn, run.variables
+    model = build_model(
+        Model(name=name, width=0.25, theta_init=2.0), image_shape=(28, 28, 1)
+    )
+    variables = model.init(jax.random.key(0), np.zeros((1, 28, 28, 1)), train=False)
+    return lambda v, x: model.apply(v, x, train=False), variables
+
+
+if __name__ == "__main__":
+    main()
