@@ -198,7 +198,8 @@ def _integers(node: Node, network: IntegerNetwork) -> IntegerNode:
         for term, source in zip(node.terms, sources, strict=True)
     ]
     limit = 2 ** (network.bits - 1) - 1
-    coarse, fraction = _unit(node, _largest(terms, node, limit), network.steps)
+    smallest = _smallest_unit(terms, node, limit)
+    coarse, fraction = _unit(node, terms, smallest, network.steps)
     guard = max(_guard(terms, coarse), -int(fraction.min()))
     unit = coarse / 2**guard
     rounded = []
@@ -229,7 +230,7 @@ def _integers(node: Node, network: IntegerNetwork) -> IntegerNode:
     return made._replace(unit=unit * 2.0**made.fraction, bound=bound)
 
 
-def _largest(terms: list[Term], node: Node, limit: int) -> np.ndarray:
+def _smallest_unit(terms: list[Term], node: Node, limit: int) -> np.ndarray:
     """The smallest unit in which all kernels fit: for each channel, or for all."""
     channels = node.shape[-1:]
     found = [np.zeros(channels)]
@@ -254,9 +255,11 @@ def _largest(terms: list[Term], node: Node, limit: int) -> np.ndarray:
     )
 
 
-def _unit(node: Node, unit: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def _unit(
+    node: Node, terms: list[Term], unit: np.ndarray, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
     """A unit not below the smallest, and the fraction that goes with it."""
-    factors = [t.weight.factor for t in node.terms if isinstance(t.weight, Scale)]
+    factors = [t.weight.factor for t in terms if isinstance(t.weight, Scale)]
     if node.kind != "neurons":
         # Without a kernel, a multiplier of 7 bits. A dead channel: any unit.
         scale = max((float(np.abs(f).max()) for f in factors), default=0.0) or 1.0

@@ -39,7 +39,7 @@ from bitsnn_jax.training.log import replace_text
 NETWORKS = (
     "resnet20_fashion_mnist",
     "resnet20_fashion_mnist_sparse",
-    "resnet20_fashion_mnist_tuned",
+    "resnet20_fashion_mnist_sparse_tuned",
     "vgg_fashion_mnist",
 )
 PROFILES = ("paper_8", "mixed", "weight_stationary", "sram_8k", "dram")

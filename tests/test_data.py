@@ -19,6 +19,7 @@ from bitsnn_jax.data import (
     steps_per_epoch,
     train_batches,
 )
+from bitsnn_jax.integer_job import pixel_network
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
 sizes = st.tuples(
@@ -367,6 +368,17 @@ def test_evaluation_covers_every_example_once_in_equal_steps(size):
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
     seen = np.concatenate([batch["label"][batch["mask"]] for batch in everything])
     assert sorted(seen) == list(range(n))
+
+
+def test_pixels_normalised_by_the_network_are_the_images():
+    examples = load(Data(name="digits"), "test")
+    settings = Data(name="digits", eval_batch_size=40)
+    images = next(iter(eval_batches(settings, examples)))["image"]
+    pixels = next(iter(eval_batches(settings, examples, pixels=True)))["image"]
+    assert pixels.dtype == np.uint8
+    network = pixel_network(lambda variables, x: x, examples)
+    # (pixel - mean) / std in another order of operations, of values up to 4.
+    np.testing.assert_allclose(network({}, np.float32(pixels)), images, atol=1e-5)
 
 
 def test_evaluation_can_be_repeated_and_takes_its_own_batch_size():

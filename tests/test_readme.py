@@ -38,7 +38,7 @@ def run_folder(tmp_path, monkeypatch):
 
 def test_python_blocks_run_and_do_what_the_text_says(run_folder):
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.S | re.M)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names = {"__name__": "readme"}
     for block in blocks:
         exec(compile(block, README.name, "exec"), names)
@@ -51,10 +51,10 @@ def test_python_blocks_run_and_do_what_the_text_says(run_folder):
 
 
 def test_options_of_the_scripts_are_those_listed():
-    listed = re.findall(r"^\| `--(\w+)", README.read_text(), re.M)
+    listed = re.findall(r"^\| `--([\w-]+)", README.read_text(), re.M)
     scripts = [README.parent / name for name in ("train.py", "convert.py")]
     defined = re.findall(
-        r'(?:DEFINE_\w+|add_argument)\(\s*"-*(\w+)"',
+        r'(?:DEFINE_\w+|add_argument)\(\s*"-*([\w-]+)"',
         "".join(script.read_text() for script in scripts),
     )
     # Every program that uses absl has --verbosity.
