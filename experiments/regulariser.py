@@ -186,7 +186,8 @@ def draw(summary) -> None:
 
     figure = Figure(figsize=(4.6, 3), layout="constrained")
     ax = figure.subplots()
-    for colour, marker, surrogate in zip(plots.CURVES, "os^", LAMBDAS, strict=False):
+    colours = plots.CURVES[: len(LAMBDAS)]
+    for colour, marker, surrogate in zip(colours, "os^D", LAMBDAS, strict=True):
         points = [
             by_steps[NATIVE]
             for (name, spike_lambda), by_steps in summary.items()
