@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-from bitsnn_jax.operations import COUNTS, NodeOperations, Operations, table
+from bitsnn_jax.columns import table
+from bitsnn_jax.operations import COUNTS, NodeOperations, Operations
 
 _FETCHES = ("weight_read", "membrane_read", "membrane_write")
 MEMORY = tuple(f"{name}s" for name in _FETCHES)

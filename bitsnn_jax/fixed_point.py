@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitsnn_jax.columns import table
 from bitsnn_jax.folding import NotFoldable, fed, scaled
 from bitsnn_jax.graph import (
     Graph,
@@ -110,12 +111,7 @@ class IntegerNetwork:
             rows.append(
                 (node.name, node.kind, sources, spread, f"{node.bound:,}", bits)
             )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
-            for row in rows
-        ]
-        return "\n".join(line.rstrip() for line in lines)
+        return table(rows, names=3)
 
 
 def fixed_point(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from bitsnn_jax.columns import table
 from bitsnn_jax.qcfs import codes, qcfs
 from bitsnn_jax.spiking import snn_levels
 
@@ -146,6 +147,42 @@ class Graph:
 
     def of_kind(self, *kinds: str) -> list[Node]:
         return [node for node in self.nodes if node.kind in kinds]
+
+    def __str__(self) -> str:
+        """A line for each node: its shape, and what feeds it through which weight."""
+        rows = [("layer", "kind", "shape", "fed by")]
+        for node in self.nodes:
+            shape = "x".join(map(str, node.shape[1:]))
+            fed_by = ", ".join(f"{t.source} ({_described(t)})" for t in node.terms)
+            rows.append((node.name, node.kind, shape, fed_by))
+        return table(rows, names=4)
+
+    def dot(self) -> str:
+        """The graph in the language of Graphviz, which draws it: `dot -Tsvg`."""
+        forms = {"neurons": "box", "maximum": "invtrapezium", "sum": "circle"}
+        lines = ["digraph {", "  node [fontname=sans]; edge [fontname=sans]"]
+        for node in self.nodes:
+            form = forms.get(node.kind, "plaintext")
+            shape = "x".join(map(str, node.shape[1:]))
+            lines.append(
+                f'  "{node.name}" [shape={form}, label="{node.name}\\n{shape}"]'
+            )
+            lines += [
+                f'  "{t.source}" -> "{node.name}" [label="{_described(t)}"]'
+                for t in node.terms
+            ]
+        return "\n".join([*lines, "}"])
+
+
+def _described(term: Term) -> str:
+    ops = [type(op).__name__.lower() for op in term.before]
+    weight = term.weight
+    if isinstance(weight, Scale):
+        ops.append("identity")
+    else:
+        size = "x".join(map(str, weight.kernel.shape))
+        ops.append(f"{type(weight).__name__.lower()} {size}")
+    return " ".join([*ops, *(type(op).__name__.lower() for op in term.after)])
 
 
 def apply(op: Structure | Weight, x: jax.Array, **accumulate: Any) -> jax.Array:

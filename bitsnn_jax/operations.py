@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitsnn_jax.columns import table
 from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode
 from bitsnn_jax.graph import (
     Conv,
@@ -175,19 +176,6 @@ class Operations:
         totals = [sum(sum(n.spikes) for n in self.nodes), *map(self.total, columns)]
         rows.append(("total", "", *(f"{n:,}" for n in totals)))
         return table(rows, names=2)
-
-
-def table(rows: Sequence[Sequence[str]], *, names: int = 1) -> str:
-    """Rows as text: the first `names` columns to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < names else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 Paths = Mapping[str, tuple[np.ndarray, ...]]

@@ -146,7 +146,7 @@ def draw(rows: list[dict]) -> None:
             ],
         )
         ax.set(title=f"Profile {name}", ylabel="µJ an image")
-    axes[0].legend(kinds, fontsize="small")
+    figure.legend(kinds, loc="outside upper center", ncols=len(kinds), fontsize="small")
     PICTURE.write_bytes(plots.png(figure))
     print(PICTURE)
 

@@ -109,6 +109,17 @@ def test_maxima_are_nodes_and_keep_their_windows():
     assert [node.shape[1:3] for node in maxima] == [(4, 4), (4, 4), (6,)]
 
 
+def test_a_graph_can_be_printed_and_drawn():
+    apply_fn, variables, x = build(Pooling)
+    graph = lower(apply_fn, variables, x[:1])
+    lines = str(graph).splitlines()
+    assert len(lines) == len(graph.nodes) + 1
+    assert lines[2].split() == "QCFS_0 neurons 8x8x6 input (conv 3x3x3x6)".split()
+    text = graph.dot()
+    assert text.count(" -> ") == sum(len(node.terms) for node in graph.nodes)
+    assert '"QCFS_0" -> "max" [label="windowmax identity"]' in text
+
+
 def test_moves_one_after_another_are_one_index():
     graph = lower(
         lambda v, x: qcfs(x, 1.0).reshape(1, 6)[:, ::2].T @ jnp.ones((1, 2)),
