@@ -77,10 +77,10 @@ def run_integers(
     for network in networks.values():
         rows.append(_compared(network, settings, examples, carriers))
         print(_line(rows[-1]), flush=True)
-    saved = networks[native]
-    first = range(min(VECTORS, len(examples)))
-    images = [data.as_evaluated(settings, examples, i)["image"] for i in first]
-    exchange.save(saved, out, vectors=np.stack(images))
+    if jax.process_index() == 0:  # all hosts have computed the same
+        first = range(min(VECTORS, len(examples)))
+        images = [data.as_evaluated(settings, examples, i)["image"] for i in first]
+        exchange.save(networks[native], out, vectors=np.stack(images))
     return {"bits": bits, "folder": out.name, "steps": rows}
 
 
