@@ -16,7 +16,7 @@ import time
 
 import jax
 import numpy as np
-from simulate import compile_pass, interleaved, network
+from simulate import compile_pass, interleaved, network, print_table
 
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integers import CARRIERS, one_shot, stepped
@@ -71,14 +71,7 @@ def main() -> None:
         f"{sum(differing.outputs.values())} logits differ"
     )
     seconds = interleaved(compiled, options.rounds)
-    print("           median ms      x ANN   (quartiles)   compile s   temporaries MB")
-    for name, (_, compile_seconds, megabytes) in compiled.items():
-        ratios = [s / a for s, a in zip(seconds[name], seconds["ann"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        print(
-            f"{name:10} {1e3 * statistics.median(seconds[name]):10.1f} {middle:10.3f}"
-            f"   {low:.3f}-{high:.3f} {compile_seconds:11.1f} {megabytes:16.1f}"
-        )
+    print_table(compiled, seconds)
     ratio = statistics.median(
         s / o for s, o in zip(seconds["stepped"], seconds["one-shot"], strict=True)
     )

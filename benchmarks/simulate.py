@@ -40,7 +40,11 @@ def main() -> None:
         f"T = {options.steps}, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
     )
     compiled = {name: compile_pass(*p, x) for name, p in passes.items()}
-    seconds = interleaved(compiled, options.rounds)
+    print_table(compiled, interleaved(compiled, options.rounds))
+
+
+def print_table(compiled, seconds) -> None:
+    """A line for each pass; ratios are to the pass "ann" of the same round."""
     print("           median ms      x ANN   (quartiles)   compile s   temporaries MB")
     for name, (_, compile_seconds, megabytes) in compiled.items():
         ratios = [s / a for s, a in zip(seconds[name], seconds["ann"], strict=True)]

@@ -3,7 +3,6 @@
 docs/format.md describes them. `referee.py` is a reader that needs NumPy only.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,49 +13,23 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode, largest_sum
-from bitsnn_jax.graph import (
-    KINDS,
-    Conv,
-    Dense,
-    Max,
-    Move,
-    Reshape,
-    Scale,
-    Shift,
-    Structure,
-    Sum,
-    Term,
-    Weight,
-    WindowMax,
-    WindowSum,
-    out_shape,
+from bitsnn_jax.exchange_reader import (
+    ARRAYS,
+    DTYPES,
+    FORMAT,
+    NETWORK,
+    VECTORS,
+    VERSION,
+    ExchangeError,
+    check_vector,
+    checked_vectors,
+    read_folder,
+    sha256,
 )
+from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode, largest_sum
 from bitsnn_jax.integers import one_shot
-from bitsnn_jax.spikes import check_steps
-
-FORMAT, VERSION = "bitsnn", 1
-NETWORK, ARRAYS, VECTORS = "network.json", "network.safetensors", "vectors.safetensors"
-
-_STRUCTURES = (Reshape, Move, Sum, WindowSum, Max, WindowMax, Shift)
-_WEIGHTS = (Scale, Conv, Dense)
-# The array fields of nodes and operations.
-_DTYPES: Mapping[str, Any] = {
-    "kernel": np.int8,
-    "factor": np.int16,
-    "index": np.int32,
-    "bias": np.int32,
-    "fraction": np.int32,
-    "unit": np.float64,
-}
-
-
-class ExchangeError(ValueError):
-    """A folder that is no such network, or that may not be written."""
 
 
 def save(
@@ -79,7 +52,9 @@ def save(
     folder = Path(folder)
     _check_replaceable(folder)
     if vectors is not None:
-        vectors = _vectors(network, vectors)
+        if not isinstance(vectors, Mapping):
+            vectors = _computed(network, vectors)
+        vectors = checked_vectors(network, vectors)
     arrays: dict[str, np.ndarray] = {}
     nodes = [_node_out(node, arrays) for node in network.nodes]
     files = {ARRAYS: save_arrays(arrays)}
@@ -91,7 +66,7 @@ def save(
         "steps": network.steps,
         "bits": network.bits,
         "levels": network.levels,
-        "files": {name: _sha256(data) for name, data in files.items()},
+        "files": {name: sha256(data) for name, data in files.items()},
         "nodes": nodes,
     }
     files[NETWORK] = json.dumps(text, indent=1).encode()
@@ -107,7 +82,7 @@ def load(folder: str | os.PathLike) -> IntegerNetwork:
         operation, a source that does not come before what it feeds, a bound that a sum
         can exceed; with the file or the layer.
     """
-    network = _read(Path(folder))[0]
+    network = read_folder(Path(folder))[0]
     for node in network.of_kind("neurons", "sum", "output"):
         # Carriers are chosen by the bound: one that is too small would be inexact.
         reach = largest_sum(node, network) + int(node.half.max())
@@ -129,18 +104,27 @@ def load_vectors(folder: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
       ExchangeError: as `load`.
     """
-    return _read(Path(folder))[1]
+    return read_folder(Path(folder))[1]
 
 
-# Writing.
+def _computed(network: IntegerNetwork, inputs: Any) -> dict[str, Any]:
+    """Test vectors of these inputs."""
+    x = np.asarray(inputs)
+    check_vector("input", x, network.nodes[0], network.levels)
+    result = jax.jit(one_shot(network))(x)
+    return {
+        "input": x,
+        **{f"codes/{name}": codes for name, codes in result.codes.items()},
+        **{f"outputs/{name}": output for name, output in result.outputs.items()},
+    }
 
 
 def _node_out(node: IntegerNode, arrays: dict) -> dict:
     def stored(name, field, value):
         array = np.asarray(value)
-        if array.dtype != _DTYPES[field]:
+        if array.dtype != DTYPES[field]:
             raise ExchangeError(
-                f"{node.name}: {field} must be {np.dtype(_DTYPES[field])}, got "
+                f"{node.name}: {field} must be {np.dtype(DTYPES[field])}, got "
                 f"{array.dtype}"
             )
         # Not ascontiguousarray alone, which makes [1] of [].
@@ -150,7 +134,7 @@ def _node_out(node: IntegerNode, arrays: dict) -> dict:
     def written(op, prefix):
         fields = {
             field: stored(f"{prefix}/{field}", field, value)
-            if field in _DTYPES
+            if field in DTYPES
             else value
             for field, value in op._asdict().items()
         }
@@ -178,56 +162,6 @@ def _node_out(node: IntegerNode, arrays: dict) -> dict:
         "bound": node.bound,
         "terms": terms,
     }
-
-
-def _vectors(network: IntegerNetwork, vectors: Any) -> dict[str, np.ndarray]:
-    """All of them, in the narrowest types, checked."""
-    if not isinstance(vectors, Mapping):
-        x = np.asarray(vectors)
-        _check_vector("input", x, network.nodes[0], network.levels)
-        result = jax.jit(one_shot(network))(x)
-        vectors = {
-            "input": x,
-            **{f"codes/{name}": codes for name, codes in result.codes.items()},
-            **{f"outputs/{name}": output for name, output in result.outputs.items()},
-        }
-    expected = _vector_nodes(network)
-    if vectors.keys() != expected.keys():
-        odd = ", ".join(sorted(vectors.keys() ^ expected.keys()))
-        raise ExchangeError(f"vectors: missing, or of no layer: {odd}")
-    found = {}
-    for name, (node, top) in expected.items():
-        array = np.asarray(vectors[name])
-        _check_vector(name, array, node, top, count=len(vectors["input"]))
-        dtype = np.int32 if top is None else np.min_scalar_type(top)
-        found[name] = np.ascontiguousarray(array.astype(dtype))
-    return found
-
-
-def _vector_nodes(network: IntegerNetwork) -> dict[str, tuple[IntegerNode, int | None]]:
-    """By name: the node, and the largest value; None for 32 bits."""
-    return {
-        "input": (network.nodes[0], network.levels),
-        **{
-            f"codes/{node.name}": (node, 2**network.steps - 1)
-            for node in network.of_kind("neurons")
-        },
-        **{f"outputs/{node.name}": (node, None) for node in network.of_kind("output")},
-    }
-
-
-def _check_vector(name, array, node, top, count=None):
-    n = array.shape[:1] if count is None else (count,)
-    # A batch axis of 1 becomes n; an output may have none.
-    shapes = {(*n, *node.shape[1:]), (*n, *node.shape)}
-    if array.ndim == 0 or array.shape not in shapes:
-        raise ExchangeError(
-            f"vectors: {name} must be [n, {node.shape[1:]}], got {array.shape}"
-        )
-    low, high = (-(2**31), 2**31 - 1) if top is None else (0, top)
-    whole = array == np.floor(array)
-    if not (whole & (array >= low) & (array <= high)).all():
-        raise ExchangeError(f"vectors: {name} must be integers {low} to {high}")
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -268,7 +202,7 @@ def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        _read(new)
+        read_folder(new)
         if folder.exists():
             folder.rename(old)
         try:
@@ -280,240 +214,3 @@ def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-
-
-# Reading.
-
-
-def _read(folder: Path) -> tuple[IntegerNetwork, dict[str, np.ndarray]]:
-    text = _read_text(folder)
-    sums = _field(text, "files", dict, NETWORK)
-    arrays = _read_arrays(folder, ARRAYS, sums)
-    vectors = _read_arrays(folder, VECTORS, sums) if VECTORS in sums else {}
-    steps, bits, levels = (
-        _field(text, field, int, NETWORK) for field in ("steps", "bits", "levels")
-    )
-    try:
-        check_steps(steps)
-    except ValueError as error:
-        raise ExchangeError(f"{NETWORK}: {error}") from None
-    if not 2 <= bits <= 8 or levels < 1:
-        raise ExchangeError(f"{NETWORK}: bits {bits}, levels {levels} are out of range")
-    network = IntegerNetwork((), steps, bits, levels)
-    for i, entry in enumerate(_field(text, "nodes", list, NETWORK)):
-        node = _node_in(entry, arrays, network, f"{NETWORK}: node {i}")
-        network = IntegerNetwork((*network.nodes, node), steps, bits, levels)
-    if not network.nodes:
-        raise ExchangeError(f"{NETWORK}: no nodes")
-    if vectors:
-        vectors = _vectors(network, vectors)
-    return network, vectors
-
-
-def _read_text(folder):
-    try:
-        text = json.loads((folder / NETWORK).read_bytes())
-    except OSError as error:
-        raise ExchangeError(f"{folder / NETWORK}: {error.strerror}") from None
-    except ValueError as error:
-        raise ExchangeError(f"{folder / NETWORK}: damaged: {error}") from None
-    if not isinstance(text, dict) or text.get("format") != FORMAT:
-        raise ExchangeError(f"{folder / NETWORK}: the format is not {FORMAT!r}")
-    if (version := text.get("version")) != VERSION:
-        raise ExchangeError(
-            f"{folder / NETWORK}: version {version!r}; this reader knows {VERSION}"
-        )
-    return text
-
-
-def _read_arrays(folder, name, sums):
-    try:
-        data = (folder / name).read_bytes()
-    except OSError as error:
-        raise ExchangeError(f"{folder / name}: {error.strerror}") from None
-    if _sha256(data) != sums.get(name):
-        raise ExchangeError(f"{folder / name}: damaged, its checksum is another")
-    try:
-        return load_arrays(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ExchangeError(f"{folder / name}: damaged: {error}") from None
-
-
-def _node_in(entry, arrays, network: IntegerNetwork, where: str) -> IntegerNode:
-    name = _field(entry, "name", str, where)
-    kind, shape = _field(entry, "kind", str, name), _sizes(entry, "shape", name)
-    if kind not in KINDS:
-        raise ExchangeError(f"{name}: unknown kind {kind!r}; one of {', '.join(KINDS)}")
-    if any(node.name == name for node in network.nodes):
-        raise ExchangeError(f"{name}: there are two of that name")
-    if (kind == "input") != (not network.nodes):
-        raise ExchangeError(f"{name}: the first node, and no other, is the input")
-    terms = tuple(
-        _term_in(term, arrays, network, name, shape)
-        for term in _field(entry, "terms", list, name)
-    )
-    bias, fraction, unit = (
-        _array(entry, field, arrays, name, shape)
-        for field in ("bias", "fraction", "unit")
-    )
-    bound = _field(entry, "bound", int, name)
-    node = IntegerNode(name, kind, shape, terms, bias, fraction, unit, bound)
-    _check_node(node, network)
-    return node
-
-
-def _check_node(node: IntegerNode, network: IntegerNetwork) -> None:
-    def ensure(holds, text):
-        if not holds:
-            raise ExchangeError(f"{node.name}: {text}")
-
-    fraction, sources = node.fraction, [network[term.source] for term in node.terms]
-    ensure(0 <= node.bound < 2**31, f"a bound of {node.bound} does not fit 32 bits")
-    ensure(((fraction >= 0) & (fraction < 31)).all(), "fraction must be 0 to 30")
-    ensure(
-        (node.unit > 0).all() and np.isfinite(node.unit).all(), "unit must be above 0"
-    )
-    if node.kind in ("input", "maximum"):
-        ensure(not node.bias.any(), f"a node of kind {node.kind!r} has no bias")
-    if node.kind not in ("neurons", "sum"):
-        ensure(not fraction.any(), f"a node of kind {node.kind!r} has no fraction")
-    if node.kind == "sum":
-        ensure(fraction.size == 1, "a sum has one fraction")
-    if node.kind == "input":
-        ensure(not node.terms, "the input has no terms")
-    is_max = [_has_maximum(term) for term in node.terms]
-    if node.kind == "maximum":
-        ensure(
-            is_max == [True]
-            and not node.terms[0].after
-            and isinstance(node.terms[0].weight, Scale)
-            and np.all(node.terms[0].weight.factor == 1)
-            and sources[0].kind in ("neurons", "maximum"),
-            "a maximum has one term, of spikes, with factor 1",
-        )
-    else:
-        ensure(not any(is_max), "a maximum is in a node of kind 'maximum' only")
-
-
-def _has_maximum(term):
-    return any(isinstance(op, (Max, WindowMax)) for op in (*term.before, *term.after))
-
-
-def _term_in(entry, arrays, network, name, shape) -> Term:
-    source = _field(entry, "source", str, name)
-    [fed_by] = [n for n in network.nodes if n.name == source] or [None]
-    if fed_by is None:
-        raise ExchangeError(f"{name}: its source {source!r} does not come before it")
-    if fed_by.kind == "output":
-        raise ExchangeError(f"{name}: its source {source!r} is an output")
-    before = [
-        _op_in(op, _STRUCTURES, arrays, name)
-        for op in _field(entry, "before", list, name)
-    ]
-    weight = _op_in(_field(entry, "weight", dict, name), _WEIGHTS, arrays, name)
-    after = [
-        _op_in(op, _STRUCTURES, arrays, name)
-        for op in _field(entry, "after", list, name)
-    ]
-    if any(isinstance(op, Shift) for op in before):
-        raise ExchangeError(f"{name}: a Shift comes after the weight only")
-    if not isinstance(weight, Scale):
-        limit = 2 ** (network.bits - 1) - 1
-        largest = int(np.abs(weight.kernel.astype(np.int32)).max(initial=0))
-        if largest > limit:
-            raise ExchangeError(
-                f"{name}: a weight of {largest} does not fit {network.bits} bits, "
-                f"which end at {limit}"
-            )
-    made = fed_by.shape
-    for op in (*before, weight, *after):
-        made = _made(op, made, name)
-    if made != shape:
-        raise ExchangeError(
-            f"{name}: what comes from {source} has shape {made}, not {shape}"
-        )
-    return Term(source, tuple(before), weight, tuple(after))
-
-
-def _made(op: Structure | Weight, shape, name):
-    """The shape that the operation makes, checked by trying."""
-    kind = type(op).__name__
-    if isinstance(op, Move):
-        size = int(np.prod(shape))
-        if op.index.size and not (-1 <= op.index.min() and op.index.max() < size):
-            raise ExchangeError(f"{name}: Move: an index beyond its {size} entries")
-    try:
-        return tuple(out_shape(op, shape))
-    except (TypeError, ValueError, IndexError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ExchangeError(f"{name}: {kind} does not fit {shape}: {reason}") from None
-
-
-def _op_in(entry, allowed, arrays, name):
-    kind = _field(entry, "op", str, name)
-    cls = next((cls for cls in allowed if cls.__name__ == kind), None)
-    if cls is None:
-        names = ", ".join(cls.__name__ for cls in allowed)
-        raise ExchangeError(f"{name}: unknown operation {kind!r}; one of {names}")
-    values: dict[str, Any] = {}
-    for field in cls._fields:
-        if field in _DTYPES:
-            values[field] = _array(entry, field, arrays, name)
-        elif field in ("groups", "amount"):
-            values[field] = _field(entry, field, int, name)
-        elif field == "padding":
-            pairs = _field(entry, field, list, name)
-            values[field] = tuple(_integers(pair, field, name) for pair in pairs)
-            if any(len(pair) != 2 for pair in values[field]):
-                raise ExchangeError(f"{name}: padding must have pairs, got {pairs}")
-        else:
-            values[field] = _sizes(entry, field, name)
-    if kind == "Shift" and not 0 <= values["amount"] < 31:
-        raise ExchangeError(f"{name}: Shift must be 0 to 30, got {values['amount']}")
-    return cls(**values)
-
-
-def _array(entry, field, arrays, name, shape=None) -> np.ndarray:
-    array_name = _field(entry, field, str, name)
-    if array_name not in arrays:
-        raise ExchangeError(f"{name}: no array {array_name!r} in {ARRAYS}")
-    array = arrays[array_name]
-    if array.dtype != _DTYPES[field]:
-        raise ExchangeError(
-            f"{name}: {field} must be {np.dtype(_DTYPES[field])}, got {array.dtype}"
-        )
-    if shape is not None:
-        try:
-            fits = np.broadcast_shapes(array.shape, shape) == shape
-        except ValueError:
-            fits = False
-        if not fits:
-            raise ExchangeError(
-                f"{name}: {field} of shape {array.shape} does not broadcast to {shape}"
-            )
-    return array
-
-
-def _sizes(entry, field, name) -> tuple[int, ...]:
-    sizes = _integers(_field(entry, field, list, name), field, name)
-    if any(n < (0 if field in ("axes", "shape") else 1) for n in sizes):
-        raise ExchangeError(f"{name}: {field} must not be negative, got {sizes}")
-    return sizes
-
-
-def _integers(values, field, name) -> tuple[int, ...]:
-    if not isinstance(values, list) or any(type(n) is not int for n in values):
-        raise ExchangeError(f"{name}: {field} must have integers, got {values!r}")
-    return tuple(values)
-
-
-def _field(entry, field, kind, where):
-    """entry[field], of the type `kind`."""
-    value = entry.get(field) if isinstance(entry, dict) else None
-    if type(value) is not kind:
-        raise ExchangeError(f"{where}: {field} must be {kind.__name__}, got {value!r}")
-    return value
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -83,7 +83,7 @@ def to_nir(
         layer's name.
       ValueError: steps that are not those of the network.
     """
-    if isinstance(network, Graph):
+    if not isinstance(network, IntegerNetwork):
         if steps is None:
             raise ValueError("a graph of floats needs steps")
         network = fixed_point(network, steps=steps)

@@ -71,11 +71,11 @@ class IntegerNode(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class IntegerNetwork:
+class IntegerNetwork(Graph):
     """What `fixed_point` makes. `integers.one_shot` and `integers.stepped` run it.
 
     Attributes:
-      nodes: sources before what they feed. Input first.
+      nodes: as in `Graph`.
       steps: T.
       bits: of a weight, sign included.
       levels: highest integer of the input.
@@ -85,12 +85,6 @@ class IntegerNetwork:
     steps: int
     bits: int
     levels: int
-
-    def __getitem__(self, name: str) -> IntegerNode:
-        return next(node for node in self.nodes if node.name == name)
-
-    def of_kind(self, *kinds: str) -> list[IntegerNode]:
-        return [node for node in self.nodes if node.kind in kinds]
 
     def top(self, name: str) -> int:
         """The largest |value| of a node."""
@@ -247,7 +241,7 @@ def _smallest_unit(terms: list[Term], node: Node, limit: int) -> np.ndarray:
     return (
         unit.reshape((1,) * (len(node.shape) - 1) + (-1,))
         if per_channel
-        else (unit.max())
+        else unit.max()
     )
 
 

@@ -140,12 +140,12 @@ KINDS = ("input", "neurons", "maximum", "sum", "output")
 class Graph:
     """Nodes in an order in which sources come before what they feed. Input first."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[Any, ...]  # each a `Node`, or what a subclass has for one
 
-    def __getitem__(self, name: str) -> Node:
+    def __getitem__(self, name: str) -> Any:
         return next(node for node in self.nodes if node.name == name)
 
-    def of_kind(self, *kinds: str) -> list[Node]:
+    def of_kind(self, *kinds: str) -> list[Any]:
         return [node for node in self.nodes if node.kind in kinds]
 
     def __str__(self) -> str:

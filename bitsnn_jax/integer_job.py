@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax import config, data, exchange
-from bitsnn_jax.fixed_point import IntegerNetwork, fixed_point
+from bitsnn_jax.fixed_point import IntegerNetwork
 from bitsnn_jax.graph import Graph
 from bitsnn_jax.integers import one_shot, stepped
 from bitsnn_jax.lowering import lower
@@ -26,8 +26,7 @@ def pixel_network(apply_fn: ApplyFn, examples: data.Examples) -> ApplyFn:
       apply_fn: takes normalised images.
       examples: whose scale of pixels it was trained on.
     """
-    scale = 1 / (examples.white * examples.std.astype(np.float64))
-    shift = -examples.mean.astype(np.float64) / examples.std
+    scale, shift = data.scale_and_shift(examples)
 
     def apply_to_pixels(variables, pixels):
         images = pixels * scale.astype(pixels.dtype) + shift.astype(pixels.dtype)
@@ -43,45 +42,41 @@ def lower_pixels(apply_fn: ApplyFn, variables: Any, examples: data.Examples) -> 
 
 
 def run_integers(
-    graph: Graph,
+    networks: Sequence[IntegerNetwork],
     settings: config.Data,
     examples: data.Examples,
     *,
-    steps: Sequence[int],
-    bits: int,
-    carriers: Sequence[str] = ("float32",),
+    carriers: Sequence[str],
     native: int,
     out: Path,
 ) -> dict[str, Any]:
-    """Rounds the network for each T, runs both executions, and saves the network.
+    """Runs both executions of each network, and saves one of them.
 
     Args:
-      graph: of `lower_pixels`.
+      networks: of pixels, one for each T; all with weights of the same width.
       settings: of the data.
       examples: the test split.
-      steps: the T's.
-      bits: of a weight.
       carriers: of the numbers; each is compared with the one-shot pass of the first.
-      native: the T of which the network is saved.
+      native: the T of the network that is saved.
       out: the folder it is saved to, see `exchange.save`; replaced.
 
     Returns:
       {"bits", "folder", "steps": [{"steps", "accuracy", "spikes_per_neuron", "codes",
       "differing", "outputs_differing", "bound", "executions", "layers"}]}
-
-    Raises:
-      FixedPointError: the network does not fit, with the layer.
     """
-    networks = {t: fixed_point(graph, steps=t, bits=bits) for t in sorted(set(steps))}
+    print(
+        f"in integers, weights of {networks[0].bits} bits\n T  accuracy  spikes/neuron"
+    )
     rows = []
-    for network in networks.values():
+    for network in networks:
         rows.append(_compared(network, settings, examples, carriers))
         print(_line(rows[-1]), flush=True)
     if jax.process_index() == 0:  # all hosts have computed the same
+        [saved] = [network for network in networks if network.steps == native]
         first = range(min(VECTORS, len(examples)))
         images = [data.as_evaluated(settings, examples, i)["image"] for i in first]
-        exchange.save(networks[native], out, vectors=np.stack(images))
-    return {"bits": bits, "folder": out.name, "steps": rows}
+        exchange.save(saved, out, vectors=np.stack(images))
+    return {"bits": networks[0].bits, "folder": out.name, "steps": rows}
 
 
 def _compared(network: IntegerNetwork, settings, examples, carriers):

@@ -183,13 +183,16 @@ def _product(weight: Weight, x, top, carrier, dtype):
     largest = _EXACT["float32"] // max(_gain(weight), 1)
     if carrier == "bfloat16":
         largest = min(largest, _EXACT["bfloat16"])
-    bits = (largest + 1).bit_length() - 1  # 2**bits - 1 <= largest
     if top <= largest:
         return _in_floats(weight, x, top, carrier).astype(dtype)
+    if largest < 2:  # not even bits would do
+        return apply(weight, x.astype(jnp.int32)).astype(dtype)
+    # Digits below 2**bits; the last one has the sign, and may be -2**bits.
+    bits = largest.bit_length() - 1
     total, rest = jnp.zeros((), jnp.int32), x.astype(jnp.int32)
     for low in range(0, top.bit_length(), bits):
         is_last = low + bits >= top.bit_length()
-        digit = rest if is_last else rest & (2**bits - 1)  # the last has the sign
+        digit = rest if is_last else rest & (2**bits - 1)
         y = _in_floats(weight, digit, 2**bits, carrier)
         total += y.astype(jnp.int32) << low
         rest = rest >> bits

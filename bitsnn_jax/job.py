@@ -77,11 +77,10 @@ def convert_run(
     examples = data.load(config.data, "test")
     if limit:
         examples = examples.first(limit)
-    graph = None
-    if bits is not None:  # first of all, since it may be that there is none
+    networks = []
+    if bits is not None:  # before anything is written, since there may be none
         graph = lower_pixels(apply_fn, variables, examples)
-        for t in steps:
-            fixed_point(graph, steps=t, bits=bits)
+        networks = [fixed_point(graph, steps=t, bits=bits) for t in sorted(set(steps))]
     out.mkdir(parents=True, exist_ok=True)
 
     image = jax.ShapeDtypeStruct((1, *examples.image_shape), jnp.float32)
@@ -118,14 +117,11 @@ def convert_run(
         print(_line(row), flush=True)
 
     integers = None
-    if graph is not None and bits is not None:
-        print(f"in integers, weights of {bits} bits\n T  accuracy  spikes/neuron")
+    if networks:
         integers = run_integers(
-            graph,
+            networks,
             config.data,
             examples,
-            steps=steps,
-            bits=bits,
             carriers=carriers,
             native=native,
             out=out / "fixed_point",

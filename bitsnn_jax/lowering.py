@@ -209,7 +209,7 @@ class _Lowering(Reading):
         if id(affine) not in self.sums:
             name = self.unused(affine.path or "sum")
             node = Node(name, "sum", affine.shape, affine.terms, affine.constant)
-            self.sums[id(affine)] = affine, self.node(node, value.sizes)
+            self.sums[id(affine)] = affine, self.node(node)  # numbers, no spikes
         return self.sums[id(affine)][1]
 
     def unused(self, name):

@@ -5,8 +5,10 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitsnn_jax import QCFS, qcfs
+from bitsnn_jax.lowering import lower
 
 act = functools.partial(QCFS, theta_init=1.0)
 norm = functools.partial(nn.BatchNorm, use_running_average=True)
@@ -234,6 +236,19 @@ def build(network, seed=0):
     ]
     variables = jax.tree.unflatten(tree, leaves)
     return lambda v, x: model.apply(v, x), variables, x
+
+
+# Those that take one image, as the layer graph does.
+OF_ONE_IMAGE = [n for n in NETWORKS if n not in (ManyInputsAndOutputs, OneDimensional)]
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
+
+
+@functools.cache
+def lowered(network):
+    """The layer graph of the network of pixels 0..255."""
+    apply_fn, variables, _ = build(network)
+    example = np.zeros((1, 8, 8, 3), np.float32)
+    return lower(lambda v, x: apply_fn(v, x / 64 - 2), variables, example)
 
 
 def pure(variables, x):

@@ -16,7 +16,7 @@ from networks import (
     Pooling,
     Reshaped,
     Residual,
-    build,
+    lowered,
 )
 from safetensors.numpy import load_file, save
 
@@ -24,7 +24,6 @@ from bitsnn_jax import exchange
 from bitsnn_jax.exchange import ExchangeError
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integers import one_shot
-from bitsnn_jax.lowering import lower
 
 ODD = (Residual, Convolutions, Pooling, Inverted, Reshaped, Concatenated)
 FILES = ["network.json", "network.safetensors", "vectors.safetensors"]
@@ -32,10 +31,7 @@ FILES = ["network.json", "network.safetensors", "vectors.safetensors"]
 
 @functools.cache
 def integer_network(network, steps=4):
-    apply_fn, variables, _ = build(network)
-    pixels = np.zeros((1, 8, 8, 3), np.float32)
-    graph = lower(lambda v, p: apply_fn(v, p / 64 - 2), variables, pixels)
-    return fixed_point(graph, steps=steps)
+    return fixed_point(lowered(network), steps=steps)
 
 
 def images(n=2):

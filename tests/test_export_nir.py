@@ -5,7 +5,7 @@ import jax
 import nir
 import numpy as np
 import pytest
-from networks import Pooling, Residual, build
+from networks import Pooling, Residual, lowered
 from numpy.lib.stride_tricks import sliding_window_view
 
 from bitsnn_jax import qcfs
@@ -30,12 +30,6 @@ from bitsnn_jax.nir_nodes import NIRError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (3, 8, 8, 3))
-
-
-def lowered(network):
-    apply_fn, variables, _ = build(network)
-    example = np.zeros((1, 8, 8, 3), np.float32)
-    return lower(lambda v, x: apply_fn(v, x / 64 - 2), variables, example)
 
 
 def kernel(*shape):

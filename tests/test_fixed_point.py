@@ -4,8 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import Concatenated, Convolutions, Inverted, Pooling, Reshaped, build
-from test_lowering import OF_ONE_IMAGE
+from networks import (
+    OF_ONE_IMAGE,
+    PIXELS,
+    Concatenated,
+    Convolutions,
+    Inverted,
+    Pooling,
+    Reshaped,
+    lowered,
+)
 
 from bitsnn_jax import qcfs
 from bitsnn_jax.config import Model
@@ -14,14 +22,6 @@ from bitsnn_jax.graph import Scale, evaluate
 from bitsnn_jax.integers import CARRIERS, bias_parts, one_shot, stepped
 from bitsnn_jax.lowering import lower
 from bitsnn_jax.models import build_model
-
-PIXELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
-
-
-def lowered(network):
-    apply_fn, variables, _ = build(network)
-    example = np.zeros((1, 8, 8, 3), np.float32)
-    return lower(lambda v, x: apply_fn(v, x / 64 - 2), variables, example)
 
 
 def assert_same(ours, theirs):

@@ -6,11 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import (
-    NETWORKS,
+    OF_ONE_IMAGE,
     Concatenated,
     Inverted,
-    ManyInputsAndOutputs,
-    OneDimensional,
     Pooling,
     Residual,
     act,
@@ -26,8 +24,6 @@ from bitsnn_jax.models import build_model
 from bitsnn_jax.program import SpikingError
 from bitsnn_jax.qcfs import grid_codes
 from bitsnn_jax.spiking import OneShot, run
-
-OF_ONE_IMAGE = [n for n in NETWORKS if n not in (ManyInputsAndOutputs, OneDimensional)]
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from networks import Convolutions, Residual
-from test_fixed_point import PIXELS, lowered
+from networks import PIXELS, Convolutions, Residual, lowered
 
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.graph import Conv, Dense

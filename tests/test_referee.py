@@ -1,7 +1,6 @@
 """The second reading of an export: it agrees with the first, and needs NumPy only."""
 
 import dataclasses
-import functools
 import json
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from networks import (
     Pooling,
     Reshaped,
     Residual,
-    build,
+    lowered,
 )
 from safetensors.numpy import load_file, save_file
 
@@ -25,23 +24,15 @@ from bitsnn_jax import exchange, operations, referee
 from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode, fixed_point
 from bitsnn_jax.graph import Conv, Dense, Move, Reshape, Shift, Term, WindowSum
 from bitsnn_jax.integers import stepped
-from bitsnn_jax.lowering import lower
 
 ODD = (Residual, Convolutions, Pooling, Inverted, Reshaped, Concatenated)
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
 
 
-@functools.cache
-def graph(network):
-    apply_fn, variables, _ = build(network)
-    pixels = np.zeros((1, 8, 8, 3), np.float32)
-    return lower(lambda v, p: apply_fn(v, p / 64 - 2), variables, pixels)
-
-
 @pytest.mark.parametrize("steps", (1, 4))
 @pytest.mark.parametrize("network", ODD)
 def test_every_spike_output_and_count_agrees(network, steps, tmp_path):
-    network = fixed_point(graph(network), steps=steps)
+    network = fixed_point(lowered(network), steps=steps)
     exchange.save(network, tmp_path / "net")
     expected = jax.jit(stepped(network))(IMAGES)
     read, counts = referee.read(tmp_path / "net"), {}
@@ -202,7 +193,7 @@ def test_a_sum_is_rounded_to_the_nearest_and_upwards_at_ties(tmp_path):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "net"
-    network = fixed_point(graph(Pooling), steps=4)
+    network = fixed_point(lowered(Pooling), steps=4)
     exchange.save(network, folder, vectors=IMAGES)
     return folder
 

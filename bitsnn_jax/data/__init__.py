@@ -1,6 +1,12 @@
 """Examples, how they are augmented, and the order in which they are met."""
 
-from bitsnn_jax.data.examples import Examples, InMemory, Streamed, normalise
+from bitsnn_jax.data.examples import (
+    Examples,
+    InMemory,
+    Streamed,
+    normalise,
+    scale_and_shift,
+)
 from bitsnn_jax.data.pipeline import (
     TrainBatches,
     as_evaluated,
@@ -20,6 +26,7 @@ __all__ = [
     "eval_batches",
     "load",
     "normalise",
+    "scale_and_shift",
     "steps_per_epoch",
     "train_batches",
 ]

@@ -103,13 +103,17 @@ class Streamed(Examples):
         return dataclasses.replace(self, order=self.order[:count])
 
 
+def scale_and_shift(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """(pixel / white - mean) / std as one product and one sum: float64 [c] each."""
+    scale = 1 / (examples.white * examples.std.astype(np.float64))
+    return scale, -examples.mean.astype(np.float64) / examples.std
+
+
 def normalise(
     images: UInt8[np.ndarray, "*n c"], examples: Examples
 ) -> Float32[np.ndarray, "*n c"]:
     """Pixels to the input of a network: (pixel / white - mean) / std, float32."""
-    # One multiplication and one addition a pixel; the constants in float64.
-    scale = 1 / (examples.white * examples.std.astype(np.float64))
-    shift = -examples.mean.astype(np.float64) / examples.std
+    scale, shift = scale_and_shift(examples)
     # By rows of pixels: NumPy starts anew for each run along the last axis, and one of
     # three channels takes it longer to start than to do.
     *outer, channels = images.shape
