@@ -4,7 +4,7 @@ apt install dataset-fashion-mnist
 python train.py --config configs/resnet20_fashion_mnist.py
 
 The same with the paper's bit-sparsity loss; and with another surrogate of it,
-fine-tuned from the first network, which the package has:
+fine-tuned from the first network, which the package has, at two rates:
 
 python train.py --config configs/resnet20_fashion_mnist.py \\
     --config.name=resnet20_fashion_mnist_sparse --config.loss.spike_lambda=1.28e-6
@@ -13,11 +13,17 @@ python train.py --config configs/resnet20_fashion_mnist.py \\
     --config.loss.spike_lambda=1.28e-6 --config.loss.spike_surrogate=difference \\
     --config.start_from=resnet20_fashion_mnist \\
     --config.optimizer.learning_rate=0.05 --config.optimizer.epochs=12
+python train.py --config configs/resnet20_fashion_mnist.py \\
+    --config.name=resnet20_fashion_mnist_sparse_tuned2 \\
+    --config.loss.spike_lambda=1.28e-6 --config.loss.spike_surrogate=difference \\
+    --config.start_from=runs/resnet20_fashion_mnist_sparse_tuned \\
+    --config.optimizer.learning_rate=0.02 --config.optimizer.epochs=8
 
 Hardware: 2 CPU cores. Time: 0.28 s a step alone, 430 steps an epoch: 40 minutes,
-and 25 for the fine-tuning.
+and 25 + 16 for the fine-tuning.
 Accuracy on the test split, seed 0: 93.97 % with 0.651 spikes a neuron; 93.23 % with
-0.208; 93.65 % with 0.248. The binomial standard error is 0.24 points.
+0.208; fine-tuned 93.65 % with 0.248, then 94.04 % with 0.239. The binomial standard
+error is 0.24 points.
 """
 
 from bitsnn_jax import config
