@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bitsnn_jax import hosts
+from bitsnn_jax import hosts, qat
 from bitsnn_jax.cli import fail, only_our_errors, with_huge_pages
 from bitsnn_jax.integers import CARRIERS
 from bitsnn_jax.job import convert_run
@@ -80,6 +80,21 @@ def main(argv: list[str] | None = None) -> None:
         help="what the integers are computed in (default: float32)",
     )
     parser.add_argument(
+        "--qat_epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="fine-tune the weights for that rounding, on the training split; with "
+        "--fixed-point (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--qat_learning_rate",
+        type=float,
+        default=qat.LEARNING_RATE,
+        metavar="RATE",
+        help="of fine-tuning, as a part of the largest weight (default: %(default)s)",
+    )
+    parser.add_argument(
         "--limit", type=int, metavar="N", help="first N test images only"
     )
     parser.add_argument(
@@ -119,6 +134,8 @@ def main(argv: list[str] | None = None) -> None:
                 precisions=PRECISIONS[options.certificate],
                 bits=options.fixed_point,
                 carriers=options.carriers,
+                qat_epochs=options.qat_epochs,
+                qat_learning_rate=options.qat_learning_rate,
                 limit=options.limit,
                 directory=options.data,
                 out=Path(options.out or snn_folder(options.ckpt)),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax import config, data, exchange
+from bitsnn_jax import config, data, exchange, qat
 from bitsnn_jax.fixed_point import IntegerNetwork
 from bitsnn_jax.graph import Graph
 from bitsnn_jax.integers import one_shot, stepped
@@ -41,6 +41,78 @@ def lower_pixels(apply_fn: ApplyFn, variables: Any, examples: data.Examples) -> 
     return lower(pixel_network(apply_fn, examples), variables, pixel)
 
 
+def fine_tuned(
+    graph: Graph,
+    settings: config.Data,
+    *,
+    steps: int,
+    bits: int,
+    epochs: int,
+    learning_rate: float = qat.LEARNING_RATE,
+    seed: int = 0,
+) -> tuple[Graph, dict[str, Any]]:
+    """`qat.tune` on the training split, augmented as the network was trained on it.
+
+    Every host of several does the same.
+
+    Args:
+      graph: of pixels.
+      settings: of the data.
+      steps, bits, learning_rate: as in `qat.tune`.
+      epochs: over the training split, at least 1.
+      seed: of the order and the augmentation of images.
+
+    Returns:
+      The graph, and {"steps", "epochs", "learning_rate", "first_loss", "last_loss"},
+      the mean loss of the first and the last 20 batches.
+    """
+    examples = data.load(settings, "train")
+    batches = data.train_batches(settings, examples, seed=seed)
+    num_steps = epochs * data.steps_per_epoch(settings, examples)
+    print(f"fine-tuning weights of {bits} bits, {num_steps} steps", flush=True)
+    try:
+        tuned = qat.tune(
+            graph,
+            ({**b, "image": _pixels(b["image"], examples)} for b in batches),
+            steps=steps,
+            bits=bits,
+            num_steps=num_steps,
+            learning_rate=learning_rate,
+        )
+    finally:
+        batches.close()
+    first, last = (
+        float(part.mean()) for part in (tuned.losses[:20], tuned.losses[-20:])
+    )
+    print(f"loss {first:.4f} at first, {last:.4f} at last", flush=True)
+    return tuned.graph, {
+        "steps": steps,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "first_loss": first,
+        "last_loss": last,
+    }
+
+
+def _pixels(images: np.ndarray, examples: data.Examples) -> np.ndarray:
+    """What `data.normalise` was given: pixels are integers, so rounding is exact."""
+    scale, shift = data.scale_and_shift(examples)
+    return np.rint((images - shift) / scale).astype(np.uint8)
+
+
+def accuracy(
+    network: IntegerNetwork, settings: config.Data, examples: data.Examples
+) -> float:
+    """The part of the examples that the network of pixels has right."""
+    run, correct = jax.jit(one_shot(network)), 0
+    for batch in data.eval_batches(
+        settings, examples, batch_size=min(BATCH, len(examples)), pixels=True
+    ):
+        right = np.argmax(run(batch["image"]).outputs["output"], -1) == batch["label"]
+        correct += int(np.sum(right & batch["mask"]))
+    return correct / len(examples)
+
+
 def run_integers(
     networks: Sequence[IntegerNetwork],
     settings: config.Data,
@@ -49,6 +121,7 @@ def run_integers(
     carriers: Sequence[str],
     native: int,
     out: Path,
+    before: Sequence[IntegerNetwork] = (),
 ) -> dict[str, Any]:
     """Runs both executions of each network, and saves one of them.
 
@@ -59,17 +132,23 @@ def run_integers(
       carriers: of the numbers; each is compared with the one-shot pass of the first.
       native: the T of the network that is saved.
       out: the folder it is saved to, see `exchange.save`; replaced.
+      before: the networks without fine-tuning, of which the accuracy is taken only.
 
     Returns:
       {"bits", "folder", "steps": [{"steps", "accuracy", "spikes_per_neuron", "codes",
-      "differing", "outputs_differing", "bound", "executions", "layers"}]}
+      "differing", "outputs_differing", "bound", "executions", "layers"}]}, and in each
+      row "accuracy_before" where there is a network before.
     """
     print(
         f"in integers, weights of {networks[0].bits} bits\n T  accuracy  spikes/neuron"
     )
     rows = []
+    untuned = {network.steps: network for network in before}
     for network in networks:
         rows.append(_compared(network, settings, examples, carriers))
+        if network.steps in untuned:
+            found = accuracy(untuned[network.steps], settings, examples)
+            rows[-1]["accuracy_before"] = found
         print(_line(rows[-1]), flush=True)
     if jax.process_index() == 0:  # all hosts have computed the same
         [saved] = [network for network in networks if network.steps == native]
@@ -135,8 +214,11 @@ def _along(mask, x):
 
 
 def _line(row):
+    before = ""
+    if "accuracy_before" in row:
+        before = f"; {row['accuracy_before']:.2%} before fine-tuning"
     return (
         f"{row['steps']:2}  {row['accuracy']:8.2%} {row['spikes_per_neuron']:14.3f}  "
         f"{row['differing']} of {row['codes']} codes and {row['outputs_differing']} "
-        f"logits differ; sums below {row['bound']:,}"
+        f"logits differ; sums below {row['bound']:,}{before}"
     )

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import bitsnn_jax
-from bitsnn_jax import data
+from bitsnn_jax import data, qat
 from bitsnn_jax.certificate import Certificate, certifier
 from bitsnn_jax.checkpoint import load_variables, save_variables
 from bitsnn_jax.config import to_dict
 from bitsnn_jax.conversion import Report, convert
 from bitsnn_jax.evaluation import Evaluation, evaluate, without_spikes
 from bitsnn_jax.fixed_point import fixed_point
-from bitsnn_jax.integer_job import lower_pixels, run_integers
+from bitsnn_jax.integer_job import fine_tuned, lower_pixels, run_integers
 from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.report import write_report
 from bitsnn_jax.runs import load_ann
@@ -27,6 +27,7 @@ from bitsnn_jax.spikes import check_steps
 from bitsnn_jax.spiking import OneShot, Stepped, run, spiking
 
 SAMPLED_NEURONS = 12  # of each layer, in the raster
+LARGE_COST = 0.002  # of accuracy, above which rounding asks for fine-tuning
 CERTIFICATE_BATCH = 128  # at most: all codes of a batch are in memory
 
 
@@ -38,6 +39,8 @@ def convert_run(
     precisions: Sequence[str] = ("float64", "float32"),
     bits: int | None = None,
     carriers: Sequence[str] = ("float32",),
+    qat_epochs: int = 0,
+    qat_learning_rate: float = qat.LEARNING_RATE,
     limit: int | None = None,
     directory: str | None = None,
     out: Path,
@@ -53,6 +56,9 @@ def convert_run(
       precisions: of the certificates: "float64", "float32", both or none.
       bits: of a weight, for the network in integers as well; None for without.
       carriers: what those integers are computed in, see `integers.one_shot`.
+      qat_epochs: to fine-tune weights for before they are rounded, see `qat.tune`: for
+        the T that is saved. 0 for rounding alone.
+      qat_learning_rate: the first one, positive.
       limit: look at the first test images only.
       directory: of the data; None for where the run had them.
       out: folder for the spiking network, `conversion.json` and the report.
@@ -62,14 +68,22 @@ def convert_run(
       What is in `conversion.json`, see `bitsnn_jax.report.SCHEMA`.
 
     Raises:
-      ValueError: steps or limit out of range, and what `load_run`, `convert`, `lower`
-        and `fixed_point` raise.
+      ValueError: steps, limit or what begins with qat out of range, and what
+        `load_run`, `convert`, `lower` and `fixed_point` raise.
       OSError: data that cannot be read, or a folder that cannot be written.
     """
     for t in steps:
         check_steps(t, jnp.float32)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
+    if qat_epochs < 0:
+        raise ValueError(f"qat_epochs must be at least 0, got {qat_epochs}")
+    if qat_epochs and bits is None:
+        raise ValueError("qat_epochs needs fixed-point: it fine-tunes those weights")
+    if not 0 < qat_learning_rate < 1:  # of a weight between -1 and 1
+        raise ValueError(
+            f"qat_learning_rate must be above 0 and below 1, got {qat_learning_rate}"
+        )
     apply_fn, trained = load_ann(ckpt)
     config, variables = trained.config, trained.variables
     if directory is not None:
@@ -77,14 +91,26 @@ def convert_run(
     examples = data.load(config.data, "test")
     if limit:
         examples = examples.first(limit)
-    networks = []
+    native = config.steps if config.steps in steps else steps[0]
+    networks, untuned, tuning = [], [], None
     if bits is not None:  # before anything is written, since there may be none
         graph = lower_pixels(apply_fn, variables, examples)
-        networks = [fixed_point(graph, steps=t, bits=bits) for t in sorted(set(steps))]
+        networks = _rounded(graph, steps, bits)
+        if qat_epochs:
+            untuned = networks
+            graph, tuning = fine_tuned(
+                graph,
+                config.data,
+                steps=native,
+                bits=bits,
+                epochs=qat_epochs,
+                learning_rate=qat_learning_rate,
+                seed=config.seed,
+            )
+            networks = _rounded(graph, steps, bits)
     out.mkdir(parents=True, exist_ok=True)
 
     image = jax.ShapeDtypeStruct((1, *examples.image_shape), jnp.float32)
-    native = config.steps if config.steps in steps else steps[0]
     conversion = convert(apply_fn, variables, image, steps=native)
     # Stopped from here on, the folder has no figures rather than those of another SNN.
     (out / "conversion.json").unlink(missing_ok=True)
@@ -125,7 +151,14 @@ def convert_run(
             carriers=carriers,
             native=native,
             out=out / "fixed_point",
+            before=untuned,
         )
+        integers["qat"] = tuning
+        snn, rounded = (
+            next(row for row in table if row["steps"] == native)
+            for table in (rows, integers["steps"])
+        )
+        _warn_of_cost(snn, rounded, integers["bits"])
 
     results = {
         "run": {
@@ -163,6 +196,21 @@ def convert_run(
     page = write_report(results, out / "report")
     print(f"spiking network {folder}\nreport {page}")
     return results
+
+
+def _rounded(graph, steps, bits):
+    return [fixed_point(graph, steps=t, bits=bits) for t in sorted(set(steps))]
+
+
+def _warn_of_cost(row, integers, bits):
+    """Says so where the integers are right less often than the float SNN."""
+    snn = next(row[mode]["accuracy"] for mode in ("stepped", "fused") if mode in row)
+    cost = snn - integers["accuracy"]
+    if cost > LARGE_COST:
+        print(
+            f"weights of {bits} bits cost {100 * cost:.2f} points at T = "
+            f"{row['steps']}: fine-tune them (longer) with --qat_epochs"
+        )
 
 
 def _row(apply_fn, variables, converted, config, examples, steps, modes):

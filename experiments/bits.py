@@ -1,0 +1,112 @@
+"""What weights of few bits cost, and what quantisation-aware fine-tuning gives back.
+
+    python experiments/bits.py [--networks NAME ...] [--bits B ...] [--epochs N]
+
+Rounds trained networks to integers for T = 4, with and without fine-tuning on the
+training split, and measures them on the test split. Every row is written to
+docs/results/bits.json at once, and none is computed twice: a sweep that was stopped
+goes on where it was. Prints the table of docs/results.md.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from bitsnn_jax import data, qat
+from bitsnn_jax.evaluation import evaluate
+from bitsnn_jax.fixed_point import fixed_point
+from bitsnn_jax.integer_job import accuracy, fine_tuned, lower_pixels
+from bitsnn_jax.runs import load_ann
+from bitsnn_jax.spiking import spiking
+from bitsnn_jax.training.log import replace_text
+
+NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
+BITS = (2, 3, 4, 6, 8)
+NUMBERS = Path("docs/results/bits.json")
+STEPS = 4
+# What makes a row another one. No bits: the float SNN.
+KEYS = ("network", "bits", "epochs", "learning_rate", "images")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
+    parser.add_argument("--bits", nargs="+", type=int, default=BITS, metavar="B")
+    parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning")
+    parser.add_argument("--learning_rate", type=float, default=qat.LEARNING_RATE)
+    parser.add_argument("--limit", type=int, metavar="N", help="first N test images")
+    parser.add_argument("--out", type=Path, default=NUMBERS, help="the JSON file")
+    options = parser.parse_args()
+    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    options.out.parent.mkdir(exist_ok=True)
+    known = {key(row) for row in rows}
+    for name in options.networks:
+        for row in missing(name, options, known):
+            rows.append(row)
+            replace_text(options.out, json.dumps(rows, indent=1) + "\n")
+            print(row, flush=True)
+    print(table(rows))
+
+
+def key(row: dict) -> tuple:
+    return tuple(row[k] for k in KEYS)
+
+
+def missing(name: str, options: argparse.Namespace, known: set):
+    """The rows of a network that are not there yet, one by one."""
+    apply_fn, run = load_ann(name)
+    settings = run.config.data
+    test = data.load(settings, "test")
+    test = test.first(options.limit) if options.limit else test
+    graph = lower_pixels(apply_fn, run.variables, test)
+    wanted = [(None, 0), *((b, n) for b in options.bits for n in (0, options.epochs))]
+    for bits, epochs in dict.fromkeys(wanted):
+        rate = options.learning_rate if epochs else None
+        row = dict(zip(KEYS, (name, bits, epochs, rate, len(test)), strict=True))
+        if key(row) in known:
+            continue
+        start, details = time.perf_counter(), {}
+        if bits is None:
+            snn_fn = spiking(apply_fn, steps=STEPS, mode="fused")
+            found = evaluate(snn_fn, run.variables, settings, test).accuracy
+        else:
+            tuned = graph
+            if epochs:
+                tuned, details = fine_tuned(
+                    graph,
+                    settings,
+                    steps=STEPS,
+                    bits=bits,
+                    epochs=epochs,
+                    learning_rate=options.learning_rate,
+                    seed=run.config.seed,
+                )
+            network = fixed_point(tuned, steps=STEPS, bits=bits)
+            found = accuracy(network, settings, test)
+        seconds = round(time.perf_counter() - start, 1)
+        yield {**details, **row, "steps": STEPS, "accuracy": found, "seconds": seconds}
+
+
+def table(rows: list[dict]) -> str:
+    """A Markdown table: for each network and number of bits, rounded and fine-tuned."""
+    lines = [
+        "| network | images | bits | rounded | fine-tuned |",
+        "|---|---|---|---|---|",
+    ]
+    groups: dict[tuple, dict] = {}
+    for row in rows:
+        group = groups.setdefault((row["network"], row["images"], row["bits"]), {})
+        group[row["epochs"], row["learning_rate"]] = row["accuracy"]
+    for (name, images, bits), found in groups.items():
+        plain = found.pop((0, None), None)
+        tuned = ", ".join(f"{a:.2%} ({n} epochs)" for (n, _), a in found.items())
+        lines.append(
+            f"| {name} | {images:,} | {bits or 'float'} | "
+            f"{'' if plain is None else f'{plain:.2%}'} | {tuned} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
