@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -92,11 +92,27 @@ def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> 
     Raises:
       ValueError: a part of `results` is missing or empty; the message names it.
     """
-    results = _complete(results, SCHEMA, "results")
+    results = complete(results, SCHEMA, "results")
+    if not results["steps"]:
+        raise ValueError("results.steps is empty: the report needs a row for some T")
     figures = dict(_figures(results))
     contents = {f"{name}.png": plots.png(figure) for name, figure in figures.items()}
     contents["index.html"] = _page(results, figures).encode()
+    page = write_files(contents, folder)
+    for name in set(PICTURES) - set(figures):  # of an earlier, fuller report
+        (page.parent / f"{name}.png").unlink(missing_ok=True)
+    return page
 
+
+def write_files(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -> Path:
+    """Writes all files or, where one cannot be written, none; returns the last's path.
+
+    Each is put in its place by a rename, in the order given.
+
+    Args:
+      contents: by name.
+      folder: made where it is missing.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # Inside the folder, because a rename must stay in one file system.
@@ -105,17 +121,24 @@ def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> 
             (Path(scratch) / name).write_bytes(content)
         for name in contents:
             os.replace(Path(scratch) / name, folder / name)
-    for name in set(PICTURES) - set(figures):  # of an earlier, fuller report
-        (folder / f"{name}.png").unlink(missing_ok=True)
-    return folder / "index.html"
+    return folder / list(contents)[-1]
 
 
-def _complete(value: Any, shape: Any, path: str) -> Any:
-    """A copy of `value` in which an absent optional part is None."""
+def complete(value: Any, shape: Any, path: str) -> Any:
+    """A copy of `value` in which an absent optional part is None.
+
+    Args:
+      value: plain JSON values.
+      shape: as `SCHEMA`.
+      path: what the messages call `value`.
+
+    Raises:
+      ValueError: a part is missing, or of the wrong kind; the message names it.
+    """
     if isinstance(shape, list):
         if not isinstance(value, list | tuple):
             raise ValueError(f"{path} must be a list, got {type(value).__name__}")
-        return [_complete(v, shape[0], f"{path}[{i}]") for i, v in enumerate(value)]
+        return [complete(v, shape[0], f"{path}[{i}]") for i, v in enumerate(value)]
     if not isinstance(shape, dict):
         return value
     if not isinstance(value, Mapping):
@@ -124,7 +147,7 @@ def _complete(value: Any, shape: Any, path: str) -> Any:
     for key, part in shape.items():
         name = key.removesuffix("?")
         if name in value and not (value[name] is None and key != name):
-            copy[name] = _complete(value[name], part, f"{path}.{name}")
+            copy[name] = complete(value[name], part, f"{path}.{name}")
         elif key != name:
             copy[name] = None
         else:
@@ -132,8 +155,6 @@ def _complete(value: Any, shape: Any, path: str) -> Any:
                 f"{path}.{name} is missing: the report needs it, and {path} holds only "
                 f"{', '.join(map(str, value)) or 'nothing'}"
             )
-    if path == "results" and not copy["steps"]:
-        raise ValueError("results.steps is empty: the report needs a row for some T")
     return copy
 
 
@@ -151,20 +172,14 @@ def _figures(results: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
 
 
 def _page(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
-    page = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page.filters |= {"percent": _percent, "count": _count, "number": _number}
-    template = page.from_string(
-        files("bitsnn_jax").joinpath("report.html").read_text("utf-8")
-    )
     # matplotlib escapes the text inside its SVG.
     pictures = {
         name: Markup(plots.svg(figure, name=name))
         for name, figure in figures.items()
         if name != "overview"  # it repeats the page
     }
-    return template.render(
+    return render(
+        "report.html",
         **results,
         native=native_row(results),
         verdict=verdict(results),
@@ -172,6 +187,22 @@ def _page(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
         pictures=pictures,
         config=list(_flat(results["run"]["config"])),
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template of this package; text in `values` is escaped."""
+    loader = FunctionLoader(
+        lambda name: files("bitsnn_jax").joinpath(name).read_text("utf-8")
+    )
+    page = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters |= {"percent": percent, "count": count, "number": number}
+    return page.get_template(template).render(**values)
 
 
 def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -183,13 +214,26 @@ def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """
+    >>> percent(0.9876)
+    '98.76 %'
+    """
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
-def _count(value: int | None) -> str:
+def count(value: int | None) -> str:
+    """
+    >>> count(4239360)
+    '4,239,360'
+    """
     return "–" if value is None else f"{value:,}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three digits.
+
+    >>> number(0.51)
+    '0.510'
+    """
     return "–" if value is None else f"{value:#.3g}".rstrip(".")

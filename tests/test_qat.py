@@ -10,9 +10,7 @@ from networks import (
     OF_ONE_IMAGE,
     PIXELS,
     Concatenated,
-    Inverted,
     Pooling,
-    Reshaped,
     Residual,
     lowered,
 )
