@@ -1,0 +1,50 @@
+"""Rival methods of ANN-to-SNN conversion, on the same traced program.
+
+One file a method. To add one, write its file and name it in `_FILES`.
+"""
+
+from importlib import import_module
+
+from bitsnn_jax.comparators.layer import Layer, Sent, StepNeuron, TrainNeuron
+from bitsnn_jax.comparators.method import NETWORKS, Method, Network
+from bitsnn_jax.comparators.simulation import Simulated, simulate
+
+_FILES = (
+    "bit_serial",
+    "qcfs",
+    "opi",
+    "srp",
+    "bos",
+    "signed_if",
+    "snm",
+    "snnc_light",
+    "snnc_advanced",
+    "rnl",
+    "ltb",
+    "pascal",
+    "parallel",
+    "ttfs",
+    "phase",
+    "radix",
+    "few_spikes",
+)
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        import_module(f"bitsnn_jax.comparators.{file}").METHOD for file in _FILES
+    )
+}
+
+__all__ = [
+    "METHODS",
+    "NETWORKS",
+    "Layer",
+    "Method",
+    "Network",
+    "Sent",
+    "Simulated",
+    "StepNeuron",
+    "TrainNeuron",
+    "simulate",
+]

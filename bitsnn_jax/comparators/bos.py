@@ -1,0 +1,89 @@
+"""COS, calibration of offset spikes (Hao et al., ICLR 2023), also known as BOS.
+
+Layer by layer, in the units of theta. A neuron goes through the first rho steps of its
+input train from v(0) = 1/2 and sends nothing:
+
+    v(t) = v(t-1) + I(t);   s(t) = H(v(t) - 1);   v(t) -= s(t),   H(0) = 1
+
+It keeps the least potential p that it fired at, before the reset, the largest potential
+r at the steps at which it did not fire, and its count n. What is left at the end tells
+whether it has fired too much or too little, and where to start from instead:
+
+    v(rho) < 0 and n > 0:   v(0) = 1/2 - max(1, p - 0.999)
+    v(rho) >= 1:            v(0) = 1/2 + max(1, 1.001 - r)
+    else:                   v(0) = 1/2
+
+The shifts are the least, of one spike and more, that keep the spike at p from firing or
+make the step at r fire. From there the neuron goes through its input train again, all
+of it, and sends its spikes. It takes rho + T steps, and has to keep its input train.
+rho is 4 on CIFAR and 8 on ImageNet in the paper.
+
+The trains between layers must have rho steps at least. With T below rho all layers send
+rho steps, as in the public code, whose trains are long and read out early: the output
+is the mean of the first T, the rest of the spikes are counted at the last, and a layer
+takes 2 rho steps.
+
+Where the paper is silent: a neuron that has fired at all rho steps and is still above
+threshold has no r. The largest of nothing is minus infinity, and the neuron fires for
+ever; in the public code it starts 1001 thresholds up, which is the same.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+from bitsnn_jax.comparators.layer import Sent, TrainNeuron
+from bitsnn_jax.comparators.method import Method
+
+
+def fire(x, v):
+    """(spikes [T, ...], potentials before reset [T, ...], the last potential)."""
+
+    def step(v, x):
+        before = v + x
+        spikes = before >= 1
+        return jnp.where(spikes, before - 1, before), (spikes, before)
+
+    v, (spikes, before) = lax.scan(step, v, x)
+    return spikes, before, v
+
+
+def calibrated_start(x):
+    """v(0) for the second pass, from the first steps x [rho, ...], in units of theta.
+
+    >>> early, even, late = [1.7, -1.5, -1.0], [0.4, 0.4, 0.4], [-1.1, 0.2, 2.8]
+    >>> calibrated_start(jnp.array([early, even, late]).T)
+    Array([-0.701,  0.5  ,  1.901], dtype=float32)
+    """
+    half = jnp.full(x.shape[1:], 0.5, x.dtype)
+    spikes, before, v = fire(x, half)
+    p = jnp.where(spikes, before, jnp.inf).min(0)
+    r = jnp.where(spikes, -jnp.inf, before).max(0)
+    too_many = (v < 0) & spikes.any(0)
+    lower = half - jnp.maximum(1, p - 0.999)
+    higher = half + jnp.maximum(1, 1.001 - r)
+    return jnp.where(too_many, lower, jnp.where(v >= 1, higher, half))
+
+
+def neuron(rho: int = 4) -> TrainNeuron:
+    """IF neurons that start where their first `rho` steps say."""
+    if rho < 1:
+        raise ValueError(f"rho must be at least 1, got {rho}")
+
+    def sent(layer, currents):
+        x = currents / layer.theta
+        spikes, _, _ = fire(x, calibrated_start(x[:rho]))
+        return Sent(jnp.where(spikes, layer.theta, 0 * layer.theta), spikes)
+
+    def length(steps):
+        return max(steps, rho)
+
+    return TrainNeuron(sent, window=lambda steps: rho + length(steps), length=length)
+
+
+METHOD = Method(
+    name="bos",
+    title="COS (offset spikes)",
+    source="Hao et al., Bridging the gap between ANNs and SNNs by calibrating offset "
+    "spikes, ICLR 2023",
+    neuron=lambda steps: neuron(),
+)

@@ -1,0 +1,88 @@
+"""What a method is told of a layer of neurons, and what it may be.
+
+The convention of all methods: the value of a spike train is its mean over time. A
+synapse multiplies what is *sent*, biases are added at each step, whole, and so is the
+image. A code that weighs its steps (bits, phases, times) sends each spike at the weight
+that makes the mean right: with T steps a spike worth `a` is sent as T a.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from bitsnn_jax.program import Site
+
+
+class Layer(NamedTuple):
+    """One layer of neurons.
+
+    Attributes:
+      site: its path, its levels, and the shape of its neurons, batch included.
+      theta: trained threshold, [] or with as many axes as the neurons.
+      found: what the method has found out about the layer beforehand, by name, such as
+        thresholds from calibration images; empty for most.
+    """
+
+    site: Site
+    theta: Array
+    found: Mapping[str, Any]
+
+    def full(self, value: Any) -> Array:
+        """An array of the neurons' shape."""
+        return jnp.broadcast_to(jnp.asarray(value, self.theta.dtype), self.site.shape)
+
+
+class Sent(NamedTuple):
+    """What neurons put on their axons.
+
+    Attributes:
+      value: that synapses multiply, in the units of theta; the mean over time is the
+        activation.
+      spikes: how many spikes that were, 0 or 1, or 2 where a neuron may send twice in
+        one step; a negative spike is a spike.
+    """
+
+    value: Array
+    spikes: Array
+
+
+class StepNeuron(NamedTuple):
+    """Neurons that all layers run at each step: what comes in goes out at once.
+
+    Attributes:
+      start: layer -> state, a pytree of arrays.
+      step: (layer, state, current, t) -> (state, Sent); t is 0, 1, ... and traced.
+      warm_up: steps before the output is read; charged to the latency.
+    """
+
+    start: Callable[[Layer], Any]
+    step: Callable[[Layer, Any, Array, Any], tuple[Any, Sent]]
+    warm_up: int = 0
+
+
+class TrainNeuron(NamedTuple):
+    """Neurons that see their whole input train first: layer by layer.
+
+    Attributes:
+      fire: (layer, currents [T, ...]) -> Sent with [T, ...] in both.
+      window: T -> steps that a layer takes before the next can begin.
+      maximum: (largest, train) -> train: a maximum over places of spikes of one
+        threshold, given that of one step; by default at each step, as rate coded
+        networks do it, which is no maximum of rates.
+      length: T -> steps of the trains between layers, where that is more than T; the
+        output is the mean of the first T.
+      by_sum: fire looks at the sum of the currents only, so that synapses may be
+        applied once to the mean of a train, and not at each step.
+    """
+
+    fire: Callable[[Layer, Array], Sent]
+    window: Callable[[int], int] = lambda steps: steps
+    maximum: Callable[[Callable[[Array], Array], Array], Array] = lax.map
+    length: Callable[[int], int] = lambda steps: steps
+    by_sum: bool = False
+
+
+Neuron = StepNeuron | TrainNeuron

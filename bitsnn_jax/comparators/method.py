@@ -1,0 +1,55 @@
+"""A method of conversion: from which network, with which neurons, at which steps."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from bitsnn_jax.comparators.layer import Neuron
+from bitsnn_jax.comparators.simulation import Found
+from bitsnn_jax.program import ApplyFn
+
+NETWORKS = ("qcfs", "clipped_relu", "relu")
+
+
+class Network(NamedTuple):
+    """A trained network, as a program with QCFS sites.
+
+    Attributes:
+      apply_fn: (variables, x) -> logits; its activations are `qcfs`.
+      variables: that were trained; thetas are trained too, or calibrated where the
+        network was trained with ReLU.
+      activation: it was trained with, one of `NETWORKS`.
+    """
+
+    apply_fn: ApplyFn
+    variables: Any
+    activation: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of conversion.
+
+    Attributes:
+      name: for tables and flags.
+      title: for people.
+      source: authors, title, venue, year; or what it was reconstructed from.
+      neuron: T -> the neurons.
+      trained_with: the activation its network is trained with, one of `NETWORKS`.
+      prepare: (network, batches of training images, T) -> what the neurons are told of
+        each layer; None if nothing. Batches can be gone through more than once.
+      can: T -> why the method cannot do T steps, or "".
+      seeds: the outcome depends on which images it was prepared with.
+      for_one: prepared for one T, which is read at that T only. All others that run all
+        layers at each step are read at each T on the way to the largest.
+    """
+
+    name: str
+    title: str
+    source: str
+    neuron: Callable[[int], Neuron]
+    trained_with: str = "qcfs"
+    prepare: Callable[[Network, Iterable[Any], int], Found] | None = None
+    can: Callable[[int], str] = lambda steps: ""
+    seeds: bool = False
+    for_one: bool = False

@@ -1,0 +1,79 @@
+"""What the layers of a network see and make, when its activations are replaced.
+
+For methods that calibrate: they look at the activations of the source network, which
+may be a ReLU network whose program has QCFS sites in the places of its ReLUs.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from bitsnn_jax.comparators.layer import Layer
+from bitsnn_jax.program import Analog, ApplyFn, Reading, read, trace
+from bitsnn_jax.qcfs import aligned
+
+ActivationFn = Callable[[Layer, Array], Array]
+
+
+def relu(layer: Layer, z: Array) -> Array:
+    """max(z, 0)."""
+    return jnp.maximum(z, 0)
+
+
+def clipped_relu(layer: Layer, z: Array) -> Array:
+    """min(max(z, 0), theta)."""
+    return jnp.clip(z, 0, layer.theta)
+
+
+def replaced(
+    apply_fn: ApplyFn,
+    activation: ActivationFn,
+    *,
+    found=None,
+    precision: Any = lax.Precision.HIGHEST,
+) -> Callable[[Any, Any], tuple[Any, OrderedDict[str, Array]]]:
+    """(variables, x) -> (output, path -> z): the program with other activations.
+
+    Args:
+      apply_fn: pure, (variables, x) -> one array; its activations are `qcfs`.
+      activation: (layer, z) -> what the layer makes of its pre-activations z.
+      found: as in `simulate`; for `layer.found`.
+      precision: of convolutions and products that ask for none themselves.
+
+    Gradient: that of the activation, with respect to variables, x, and `found`.
+    """
+
+    def run(variables, x):
+        program, _ = trace(apply_fn, variables, x)
+        reading = _Replaced(activation, found or {}, precision)
+        inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
+        [output] = read(reading, program, *inputs)
+        return output.value, reading.seen
+
+    return run
+
+
+class _Replaced(Reading):
+    def __init__(self, activation, found, precision):
+        super().__init__()
+        self.activation = activation
+        self.found = found
+        self.precision = precision
+        self.seen: OrderedDict[str, Array] = OrderedDict()
+
+    def bind(self, eqn, arrays):
+        if self.precision is not None and eqn.params.get("precision", self) is None:
+            asked = {"precision": (self.precision, self.precision)}
+            eqn = eqn.replace(params=eqn.params | asked)
+        return super().bind(eqn, arrays)
+
+    def neuron(self, site, z, theta):
+        found = self.found.get(site.path, {})
+        layer = Layer(site, aligned(theta.value, site.shape), found)
+        self.seen[site.path] = z.value
+        return Analog(self.activation(layer, z.value).astype(z.value.dtype))

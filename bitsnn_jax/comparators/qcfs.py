@@ -1,0 +1,47 @@
+"""A2, the rate coded network of QCFS (Bu et al., ICLR 2022).
+
+    v(0) = theta / 2
+    v(t) = v(t-1) + I(t);   s(t) = H(v(t) - theta);   v(t) -= theta s(t),   H(0) = 1
+
+Every layer runs at each step and sends theta s(t). Under constant input, T spikes at
+most and the half threshold make the count the QCFS code with T levels. Behind the first
+layer input is not constant: what comes late in a window is lost, what comes early may
+fire too much, which is the method's unevenness error.
+"""
+
+import jax.numpy as jnp
+
+from bitsnn_jax.comparators.layer import Layer, Sent, StepNeuron
+from bitsnn_jax.comparators.method import Method
+
+
+def integrate_and_fire(layer: Layer, v, current):
+    """One step with reset by subtraction: (v, spikes as bool)."""
+    v = v + current
+    spikes = v >= layer.theta
+    return jnp.where(spikes, v - layer.theta, v), spikes
+
+
+def send(layer: Layer, spikes) -> Sent:
+    """Spikes that are worth theta each."""
+    zero = jnp.zeros((), layer.theta.dtype)
+    return Sent(jnp.where(spikes, layer.theta, zero), spikes)
+
+
+def neuron() -> StepNeuron:
+    """The IF neuron that starts half charged."""
+
+    def step(layer, v, current, t):
+        v, spikes = integrate_and_fire(layer, v, current)
+        return v, send(layer, spikes)
+
+    return StepNeuron(lambda layer: layer.full(layer.theta / 2), step)
+
+
+METHOD = Method(
+    name="qcfs",
+    title="QCFS rate SNN",
+    source="Bu et al., Optimal ANN-SNN conversion for high-accuracy and "
+    "ultra-low-latency spiking neural networks, ICLR 2022",
+    neuron=lambda steps: neuron(),
+)

@@ -1,0 +1,258 @@
+"""A program run with the neurons of a method, layer by layer or all layers at a step.
+
+Two readings. In both, everything between two layers of neurons is done at each step
+on what is sent, with its constants whole, so that the output is a mean over time:
+
+* `_EachStep`: time outermost. One pass through the program is one step of the network;
+  membranes are carried along. The output can be read at every step on the way.
+* `_LayerByLayer`: each layer has the whole train of the one before.
+
+They agree for neurons that only look back, which the tests hold them to.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from bitsnn_jax.comparators.layer import Layer, Sent, StepNeuron, TrainNeuron
+from bitsnn_jax.program import (
+    Analog,
+    ApplyFn,
+    Current,
+    Reading,
+    apply_equation,
+    read,
+    trace,
+)
+from bitsnn_jax.qcfs import aligned
+
+Found = Mapping[str, Mapping[str, Any]]  # for each path, what a method has found
+
+
+class Simulated(NamedTuple):
+    """What came out, for each step t = 1..T at which the output may be read.
+
+    Attributes:
+      outputs: [T, n, ...]: the mean up to and with t. Layer by layer, [1, n, ...].
+      spikes: path -> float32 [T], spikes at that step, over the batch; those of the
+        warm-up are all in the first, those of steps after T in the last.
+      synaptic_operations: float32 [T], the same weighted by each neuron's fan-out; zero
+        if the fan-out was not given.
+    """
+
+    outputs: Array
+    spikes: OrderedDict[str, Array]
+    synaptic_operations: Array
+
+
+SimulateFn = Callable[[Any, Any], Simulated]
+
+
+def simulate(
+    apply_fn: ApplyFn,
+    neuron: StepNeuron | TrainNeuron,
+    *,
+    steps: int,
+    found: Found | None = None,
+    fan_out: Mapping[str, Array] | None = None,
+    by_sum: bool = True,
+    precision: Any = lax.Precision.HIGHEST,
+) -> SimulateFn:
+    """(variables, x) -> Simulated: the program with other neurons at its QCFS sites.
+
+    Args:
+      apply_fn: pure, (variables, x) -> one array; its activations are `qcfs`.
+      neuron: of the method.
+      steps: T, at least 1; without the warm-up.
+      found: of the method's preparation.
+      fan_out: of `bitsnn_jax.fan_out.fan_out`, for synaptic operations.
+      by_sum: neurons that only look at the sum of their currents are fired by that of
+        what the synapses make of the mean train, T times as fast and equal to rounding.
+        False simulates each step of every synapse.
+      precision: of convolutions and products that ask for none themselves.
+
+    Returns:
+      A function to be wrapped in `jax.jit`.
+
+    Raises:
+      ValueError: steps below 1; SpikingError, when called, as in `spiking`.
+
+    >>> from bitsnn_jax import qcfs
+    >>> from bitsnn_jax.comparators.qcfs import neuron
+    >>> net = lambda v, x: qcfs(x, v["theta"])
+    >>> snn = simulate(net, neuron(), steps=4)
+    >>> outputs = snn({"theta": jnp.array(1.0)}, jnp.array([[0.75]])).outputs
+    >>> [round(float(mean), 2) for mean in outputs[:, 0, 0]]
+    [1.0, 1.0, 0.67, 0.75]
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    options = {"found": found or {}, "fan_out": fan_out, "precision": precision}
+    if isinstance(neuron, StepNeuron):
+        run = _each_step
+    else:
+        run, neuron = _layer_by_layer, neuron._replace(by_sum=neuron.by_sum and by_sum)
+    return lambda variables, x: run(apply_fn, neuron, steps, options, variables, x)
+
+
+def _each_step(apply_fn, neuron, steps, options, variables, x):
+    program, _ = trace(apply_fn, variables, x)
+    inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
+    # Nothing flows here: XLA leaves away what only zeros would go through.
+    starting = _EachStep(neuron, None, 0, **options)
+    read(starting, program, *inputs)
+
+    def step(states, t):
+        reading = _EachStep(neuron, states, t, **options)
+        [output] = read(reading, program, *inputs)
+        return reading.states, (output.value, reading.spikes, reading.operations)
+
+    states, before = starting.states, None
+    if neuron.warm_up:
+        states, (_, *before) = lax.scan(step, states, jnp.arange(neuron.warm_up))
+    times = neuron.warm_up + jnp.arange(steps)
+    _, (outputs, spikes, operations) = lax.scan(step, states, times)
+    if before is not None:
+        spikes, operations = jax.tree.map(
+            lambda early, late: late.at[0].add(early.sum()),
+            tuple(before),
+            (spikes, operations),
+        )
+    counts = jnp.arange(1, steps + 1, dtype=outputs.dtype)
+    means = jnp.cumsum(outputs, 0) / counts.reshape(-1, *(1,) * (outputs.ndim - 1))
+    return Simulated(means, spikes, operations)
+
+
+def _layer_by_layer(apply_fn, neuron, steps, options, variables, x):
+    program, _ = trace(apply_fn, variables, x)
+    reading = _LayerByLayer(neuron, steps, **options)
+    inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
+    [output] = read(reading, program, *inputs)
+    if isinstance(output, Current):
+        output = reading.decode(output, "the output")
+    operations = jnp.broadcast_to(reading.operations, (reading.length,))
+    spikes, operations = jax.tree.map(
+        lambda counts: counts[:steps].at[-1].add(counts[steps:].sum()),
+        (reading.spikes, operations),
+    )
+    return Simulated(output.value[None], spikes, operations)
+
+
+class _Simulation(Reading):
+    """What both readings share: layers, counts, precision."""
+
+    def __init__(self, neuron, *, found, fan_out, precision):
+        super().__init__()
+        self.method = neuron
+        self.found = found
+        self.fan_out = fan_out
+        self.precision = precision
+        self.spikes = OrderedDict()
+        self.operations = jnp.float32(0)
+
+    def bind(self, eqn, arrays):
+        if self.precision is not None and eqn.params.get("precision", self) is None:
+            asked = {"precision": (self.precision, self.precision)}
+            eqn = eqn.replace(params=eqn.params | asked)
+        return super().bind(eqn, arrays)
+
+    def layer(self, site, theta):
+        found = self.found.get(site.path, {})
+        return Layer(site, aligned(theta.value, site.shape), found)
+
+    def count(self, site, spikes, axes):
+        spikes = spikes.astype(jnp.float32)
+        self.spikes[site.path] = spikes.sum(axes)
+        if self.fan_out is not None:
+            weighted = spikes * self.fan_out[site.path]
+            self.operations += weighted.sum(axes)
+
+
+class _EachStep(_Simulation):
+    """One step of all layers. A current is what flows in this step.
+
+    Without states, it makes those to start with, and nothing is sent.
+    """
+
+    def __init__(self, neuron, states, t, **options):
+        super().__init__(neuron, **options)
+        self.before = states
+        self.states: OrderedDict[str, Any] = OrderedDict()
+        self.t = t
+
+    def neuron(self, site, z, theta):
+        layer = self.layer(site, theta)
+        if self.before is None:
+            self.states[site.path] = self.method.start(layer)
+            return Current(jnp.zeros(site.shape, z.value.dtype), site.sizes)
+        state = self.before[site.path]
+        state, sent = self.method.step(layer, state, z.value, self.t)
+        self.states[site.path] = state
+        self.count(site, sent.spikes, None)
+        return Current(sent.value.astype(z.value.dtype), site.sizes)
+
+    def linear(self, eqn, values, operands, path):
+        arrays = [v.value for v in values]
+        return [Current(y) for y in self.bind(eqn, arrays)]
+
+    def maximum(self, eqn, spikes, sizes):
+        # Of what is sent in this step, as all rate coded networks do it: no maximum of
+        # rates, and so not exact.
+        [largest] = apply_equation(eqn, [spikes.value])
+        return Current(largest, sizes)
+
+    def decode(self, current, path):
+        return Analog(current.value)
+
+
+class _LayerByLayer(_Simulation):
+    """All steps of one layer after the other. A current is a train [T, ...].
+
+    If the neurons look at sums only, it is the mean of the train, [1, ...].
+    """
+
+    def __init__(self, neuron, steps, **options):
+        super().__init__(neuron, **options)
+        self.steps = steps
+        self.length = self.method.length(steps)
+
+    def neuron(self, site, z, theta):
+        constant = not isinstance(z, Current)
+        train = z.value[None] if constant else z.value
+        currents = jnp.broadcast_to(train, (self.length, *site.shape))
+        sent = self.method.fire(self.layer(site, theta), currents)
+        self.count(site, sent.spikes, tuple(range(1, sent.spikes.ndim)))
+        value = sent.value.astype(z.value.dtype)
+        if self.method.by_sum:
+            value = value.mean(0, keepdims=True)
+        return Current(value, site.sizes)
+
+    def linear(self, eqn, values, operands, path):
+        timed = [isinstance(v, Current) for v in values]
+
+        def step(now):
+            now = iter(now)
+            pairs = zip(values, timed, strict=True)
+            return self.bind(eqn, [next(now) if on else v.value for v, on in pairs])
+
+        trains = [v.value for v, on in zip(values, timed, strict=True) if on]
+        return [Current(train) for train in lax.map(step, trains)]
+
+    def maximum(self, eqn, spikes, sizes):
+        def largest(step):
+            return apply_equation(eqn, [step])[0]
+
+        # Means are in the order of what the trains stand for.
+        maximum = lax.map if self.method.by_sum else self.method.maximum
+        return Current(maximum(largest, spikes.value), sizes)
+
+    def decode(self, current, path):
+        return Analog(current.value[: self.steps].mean(0))
+
+
+__all__ = ["Found", "Sent", "SimulateFn", "Simulated", "simulate"]

@@ -1,0 +1,84 @@
+"""SNM, the signed neuron with memory (Wang et al., IJCAI 2022).
+
+    v(0) = 0,  m(0) = 0
+    v(t) = v(t-1) + I(t)
+    s(t) =  1  if v(t) >= theta,
+           -1  if v(t) <= -theta and m(t-1) > 0,   else 0
+    v(t) -= theta s(t);   m(t) = m(t-1) + s(t)
+
+A negative spike takes back one that was sent too early; the memory m, what was sent so
+far, stays at or above zero, as the activations of a ReLU do.
+
+The source is a ReLU network. Each neuron has its own threshold, the largest activation
+of that neuron over the training images. Here they are those of the calibration images:
+fewer, so that thresholds are lower and the largest activations of other images are cut
+off. The public code gives its thresholds the shape of a batch, one for each place in
+it; these are one for each neuron.
+
+A neuron that was silent for all calibration images has threshold zero. It would fire at
+each step spikes that are worth nothing; here it does not fire.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bitsnn_jax.comparators.layer import Sent, StepNeuron
+from bitsnn_jax.comparators.method import Method, Network
+from bitsnn_jax.comparators.observe import relu, replaced
+from bitsnn_jax.comparators.simulation import Found
+
+
+def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
+    """{path: {"theta": [1, ...]}}: the largest activation of each neuron.
+
+    Raises:
+      ValueError: there are no batches.
+    """
+    seen_fn = replaced(network.apply_fn, relu)
+
+    @jax.jit
+    def largest(variables, x):
+        _, seen = seen_fn(variables, x)
+        return {p: jnp.maximum(z, 0).max(0, keepdims=True) for p, z in seen.items()}
+
+    thetas = None
+    for x in batches:
+        now = largest(network.variables, x)
+        thetas = now if thetas is None else jax.tree.map(jnp.maximum, thetas, now)
+    if thetas is None:
+        raise ValueError("expected batches of images to calibrate with, got none")
+    return {path: {"theta": theta} for path, theta in thetas.items()}
+
+
+def neuron() -> StepNeuron:
+    """Signed neurons with the thresholds that were found."""
+
+    def start(layer):
+        return layer.full(0), jnp.zeros(layer.site.shape, jnp.int32)
+
+    def step(layer, state, current, t):
+        v, memory = state
+        theta = layer.found["theta"]
+        v = v + current
+        up = (v >= theta) & (theta > 0)
+        down = (v <= -theta) & (memory > 0)
+        sign = up.astype(jnp.int32) - down
+        value = sign * theta
+        return (v - value, memory + sign), Sent(value, up | down)
+
+    return StepNeuron(start, step)
+
+
+METHOD = Method(
+    name="snm",
+    title="SNM",
+    source="Wang et al., Signed neuron with memory: towards simple, accurate and "
+    "high-efficient ANN-SNN conversion, IJCAI 2022",
+    neuron=lambda steps: neuron(),
+    trained_with="relu",
+    prepare=prepare,
+    seeds=True,
+)

@@ -1,0 +1,359 @@
+"""The comparison: every method on one checkpoint, row by row, stopped and gone on with.
+
+What is fair is decided here. Each method starts from the network its authors train,
+with the same architecture and data; the steps it needs before its output may be read
+are counted; accuracy is that on the same test images.
+"""
+
+import datetime
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bitsnn_jax
+from bitsnn_jax import data
+from bitsnn_jax.comparators import METHODS
+from bitsnn_jax.comparators.layer import StepNeuron
+from bitsnn_jax.comparators.method import Method
+from bitsnn_jax.comparators.simulation import SimulateFn, simulate
+from bitsnn_jax.comparators.structure import Structure, structure
+from bitsnn_jax.compare_networks import (
+    Ann,
+    batches,
+    calibration_images,
+    load_source,
+    other_runs,
+)
+from bitsnn_jax.energy import Profile, energy, profile
+from bitsnn_jax.fan_out import fan_out
+from bitsnn_jax.operations import NodeOperations, Operations
+from bitsnn_jax.runs import find_run
+
+
+def compare(
+    ckpt: str | os.PathLike,
+    *,
+    methods: Sequence[str] = (),
+    steps: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    relu: str | None = None,
+    clipped_relu: str | None = None,
+    seeds: Sequence[int] = (0,),
+    limit: int | None = None,
+    directory: str | None = None,
+    profile_name: str = "mixed",
+    out: Path,
+    command: str = "",
+) -> dict[str, Any]:
+    """Runs methods on one checkpoint, at each T, and writes down what they reach.
+
+    What is in `out` already is not computed again, if it is of the same networks and
+    images. A method that fails is written down with its error; the others go on.
+
+    Args:
+      ckpt: run folder or name of a network trained with QCFS.
+      methods: names in `METHODS`; all of them by default.
+      steps: the T's, warm-up not counted.
+      relu, clipped_relu: runs or names of the same network trained with these; by
+        default `ckpt` + "_relu", "_clipped", where there is such a run or name.
+      seeds: of the calibration images, for methods that depend on them.
+      limit: look at the first test images only.
+      directory: of the data; None for where the run had them.
+      profile_name: of `energy.profile`: what operations cost.
+      out: folder, for `compare.json`.
+      command: that was given, for the report.
+
+    Returns:
+      What is in `compare.json`; `compare_report.SCHEMA` says what.
+
+    Raises:
+      ValueError: an unknown method, steps or limit out of range, networks that do not
+        belong together; CheckpointError: a network that a method needs is missing.
+      OSError: data that cannot be read, or a folder that cannot be written.
+    """
+    chosen = _methods(methods)
+    if not steps or min(steps) < 1:
+        raise ValueError(f"steps must be at least 1, got {list(steps)}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    prices = profile(profile_name)
+    main = find_run(ckpt)
+    if main.config.model.activation != "qcfs":
+        raise ValueError(
+            f"{ckpt} was trained with {main.config.model.activation}: expected a "
+            "network trained with qcfs; give this one as --relu or --clipped_relu"
+        )
+    if directory is not None:
+        main.config.data.directory = directory
+    named = {"relu": relu, "clipped_relu": clipped_relu}
+    others, missing = other_runs(main, str(ckpt), named, chosen, required=bool(methods))
+    test = data.load(main.config.data, "test")
+    if limit:
+        test = test.first(limit)
+    train = data.load(main.config.data, "train")
+    first = calibration_images(main, train, seed=0)
+    anns = {
+        activation: load_source(run, source, main, test, first)
+        for activation, (run, source) in {"qcfs": (main, str(ckpt)), **others}.items()
+    }
+    network = anns["qcfs"].network
+    example = jax.ShapeDtypeStruct((1, *test.image_shape), jnp.float32)
+    shape = structure(network.apply_fn, network.variables, example)
+    synapses = fan_out(network.apply_fn, network.variables, example)
+    results: dict[str, Any] = {
+        "run": {
+            "name": main.config.name,
+            "model": main.config.model.name,
+            "dataset": main.config.data.name,
+            "checkpoint_step": main.step,
+            "seed": main.config.seed,
+            "version": bitsnn_jax.__version__,
+            "commit": main.metadata.get("commit"),
+            "command": command,
+        },
+        "machine": {
+            "jax": jax.__version__,
+            "device": jax.devices()[0].device_kind,
+            "num_devices": jax.device_count(),
+            "time": datetime.datetime.now().isoformat(timespec="seconds"),
+        },
+        "examples": len(test),
+        **shape._asdict(),
+        "profile": prices.name,
+        "networks": {name: ann.summary for name, ann in anns.items()},
+        "methods": {},
+        "rows": [],
+        "failed": [],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "compare.json"
+    _go_on(results, file)
+    print(_HEAD, flush=True)
+    for method in chosen:
+        results["failed"] = [
+            f for f in results["failed"] if f["method"] != method.name
+        ] + [f for f in missing if f["method"] == method.name]
+        if method.trained_with not in anns:
+            print(f"{method.name:14} {results['failed'][-1]['error']}", flush=True)
+            continue
+        for seed in seeds if method.seeds else seeds[:1]:
+            case = _Case(
+                method, anns[method.trained_with], seed, shape, synapses, prices
+            )
+            try:
+                images = calibration_images(main, train, seed=seed)
+                rows = _rows(case, steps, results, images, main.config.data, test)
+                for row in rows:
+                    results["rows"].append(row)
+                    _write_json(file, results)
+                    print(_line(row), flush=True)
+            except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+                # One method must not stop the rest.
+                text = " ".join(str(error).split())
+                failed = {"method": method.name, "steps": None, "error": text}
+                results["failed"].append(failed)
+                print(f"{method.name:14} failed: {text}", flush=True)
+    order = list(METHODS)
+    results["rows"].sort(
+        key=lambda r: (order.index(r["method"]), r["steps"], r["seed"])
+    )
+    _write_json(file, results)
+    return results
+
+
+def _methods(names: Sequence[str]) -> list[Method]:
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise ValueError(
+            f"methods must be of {', '.join(METHODS)}; got {', '.join(unknown)}"
+        )
+    return [METHODS[name] for name in names or METHODS]
+
+
+class _Case(NamedTuple):
+    """A method on its network."""
+
+    method: Method
+    ann: Ann
+    seed: int
+    structure: Structure
+    synapses: Mapping[str, Any]
+    prices: Profile
+
+
+def _rows(case: _Case, steps, results, images, settings, test) -> Iterator[dict]:
+    """The rows that are not there yet."""
+    method, seed = case.method, case.seed
+    there = {(r["method"], r["steps"], r["seed"]) for r in results["rows"]}
+    todo = []
+    for t in sorted(set(steps)):
+        reason = method.can(t)
+        if reason:
+            failed = {"method": method.name, "steps": t, "error": reason}
+            if failed not in results["failed"]:
+                results["failed"].append(failed)
+        elif (method.name, t, seed) not in there:
+            todo.append(t)
+    if not todo:
+        return
+    # Layer by layer each T is a run of its own; others pass by every T.
+    by_step = isinstance(method.neuron(todo[-1]), StepNeuron)
+    at_once = by_step and not method.for_one
+    for last, readouts in [(todo[-1], todo)] if at_once else [(t, [t]) for t in todo]:
+        started = time.perf_counter()
+        found = {}
+        if method.prepare is not None:
+            found = method.prepare(case.ann.network, images, last)
+        prepared = time.perf_counter() - started
+        neuron = method.neuron(last)
+        simulate_fn = simulate(
+            case.ann.network.apply_fn,
+            neuron,
+            steps=last,
+            found=found,
+            fan_out=case.synapses,
+        )
+        measured = _measured(simulate_fn, case.ann, settings, test, readouts)
+        results["methods"][method.name] = {
+            "title": method.title,
+            "source": method.source,
+            "trained_with": method.trained_with,
+            "seconds": prepared,
+        }
+        for t, values in zip(readouts, measured, strict=True):
+            yield _row(case, neuron, t, last, values)
+
+
+def _measured(simulate_fn: SimulateFn, ann: Ann, settings, test, readouts):
+    """For each T: (right, equal to the ANN, spikes, synaptic operations, seconds)."""
+
+    @jax.jit
+    def run(variables, x):
+        found = simulate_fn(variables, x)
+        spikes = sum(found.spikes.values())
+        return jnp.argmax(found.outputs, -1), spikes, found.synaptic_operations
+
+    variables = ann.network.variables
+    sums: Any = 0.0
+    right: Any = 0
+    equal: Any = 0
+    seen, seconds = 0, []
+    for image, label in batches(settings, test):
+        started = time.perf_counter()
+        guesses, *counts = jax.block_until_ready(run(variables, image))
+        seconds.append((time.perf_counter() - started) / len(image))
+        expected = ann.predictions[seen : seen + len(image)]
+        right = right + np.sum(guesses == label, 1)
+        equal = equal + np.sum(guesses == expected, 1)
+        sums = sums + np.cumsum(np.asarray(counts, float), 1)
+        seen += len(image)
+    median = float(np.median(seconds[1:] or seconds))  # the first has compiled
+    for t in readouts:
+        # Layer by layer there is one read-out, at the end.
+        last = len(right) == 1
+        shares = right[0 if last else t - 1] / seen, equal[0 if last else t - 1] / seen
+        yield *shares, *(sums[:, -1 if last else t - 1] / seen), median
+
+
+def _row(case: _Case, neuron, t: int, last: int, values) -> dict[str, Any]:
+    accuracy, agreement, spikes, operations, seconds = values
+    shape = case.structure
+    if isinstance(neuron, StepNeuron):
+        window = until_output = t + neuron.warm_up
+        share = window / (last + neuron.warm_up)
+    else:
+        window, share = neuron.window(t), 1.0
+        until_output = window * shape.depth
+    return {
+        "method": case.method.name,
+        "steps": t,
+        "window": window,
+        "until_output": until_output,
+        "seed": case.seed,
+        "accuracy": float(accuracy),
+        "agreement": float(agreement),
+        "spikes_per_neuron": float(spikes / shape.neurons),
+        "synaptic_operations": float(operations),
+        "nanojoules": _nanojoules(shape, window, spikes, operations, case.prices),
+        "milliseconds": 1e3 * seconds * share,
+    }
+
+
+def _nanojoules(shape: Structure, window, spikes, operations, prices) -> float:
+    """Of one example: what the neurons of any method have in common.
+
+    The image is multiplied once, whatever the number of steps. Each neuron takes a bias
+    and a comparison at each step. Shifts of a spike's weight are not counted.
+    """
+    node = NodeOperations(
+        "network",
+        "neurons",
+        shape.neurons,
+        synaptic_operations=round(operations),
+        multiply_accumulates=shape.multiply_accumulates,
+        bias_additions=window * shape.neurons,
+        compares=window * shape.neurons,
+        resets=round(spikes),
+    )
+    return 1e9 * energy(Operations((node,), 1, window), prices).total
+
+
+_SAME = ("run", "examples", "neurons", "depth", "profile", "networks")
+
+
+def _go_on(results: dict[str, Any], file: Path) -> None:
+    """Takes over the rows of an earlier call, if it was of the same."""
+    if not file.exists():
+        return
+    try:
+        before = json.loads(file.read_text())
+        same = all(_identity(before[k]) == _identity(results[k]) for k in _SAME)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} cannot be read: expected what compare.py wrote; remove it"
+        ) from error
+    if not same:
+        raise ValueError(
+            f"{file} is of other networks or images: remove it, or give another --out"
+        )
+    for field in ("methods", "rows", "failed"):
+        results[field] = before[field]
+    print(f"{len(results['rows'])} rows are in {file} already")
+
+
+def _identity(value: Any) -> Any:
+    """What must not differ: not times, nor the command."""
+    if isinstance(value, dict):
+        return {
+            k: _identity(v)
+            for k, v in value.items()
+            if k not in ("command", "milliseconds", "version")
+        }
+    return value
+
+
+def _write_json(path: Path, value: Any) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(value, indent=1) + "\n")
+    new.replace(path)
+
+
+_HEAD = (
+    "method          T  window  seed  accuracy  as the ANN  spikes/neuron  "
+    "synaptic operations  ms"
+)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['method']:14} {row['steps']:2} {row['window']:7} {row['seed']:5} "
+        f"{row['accuracy']:9.2%} {row['agreement']:11.2%} "
+        f"{row['spikes_per_neuron']:14.3f} {row['synaptic_operations']:20,.0f} "
+        f"{row['milliseconds']:6.2f}"
+    )

@@ -1,0 +1,161 @@
+"""The networks that methods start from: one architecture, trained in several ways."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bitsnn_jax import config, data, pretrained
+from bitsnn_jax.calibration import calibrate_network
+from bitsnn_jax.checkpoint import CheckpointError, Run
+from bitsnn_jax.comparators.method import Method, Network
+from bitsnn_jax.runs import ann_fn, find_run
+
+BATCH = 50  # trains of all steps of a layer are in memory
+CALIBRATION, CALIBRATION_BATCH = 512, 64  # training images
+
+
+class Ann(NamedTuple):
+    """A network that methods start from, and what it does without spikes."""
+
+    network: Network
+    predictions: np.ndarray
+    summary: dict[str, Any]
+
+
+# What a run of another activation is called beside that of QCFS.
+_SUFFIX = {"relu": "_relu", "clipped_relu": "_clipped"}
+
+
+def other_runs(
+    main: Run,
+    ckpt: str,
+    named: Mapping[str, str | None],
+    chosen: Sequence[Method],
+    *,
+    required: bool,
+) -> tuple[dict[str, tuple[Run, str]], list[dict[str, Any]]]:
+    """The runs of other activations that methods need, and failures for those missing.
+
+    Args:
+      main: the run trained with QCFS.
+      ckpt: what it was found by.
+      named: activation -> run or name that was asked for.
+      chosen: the methods.
+      required: a missing run is an error and not a failure.
+
+    Raises:
+      CheckpointError: a run is missing; ValueError: of another network.
+    """
+    found: dict[str, tuple[Run, str]] = {}
+    missing = []
+    for activation, suffix in _SUFFIX.items():
+        takers = [m for m in chosen if m.trained_with == activation]
+        if not takers:
+            continue
+        own = ckpt.rstrip("/") + suffix
+        asked = named[activation]
+        names = [asked] if asked else [own, f"runs/{own}"]
+        source = next((n for n in names if _is_there(n)), None)
+        if source is None:
+            source = names[0]
+            hint = (
+                f"{source} is missing: train it with `python train.py --config CONFIG "
+                f"--config.model.activation={activation} --config.start_from={ckpt} "
+                f"--config.name={main.config.name}{suffix}`, and give it as "
+                f"--{activation}"
+            )
+            needs = f"a network trained with {activation} is needed, and {hint}"
+            if asked or required:
+                raise CheckpointError(f"{takers[0].name}: {needs}")
+            missing += [
+                {"method": m.name, "steps": None, "error": needs} for m in takers
+            ]
+            continue
+        run = find_run(source)
+        _check_same(main, run, activation, source)
+        found[activation] = (run, source)
+    return found, missing
+
+
+def _is_there(source: str) -> bool:
+    return Path(source).is_dir() or source in pretrained.names()
+
+
+def _check_same(main: Run, run: Run, activation: str, source: str) -> None:
+    ours, theirs = main.config, run.config
+    pairs = {
+        "model.activation": (activation, theirs.model.activation),
+        "model.name": (ours.model.name, theirs.model.name),
+        "model.width": (ours.model.width, theirs.model.width),
+        "data.name": (ours.data.name, theirs.data.name),
+    }
+    for field, (expected, got) in pairs.items():
+        if expected != got:
+            raise ValueError(f"{source}: {field} must be {expected}, is {got}")
+
+
+def load_source(
+    run: Run, source: str, main: Run, test: data.Examples, images: Sequence[Any]
+) -> Ann:
+    """A trained network as a program of QCFS, and its own accuracy."""
+    shape = run.metadata["image_shape"]
+    activation = run.config.model.activation
+    own_fn, variables = ann_fn(run.config, shape), run.variables
+    model = dataclasses.replace(
+        main.config.model, levels=run.config.model.levels, activation="qcfs"
+    )
+    apply_fn = ann_fn(dataclasses.replace(main.config, model=model), shape)
+    if activation == "relu":
+        variables = calibrate_network(apply_fn, variables, images)
+    forward = jax.jit(own_fn)
+    guesses, labels, seconds = [], [], []
+    for image, label in batches(main.config.data, test):
+        started = time.perf_counter()
+        logits = jax.block_until_ready(forward(run.variables, image))
+        seconds.append((time.perf_counter() - started) / len(image))
+        guesses.append(np.argmax(logits, -1))
+        labels.append(label)
+    predictions = np.concatenate(guesses)
+    return Ann(
+        Network(apply_fn, variables, activation),
+        predictions,
+        {
+            "accuracy": float(np.mean(predictions == np.concatenate(labels))),
+            "milliseconds": 1e3 * float(np.median(seconds)),
+            "from": source,
+        },
+    )
+
+
+def calibration_images(
+    main: Run, train: data.Examples, *, seed: int
+) -> list[np.ndarray]:
+    """Training images in batches, not augmented: the first of them, or by seed."""
+    count = min(CALIBRATION, len(train))
+    order = np.arange(len(train))
+    if seed:
+        order = np.random.default_rng(seed).permutation(order)
+    stack = np.stack(
+        [
+            data.as_evaluated(main.config.data, train, int(i))["image"]
+            for i in order[:count]
+        ]
+    )
+    stack = np.asarray(data.normalise(stack, train), np.float32)
+    return [
+        stack[i : i + CALIBRATION_BATCH] for i in range(0, count, CALIBRATION_BATCH)
+    ]
+
+
+def batches(
+    settings: config.Data, test: data.Examples, *, size: int = BATCH
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(images, labels) of every example once; the last batch may be smaller."""
+    for batch in data.eval_batches(settings, test, batch_size=min(size, len(test))):
+        kept = batch["mask"]
+        yield batch["image"][kept], batch["label"][kept]

@@ -1,0 +1,147 @@
+"""`compare.py`: rows that are right, goes on after a stop, and what it refuses."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from networks import Pooling, Residual, build, lowered
+
+import compare
+from bitsnn_jax import config, data
+from bitsnn_jax.comparators import METHODS, StepNeuron, simulate
+from bitsnn_jax.comparators.structure import structure
+from bitsnn_jax.compare_job import compare as run_job
+from bitsnn_jax.runs import load_ann
+from bitsnn_jax.training import train_and_evaluate
+
+LIMIT = 60
+
+
+def small(**model):
+    return config.Config(
+        name="small",
+        model=config.Model(name="small", theta_init=4.0, **model),
+        optimizer=config.Optimizer(learning_rate=0.1, epochs=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    train_and_evaluate(small(), folder)
+    train_and_evaluate(small(activation="relu"), folder.with_name("small_relu"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(trained):
+    out = trained / "compare"
+    arguments = ["--ckpt", str(trained), "--methods", "qcfs", "--steps", "4", "2"]
+    compare.main([*arguments, "--limit", str(LIMIT)])
+    return json.loads((out / "compare.json").read_text())
+
+
+def test_rows_are_those_of_a_simulation_of_all_images_at_once(trained, compared):
+    apply_fn, run = load_ann(trained)
+    test = data.load(run.config.data, "test").first(LIMIT)
+    [batch] = data.eval_batches(run.config.data, test, batch_size=LIMIT)
+    snn = jax.jit(simulate(apply_fn, METHODS["qcfs"].neuron(4), steps=4))
+    found = snn(run.variables, batch["image"])
+    assert [row["steps"] for row in compared["rows"]] == [2, 4]
+    for row in compared["rows"]:
+        t = row["steps"]
+        guesses = np.argmax(found.outputs[t - 1], -1)
+        assert row["accuracy"] == pytest.approx(np.mean(guesses == batch["label"]))
+        spikes = sum(float(s[:t].sum()) for s in found.spikes.values())
+        neurons = compared["neurons"] * LIMIT
+        assert row["spikes_per_neuron"] == pytest.approx(spikes / neurons, rel=1e-5)
+        assert row["window"] == row["until_output"] == t
+
+
+def test_a_second_call_computes_what_is_missing(trained, compared, monkeypatch):
+    out = trained / "compare"
+    before = {(r["method"], r["steps"]): r for r in compared["rows"]}
+    options = {"limit": LIMIT, "out": out}
+    after = run_job(trained, methods=["qcfs"], steps=[1, 2, 4], **options)
+    assert [row["steps"] for row in after["rows"]] == [1, 2, 4]
+    for row in after["rows"][1:]:
+        assert row == before[row["method"], row["steps"]]
+    with pytest.raises(ValueError, match="of other networks or images"):
+        run_job(trained, methods=["qcfs"], steps=[1], limit=LIMIT - 1, out=out)
+
+
+def test_a_method_that_fails_is_written_down_and_the_rest_go_on(
+    trained, tmp_path, monkeypatch
+):
+    def broken(layer, state, current, t):
+        raise ValueError("no such neuron")
+
+    bad = METHODS["qcfs"].__class__(
+        name="bad",
+        title="bad",
+        source="none",
+        neuron=lambda steps: StepNeuron(lambda layer: layer.theta, broken),
+    )
+    never = METHODS["qcfs"].__class__(
+        name="never",
+        title="never",
+        source="none",
+        neuron=METHODS["qcfs"].neuron,
+        can=lambda steps: "" if steps == 3 else "three steps only",
+    )
+    methods = {"bad": bad, "never": never, "qcfs": METHODS["qcfs"]}
+    monkeypatch.setattr("bitsnn_jax.compare_job.METHODS", methods)
+    options = {"steps": [1, 3], "limit": 20, "out": tmp_path}
+    results = run_job(trained, **options)
+    assert results["failed"] == [
+        {"method": "bad", "steps": None, "error": "no such neuron"},
+        {"method": "never", "steps": 1, "error": "three steps only"},
+    ]
+    found = [(row["method"], row["steps"]) for row in results["rows"]]
+    assert found == [("never", 3), ("qcfs", 1), ("qcfs", 3)]
+    assert json.loads((tmp_path / "compare.json").read_text()) == results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "qcsf"], "methods must be of bit_serial, qcfs, .*; got qcsf"),
+        (["--steps", "0"], "steps must be at least 1"),
+        (["--limit", "0"], "limit must be at least 1"),
+        (
+            ["--relu", "runs/nowhere", "--methods", "snm"],
+            "nowhere is missing: train it",
+        ),
+        (
+            ["--clipped_relu", "RUN_relu", "--methods", "opi"],
+            "model.activation must be",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(trained, tmp_path, capsys, arguments, message):
+    arguments = [a.replace("RUN", str(trained)) for a in arguments]
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stopped:
+        compare.main(["--ckpt", str(trained), "--out", str(out), *arguments])
+    assert stopped.value.code == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line), line
+    assert not out.exists()
+
+
+def test_a_network_of_relu_is_no_checkpoint_to_compare_on(trained, tmp_path):
+    relu = trained.with_name("small_relu")
+    with pytest.raises(ValueError, match="give this one as --relu"):
+        run_job(relu, out=tmp_path)
+
+
+@pytest.mark.parametrize("network, depth", [(Residual, 4), (Pooling, 4)])
+def test_structure_counts_what_the_layer_graph_has(network, depth):
+    apply_fn, variables, x = build(network)
+    found = structure(apply_fn, variables, x[:1])
+    layers = [node for node in lowered(network).nodes if node.kind == "neurons"]
+    assert found.neurons == sum(int(np.prod(node.shape)) for node in layers)
+    assert found.depth == depth
