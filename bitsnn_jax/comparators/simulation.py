@@ -229,7 +229,8 @@ class _LayerByLayer(_Simulation):
         self.count(site, sent.spikes, tuple(range(1, sent.spikes.ndim)))
         value = sent.value.astype(z.value.dtype)
         if self.method.by_sum:
-            value = value.mean(0, keepdims=True)
+            # Not a reduction over time, which XLA does place by place, T strides each.
+            value = sum(value[t] for t in range(len(value)))[None] / len(value)
         return Current(value, site.sizes)
 
     def linear(self, eqn, values, operands, path):
