@@ -3,7 +3,8 @@
     python experiments/energy.py [--images 1000] [--networks NAME ...]
 
 Counts the operations of the networks in integers at T = 4 on the first test images, and
-prices them: `bitsnn_jax.energy` says what is assumed. Writes docs/results/energy.json,
+prices them: `bitsnn_jax.energy` says what is assumed. A rate coded QCFS network of the
+same weights is simulated for its spikes. Writes docs/results/energy.json,
 prints the table of docs/results.md, and draws the paper's Figure 5(a) for our networks.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bitsnn_jax import data, plots
+from bitsnn_jax.comparators import METHODS, simulate
 from bitsnn_jax.energy import (
     bit_serial_ann,
     break_even,
@@ -27,6 +29,7 @@ from bitsnn_jax.energy import (
     float_ann,
     in_float,
     profile,
+    rate_snn,
     skipping_ann,
 )
 from bitsnn_jax.fixed_point import fixed_point
@@ -49,6 +52,7 @@ RIVALS = {
     "ANN, 4 bits, zeros skipped": skipping_ann,
     "bit-serial ANN": bit_serial_ann,
 }
+RATE = "QCFS rate SNN"
 NUMBERS = Path("docs/results/energy.json")
 PICTURE = Path("docs/images/energy.png")
 STEPS = 4
@@ -58,8 +62,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--rate_steps", type=int, default=32, help="T of that network")
     options = parser.parse_args()
-    rows = [row(name, options.images) for name in options.networks]
+    rows = [row(name, options.images, options.rate_steps) for name in options.networks]
     NUMBERS.parent.mkdir(exist_ok=True)
     replace_text(NUMBERS, json.dumps(rows, indent=1) + "\n")
     for found in rows:
@@ -67,9 +72,11 @@ def main() -> None:
     draw(rows)
 
 
-def row(name: str, images: int) -> dict:
+def row(name: str, images: int, rate_steps: int) -> dict:
     """Counts of a network, and its energy and that of its rivals, for each profile."""
     operations = counted(name, images)
+    accuracy, spikes = rate_coded(name, images, rate_steps)
+    rate = rate_snn(operations, steps=rate_steps, spikes_per_neuron=spikes)
     priced = {}
     for chosen in map(profile, PROFILES):
         snn = energy(operations, chosen)
@@ -78,6 +85,8 @@ def row(name: str, images: int) -> dict:
             prices = in_float(chosen) if make is float_ann else chosen
             other = energy(make(operations), prices)
             found[rival] = {"compute": other.compute, "memory": other.memory}
+        other = energy(rate, chosen)
+        found[RATE] = {"compute": other.compute, "memory": other.memory}
         even = break_even(operations, skipping_ann(operations), chosen)
         priced[chosen.name] = {
             "joules": found,
@@ -90,8 +99,30 @@ def row(name: str, images: int) -> dict:
         "spikes_per_neuron": operations.spikes_per_neuron,
         "nonzero": operations.nonzero_fraction,
         "synaptic_operations": operations.total("synaptic_operations") / images,
+        "rate": {
+            "steps": rate_steps,
+            "accuracy": accuracy,
+            "spikes_per_neuron": spikes,
+        },
         "profiles": priced,
     }
+
+
+def rate_coded(name: str, images: int, steps: int) -> tuple[float, float]:
+    """Accuracy, and spikes per neuron, of the QCFS rate network."""
+    apply_fn, run = load_ann(name)
+    test = data.load(run.config.data, "test").first(images)
+    neuron = METHODS["qcfs"].neuron(steps)
+    simulate_fn = jax.jit(simulate(apply_fn, neuron, steps=steps))
+    right, spikes = 0, 0.0
+    size = max(n for n in range(1, 51) if images % n == 0)  # no padding to be counted
+    for batch in data.eval_batches(run.config.data, test, batch_size=size):
+        found = simulate_fn(run.variables, batch["image"])
+        right += int(np.sum(np.argmax(found.outputs[-1], -1) == batch["label"]))
+        spikes += sum(float(s.sum()) for s in found.spikes.values())
+    lowered = fixed_point(lower_pixels(apply_fn, run.variables, test), steps=STEPS)
+    neurons = sum(int(np.prod(n.shape)) for n in lowered.of_kind("neurons"))
+    return right / images, spikes / (neurons * images)
 
 
 def counted(name: str, images: int) -> Operations:
@@ -111,17 +142,20 @@ def counted(name: str, images: int) -> Operations:
 
 
 def table(found: dict) -> str:
+    rivals = [*RIVALS, RATE]
     lines = [
         f"{found['network']}, T = {found['steps']}, {found['images']} images: "
         f"{found['spikes_per_neuron']:.3f} spikes a neuron, "
         f"{found['nonzero']:.3f} of the codes are not 0, "
-        f"{found['synaptic_operations']:,.0f} synaptic operations an image",
-        "| profile | " + " | ".join(["SNN, nJ", *RIVALS]) + " | break-even |",
-        "|---|" + "---|" * (len(RIVALS) + 2),
+        f"{found['synaptic_operations']:,.0f} synaptic operations an image; "
+        f"{RATE}, T = {found['rate']['steps']}: {found['rate']['accuracy']:.2%} with "
+        f"{found['rate']['spikes_per_neuron']:.3f} spikes a neuron",
+        "| profile | " + " | ".join(["SNN, nJ", *rivals]) + " | break-even |",
+        "|---|" + "---|" * (len(rivals) + 2),
     ]
     for name, priced in found["profiles"].items():
         totals = {k: sum(v.values()) for k, v in priced["joules"].items()}
-        ratios = [f"{totals[rival] / totals['SNN']:.2f} x" for rival in RIVALS]
+        ratios = [f"{totals[rival] / totals['SNN']:.2f} x" for rival in rivals]
         cells = [name, f"{1e9 * totals['SNN']:,.0f}", *ratios]
         lines.append(f"| {' | '.join(cells)} | {priced['break_even']:.3f} |")
     return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ They agree for neurons that only look back, which the tests hold them to.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -230,7 +231,7 @@ class _LayerByLayer(_Simulation):
         value = sent.value.astype(z.value.dtype)
         if self.method.by_sum:
             # Not a reduction over time, which XLA does place by place, T strides each.
-            value = sum(value[t] for t in range(len(value)))[None] / len(value)
+            value = reduce(jnp.add, list(value))[None] / len(value)
         return Current(value, site.sizes)
 
     def linear(self, eqn, values, operands, path):
