@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made when it is not there or pyproject.toml is newer.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := bitsnn_jax configs tests benchmarks experiments train.py convert.py
+SOURCES := bitsnn_jax configs tests benchmarks experiments train.py convert.py compare.py
 DEMO := runs/digits_resnet
 
 .PHONY: demo test test-all check format lint types doctest clean

@@ -10,11 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from bitsnn_jax.compare_report import write_comparison
-
 from bitsnn_jax.cli import fail, only_our_errors, with_huge_pages
 from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.compare_job import compare
+from bitsnn_jax.compare_report import write_comparison
 from bitsnn_jax.energy import profiles
 from bitsnn_jax.runs import snn_folder
 
