@@ -1,4 +1,4 @@
-"""A1, the bit-serial network of this project, as the other methods are measured.
+"""The bit-serial network of this project, as the other methods are measured.
 
     u(1)   = sum_t I(t) + delta / 2,   delta = theta / (2**T - 1)
     s(t)   = H(u(t) - delta 2**(T-t));   u(t+1) = u(t) - s(t) delta 2**(T-t),   H(0) = 1

@@ -1,4 +1,4 @@
-"""A16, few-spike neurons: tables of thresholds, resets and weights.
+"""Few-spike neurons: tables of thresholds, resets and weights.
 
 Stoeckl and Maass, Optimized spiking neurons can classify images with high accuracy
 through temporal coding with two spikes, Nature Machine Intelligence 2021. A neuron that

@@ -1,4 +1,4 @@
-"""A11, parallel inference: all steps of a layer from the mean of its input.
+"""Parallel inference: all steps of a layer from the mean of its input.
 
 Hao et al., Faster and stronger: when ANN-SNN conversion meets parallel spiking
 calculation, ICML 2025. With x the mean current of the T steps,

@@ -1,4 +1,4 @@
-"""A10, PASCAL: a rate code made exact by spikes that are taken back.
+"""PASCAL: a rate code made exact by spikes that are taken back.
 
 Ramesh and Srinivasan, PASCAL: precise and efficient ANN-SNN conversion using spike
 accumulation and adaptive layerwise activation, TMLR 2025. With L = T levels everywhere,

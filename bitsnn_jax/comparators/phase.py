@@ -1,4 +1,4 @@
-"""A14, phases: inverse-leaky neurons that first accumulate and then generate.
+"""Phases: inverse-leaky neurons that first accumulate and then generate.
 
 Liu et al., SpikeConverter: an efficient conversion framework zipping the gap between
 artificial neural networks and spiking neural networks, AAAI 2022. Reconstructed, with

@@ -1,4 +1,4 @@
-"""A2, the rate coded network of QCFS (Bu et al., ICLR 2022).
+"""The rate coded network of QCFS (Bu et al., ICLR 2022).
 
     v(0) = theta / 2
     v(t) = v(t-1) + I(t);   s(t) = H(v(t) - theta);   v(t) -= theta s(t),   H(0) = 1

@@ -1,4 +1,4 @@
-"""A13, radix encoding, with radix 2: bits without the half step.
+"""Radix encoding, with radix 2: bits without the half step.
 
 Wang et al., Efficient spiking neural networks with radix encoding, IEEE Transactions on
 Neural Networks and Learning Systems 2022. Reconstructed:

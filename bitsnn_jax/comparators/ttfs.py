@@ -1,4 +1,4 @@
-"""A15, time to first spike: one spike a neuron, and the earlier the more it says.
+"""Time to first spike: one spike a neuron, and the earlier the more it says.
 
 After Rueckauer and Liu, Conversion of analog to spiking neural networks using sparse
 temporal coding, ISCAS 2018; reconstructed, as the linear code of time that loses
