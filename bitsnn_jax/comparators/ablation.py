@@ -1,6 +1,6 @@
 """What each part of the method gives: the cells of the paper's Table 4.
 
-The paper (Datta et al., When SNN meets ANN, TMLR 2025) turns three things on and off
+The paper (Datta et al., When SNN meets ANN) turns three things on and off
 and leaves open what the network is when only some are on. The cells here are ours, but
 for the corners. A layer has a unit and a weight for each step t = 1..T,
 
@@ -114,7 +114,7 @@ def ablated(cell: Cell) -> Method:
         title=" + ".join(k.replace("_", " ") for k, on in cell._asdict().items() if on)
         or "none",
         source="Datta et al., When SNN meets ANN: error-free ANN-to-SNN conversion for "
-        "extreme edge efficiency, TMLR 2025, Table 4; mixed cells are ours",
+        "extreme edge efficiency, Table 4; mixed cells are ours",
         neuron=lambda steps: neuron(cell, steps),
         prepare=_prepare if cell.left_shift else None,
     )
