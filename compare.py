@@ -6,11 +6,10 @@ Writes into runs/NAME/compare, or RUN/compare: `compare.json` (every number),
 `compare.csv`, `compare.md` and `index.html`. Started again, it does what is missing.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from bitsnn_jax.cli import fail, only_our_errors, with_huge_pages
+from bitsnn_jax.cli import Parser, fail, only_our_errors, with_huge_pages
 from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.compare_job import compare
 from bitsnn_jax.compare_report import write_comparison
@@ -18,18 +17,8 @@ from bitsnn_jax.energy import profiles
 from bitsnn_jax.runs import snn_folder
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        fail(message)
-
-
 def main(argv: list[str] | None = None) -> None:
-    about, _, details = (__doc__ or "").partition("\n")
-    parser = _Parser(
-        description=about,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__doc__)
     parser.add_argument(
         "--ckpt",
         required=True,

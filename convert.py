@@ -7,12 +7,11 @@ Writes into RUN/snn: `variables` (the spiking network, loadable by itself, see
 with --fixed-point also `fixed_point`, the network in integers (docs/format.md).
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from bitsnn_jax import hosts, qat
-from bitsnn_jax.cli import fail, only_our_errors, with_huge_pages
+from bitsnn_jax.cli import Parser, fail, only_our_errors, with_huge_pages
 from bitsnn_jax.integers import CARRIERS
 from bitsnn_jax.job import convert_run
 from bitsnn_jax.runs import snn_folder
@@ -26,18 +25,8 @@ PRECISIONS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        fail(message)
-
-
 def main(argv: list[str] | None = None) -> None:
-    about, _, details = (__doc__ or "").partition("\n")
-    parser = _Parser(
-        description=about,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__doc__)
     parser.add_argument(
         "--ckpt",
         required=True,

@@ -1,5 +1,6 @@
 """What the scripts share: how they start, and bad input as one line and status 2."""
 
+import argparse
 import atexit
 import os
 import platform
@@ -31,6 +32,23 @@ def with_huge_pages() -> None:
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(f"{k}={v}" for k, v in _MALLOC.items())
     os.execv(sys.executable, sys.orig_argv)
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a script's docstring: its first line, and below the options the rest.
+
+    What it is given wrong is one line, as all errors are.
+    """
+
+    def __init__(self, doc: str | None, **options):
+        about, _, details = (doc or "").partition("\n")
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(
+            description=about, epilog=details, formatter_class=layout, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        fail(message)
 
 
 def fail(error: object) -> NoReturn:

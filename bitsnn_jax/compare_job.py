@@ -33,6 +33,7 @@ from bitsnn_jax.compare_networks import (
 )
 from bitsnn_jax.energy import Profile, energy, profile
 from bitsnn_jax.fan_out import fan_out
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.operations import NodeOperations, Operations
 from bitsnn_jax.runs import find_run
 
@@ -151,7 +152,7 @@ def compare(
                 rows = _rows(case, steps, results, images, main.config.data, test)
                 for row in rows:
                     results["rows"].append(row)
-                    _write_json(file, results)
+                    replace_json(file, results)
                     print(_line(row), flush=True)
             except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
                 # One method must not stop the rest.
@@ -163,7 +164,7 @@ def compare(
     results["rows"].sort(
         key=lambda r: (order.index(r["method"]), r["steps"], r["seed"])
     )
-    _write_json(file, results)
+    replace_json(file, results)
     return results
 
 
@@ -341,12 +342,6 @@ def _identity(value: Any) -> Any:
             if k not in ("command", "milliseconds", "version")
         }
     return value
-
-
-def _write_json(path: Path, value: Any) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(value, indent=1) + "\n")
-    new.replace(path)
 
 
 _HEAD = (

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from bitsnn_jax import compare_plots, plots
 from bitsnn_jax.compare_plots import NETWORKS, WITHIN, Series, is_equal, short
-from bitsnn_jax.report import complete, number, render, write_files
+from bitsnn_jax.files import write_files
+from bitsnn_jax.report import complete, number, render
 
 OURS = "bit_serial"
 

@@ -1,7 +1,6 @@
 """The main job: a trained run converted, simulated, proved, and written down."""
 
 import datetime
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from bitsnn_jax.checkpoint import load_variables, save_variables
 from bitsnn_jax.config import to_dict
 from bitsnn_jax.conversion import Report, convert
 from bitsnn_jax.evaluation import Evaluation, evaluate, without_spikes
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import fine_tuned, lower_pixels, run_integers
 from bitsnn_jax.program import ApplyFn
@@ -192,7 +192,7 @@ def convert_run(
     }
     if jax.process_index() > 0:
         return results
-    _write_json(out / "conversion.json", results)
+    replace_json(out / "conversion.json", results)
     page = write_report(results, out / "report")
     print(f"spiking network {folder}\nreport {page}")
     return results
@@ -363,12 +363,6 @@ def _raster(apply_fn: ApplyFn, variables: Any, settings, examples, steps: int):
         ],
         "logits": np.asarray(logits, float).tolist(),
     }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(value, indent=1) + "\n")
-    new.replace(path)
 
 
 _HEAD = (

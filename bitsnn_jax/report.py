@@ -1,7 +1,6 @@
 """The report of a conversion: one HTML page that can be mailed, and its pictures."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from bitsnn_jax import plots
+from bitsnn_jax.files import write_files
 from bitsnn_jax.verdict import is_exact, native_row, verdict
 
 
@@ -102,26 +102,6 @@ def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> 
     for name in set(PICTURES) - set(figures):  # of an earlier, fuller report
         (page.parent / f"{name}.png").unlink(missing_ok=True)
     return page
-
-
-def write_files(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -> Path:
-    """Writes all files or, where one cannot be written, none; returns the last's path.
-
-    Each is put in its place by a rename, in the order given.
-
-    Args:
-      contents: by name.
-      folder: made where it is missing.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Inside the folder, because a rename must stay in one file system.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as scratch:
-        for name, content in contents.items():
-            (Path(scratch) / name).write_bytes(content)
-        for name in contents:
-            os.replace(Path(scratch) / name, folder / name)
-    return folder / list(contents)[-1]
 
 
 def complete(value: Any, shape: Any, path: str) -> Any:

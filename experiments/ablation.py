@@ -20,8 +20,8 @@ import numpy as np
 from bitsnn_jax import data
 from bitsnn_jax.comparators import Network, simulate
 from bitsnn_jax.comparators.ablation import CELLS, ablated
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.runs import load_ann
-from bitsnn_jax.training.log import replace_text
 
 NUMBERS = Path("docs/results/ablation.json")
 BATCH = 50
@@ -63,7 +63,7 @@ def main() -> None:
     options.out.parent.mkdir(exist_ok=True, parents=True)
     for row in missing(options, {key(row) for row in rows}):
         rows.append(row)
-        replace_text(options.out, json.dumps(rows, indent=1) + "\n")
+        replace_json(options.out, rows)
         print(row, flush=True)
     print(table(rows))
 

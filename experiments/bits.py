@@ -15,11 +15,11 @@ from pathlib import Path
 
 from bitsnn_jax import data, qat
 from bitsnn_jax.evaluation import evaluate
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import accuracy, fine_tuned, lower_pixels
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.spiking import spiking
-from bitsnn_jax.training.log import replace_text
 
 NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
 BITS = (2, 3, 4, 6, 8)
@@ -44,7 +44,7 @@ def main() -> None:
     for name in options.networks:
         for row in missing(name, options, known):
             rows.append(row)
-            replace_text(options.out, json.dumps(rows, indent=1) + "\n")
+            replace_json(options.out, rows)
             print(row, flush=True)
     print(table(rows))
 

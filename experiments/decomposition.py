@@ -23,8 +23,8 @@ from matplotlib.ticker import MaxNLocator
 from bitsnn_jax import data, plots
 from bitsnn_jax.comparators.ablation import CELLS, first_and_biases
 from bitsnn_jax.comparators.decomposition import Errors, decomposed
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.runs import load_ann
-from bitsnn_jax.training.log import replace_text
 
 NUMBERS = Path("docs/results/decomposition.json")
 PICTURE = Path("docs/images/decomposition.png")
@@ -63,7 +63,7 @@ def main() -> None:
                 found = measure(apply_fn, variables, row, run.config.data, test)
                 seconds = round(time.perf_counter() - start, 1)
                 rows.append({**row, **found, "seconds": seconds})
-                replace_text(options.out, json.dumps(rows, indent=1) + "\n")
+                replace_json(options.out, rows)
                 print(summary(rows[-1]), flush=True)
     chosen = [
         r for r in rows if (r["network"], r["images"]) == (options.ckpt, len(test))

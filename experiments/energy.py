@@ -9,7 +9,6 @@ prints the table of docs/results.md, and draws the paper's Figure 5(a) for our n
 """
 
 import argparse
-import json
 import operator
 from functools import reduce
 from pathlib import Path
@@ -32,12 +31,12 @@ from bitsnn_jax.energy import (
     rate_snn,
     skipping_ann,
 )
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import BATCH, lower_pixels
 from bitsnn_jax.integers import one_shot
 from bitsnn_jax.operations import Operations, count, term_paths
 from bitsnn_jax.runs import load_ann
-from bitsnn_jax.training.log import replace_text
 
 NETWORKS = (
     "resnet20_fashion_mnist",
@@ -66,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row(name, options.images, options.rate_steps) for name in options.networks]
     NUMBERS.parent.mkdir(exist_ok=True)
-    replace_text(NUMBERS, json.dumps(rows, indent=1) + "\n")
+    replace_json(NUMBERS, rows)
     for found in rows:
         print(table(found))
     draw(rows)

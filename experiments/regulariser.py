@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from bitsnn_jax import config, data, plots, spiking
 from bitsnn_jax.cli import with_huge_pages
 from bitsnn_jax.evaluation import evaluate
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.training import train_and_evaluate
-from bitsnn_jax.training.log import replace_text
 
 PAPER = 1.28e-6  # the paper's 1e-8, which is summed over a batch of 128
 # The network has a seventh of the neurons of the ResNet-20 that PAPER is for.
@@ -55,7 +55,7 @@ def main() -> None:
         if settings.name not in known:
             rows.append(run(settings))
             NUMBERS.parent.mkdir(exist_ok=True)
-            replace_text(NUMBERS, json.dumps(rows, indent=1) + "\n")
+            replace_json(NUMBERS, rows)
     if not rows:
         raise SystemExit(f"error: expected results in {NUMBERS}, there are none")
     summary = summarise(rows)

@@ -9,7 +9,6 @@ Runs lie in runs/relu_first and are not trained twice.
 
 import argparse
 import dataclasses
-import json
 import statistics
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from regulariser import a_config
 
 from bitsnn_jax import config
 from bitsnn_jax.cli import with_huge_pages
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.training import train_and_evaluate
 
 RUNS = Path("runs/relu_first")
@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = [three_runs(seed, options) for seed in options.seeds]
     NUMBERS.parent.mkdir(exist_ok=True)
-    NUMBERS.write_text(json.dumps(rows, indent=1) + "\n")
+    replace_json(NUMBERS, rows)
     print("| run | epochs | test accuracy |\n|---|---|---|")
     for name in rows[0]["accuracy"]:
         accuracies = [row["accuracy"][name] for row in rows]

@@ -28,10 +28,10 @@ import numpy as np
 from bitsnn_jax import data, robustness
 from bitsnn_jax.checkpoint import Run
 from bitsnn_jax.cli import with_huge_pages
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.spiking import spiking
-from bitsnn_jax.training.log import replace_text
 
 NUMBERS = Path("docs/results/robustness.json")
 SIGMAS = (0.05, 0.1, 0.2)
@@ -95,7 +95,7 @@ def main() -> None:
         images = [changed(kind, networks, b, i) for i, b in batches(run, test)]
         known["accuracy"] |= {n: accuracy(networks[n], images) for n in missing}
         known["seconds"] += round(time.perf_counter() - start, 1)
-        replace_text(options.out, json.dumps(rows, indent=1) + "\n")
+        replace_json(options.out, rows)
         print(known, flush=True)
     print(table([r for r in rows if r["ckpt"] == options.ckpt], len(test), shown))
     if options.check:

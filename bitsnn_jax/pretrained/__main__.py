@@ -3,20 +3,12 @@
 python -m bitsnn_jax.pretrained runs/digits_resnet resnet20_digits
 """
 
-import argparse
-
 from bitsnn_jax import pretrained
-from bitsnn_jax.cli import fail, only_our_errors
+from bitsnn_jax.cli import Parser, fail, only_our_errors
 
 
 def main(argv: list[str] | None = None) -> None:
-    about, _, details = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m bitsnn_jax.pretrained",
-        description=about,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__doc__, prog="python -m bitsnn_jax.pretrained")
     parser.add_argument("run", help="folder of a training run, converted")
     parser.add_argument("name", help="that the network will have")
     parser.add_argument("--command", default="", help="with which it was trained")

@@ -1,13 +1,14 @@
 """Metrics on disk: JSON lines to be read by programs, TensorBoard to be looked at."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import jax
 from tensorboardX import SummaryWriter
+
+from bitsnn_jax.files import replace_text
 
 
 @contextmanager
@@ -40,13 +41,6 @@ def metrics_log(
             yield write
         finally:
             board.close()
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a whole file, or leaves the old one."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(text)
-    os.replace(new, path)
 
 
 def _is_up_to(step, line):

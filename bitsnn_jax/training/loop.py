@@ -20,9 +20,10 @@ from bitsnn_jax import data
 from bitsnn_jax.checkpoint import CheckpointError, Checkpoints, check_values
 from bitsnn_jax.config import Config, differences, to_dict, validate
 from bitsnn_jax.devices import AXIS, data_parallel
+from bitsnn_jax.files import replace_text
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs import ann_fn
-from bitsnn_jax.training.log import metrics_log, replace_text
+from bitsnn_jax.training.log import metrics_log
 from bitsnn_jax.training.metrics import Metrics, Window, fetch
 from bitsnn_jax.training.optimizer import learning_rate, sgd
 from bitsnn_jax.training.sparsity import synaptic_weights

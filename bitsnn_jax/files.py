@@ -1,0 +1,40 @@
+"""Files that are whole or not there: written beside, and put in place by a rename."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a whole file, or leaves the old one."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    os.replace(new, path)
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """The same of plain values, as JSON."""
+    replace_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_files(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -> Path:
+    """Writes all files or, where one cannot be written, none; returns the last's path.
+
+    Each is put in its place by a rename, in the order given.
+
+    Args:
+      contents: by name.
+      folder: made where it is missing.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Inside the folder, because a rename must stay in one file system.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as scratch:
+        for name, content in contents.items():
+            (Path(scratch) / name).write_bytes(content)
+        for name in contents:
+            os.replace(Path(scratch) / name, folder / name)
+    return folder / list(contents)[-1]
