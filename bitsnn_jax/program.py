@@ -142,6 +142,14 @@ def apply_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     return list(result) if eqn.primitive.multiple_results else [result]
 
 
+def at_precision(eqn: JaxprEqn, precision: Any) -> JaxprEqn:
+    """The operation at this precision, if it has one and asks for none itself."""
+    if precision is None or eqn.params.get("precision", precision) is not None:
+        return eqn
+    asked = {"precision": (precision, precision)}
+    return eqn.replace(params=eqn.params | asked)
+
+
 def _interpret(reading, program, inputs, scope):
     jaxpr = program.jaxpr
     known = dict(zip(jaxpr.constvars, map(Constant, program.consts), strict=True))

@@ -19,6 +19,7 @@ from bitsnn_jax.program import (
     Current,
     Reading,
     apply_equation,
+    at_precision,
     read,
     trace,
 )
@@ -153,10 +154,7 @@ class TimedReading(Reading):
         self.counts: list[Array] = []
 
     def bind(self, eqn, arrays):
-        if self.precision is not None and eqn.params.get("precision", self) is None:
-            asked = {"precision": (self.precision, self.precision)}
-            eqn = eqn.replace(params=eqn.params | asked)
-        return super().bind(eqn, arrays)
+        return super().bind(at_precision(eqn, self.precision), arrays)
 
     def grid(self, site, z_dtype, theta):
         check_steps(self.steps, z_dtype)

@@ -241,7 +241,9 @@ def test_snm_sends_signed_spikes_and_remembers():
         return sent
 
     expected = each(rule, currents, thetas)
-    found = layer(theta=jnp.nan)._replace(found={"theta": jnp.asarray(thetas)})
+    site, thresholds = layer().site, {"theta": jnp.asarray(thetas)}
+    # The trained threshold of its program has no part in it.
+    found = Layer.of(site, jnp.full((1,), jnp.nan), {site.path: thresholds})
     values, spikes, (v, memory) = stepped(snm.neuron(), currents, found)
     np.testing.assert_array_equal(values, thetas * expected)
     np.testing.assert_array_equal(spikes, np.abs(expected))

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from bitsnn_jax.program import Site
+from bitsnn_jax.qcfs import aligned
 
 
 class Layer(NamedTuple):
@@ -21,7 +22,8 @@ class Layer(NamedTuple):
 
     Attributes:
       site: its path, its levels, and the shape of its neurons, batch included.
-      theta: trained threshold, [] or with as many axes as the neurons.
+      theta: threshold, [] or with as many axes as the neurons: the trained one, or the
+        one that the method has found, as "theta".
       found: what the method has found out about the layer beforehand, by name, such as
         thresholds from calibration images; empty for most.
     """
@@ -29,6 +31,13 @@ class Layer(NamedTuple):
     site: Site
     theta: Array
     found: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, site: Site, theta: Array, found: Mapping[str, Any]) -> "Layer":
+        """With a trained theta, and what was found of all layers, by path."""
+        here = found.get(site.path, {})
+        threshold = jnp.asarray(here.get("theta", theta), theta.dtype)
+        return cls(site, aligned(threshold, site.shape), here)
 
     def full(self, value: Any) -> Array:
         """An array of the neurons' shape."""

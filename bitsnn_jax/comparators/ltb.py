@@ -30,7 +30,7 @@ from bitsnn_jax.comparators.batches import in_batches
 from bitsnn_jax.comparators.layer import StepNeuron
 from bitsnn_jax.comparators.method import Method, Network
 from bitsnn_jax.comparators.observe import replaced
-from bitsnn_jax.comparators.qcfs import integrate_and_fire, send
+from bitsnn_jax.comparators.qcfs import half_charged, integrate_and_fire, send
 
 DELAY = 8
 _UPDATES, _IMAGES = 1000, 32
@@ -39,20 +39,11 @@ _UPDATES, _IMAGES = 1000, 32
 def neuron(*, delay: int = DELAY) -> StepNeuron:
     """The IF neuron that starts half charged, with thresholds that were found."""
 
-    def balanced(layer):
-        return layer._replace(
-            theta=jnp.asarray(layer.found["theta"], layer.theta.dtype)
-        )
-
-    def start(layer):
-        return layer.full(balanced(layer).theta / 2)
-
     def step(layer, v, current, t):
-        layer = balanced(layer)
         v, spikes = integrate_and_fire(layer, v, current)
         return v, send(layer, spikes & (layer.theta > 0))
 
-    return StepNeuron(start, step, warm_up=delay)
+    return StepNeuron(half_charged, step, warm_up=delay)
 
 
 def prepare(

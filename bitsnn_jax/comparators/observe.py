@@ -14,8 +14,14 @@ from jax import lax
 from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer
-from bitsnn_jax.program import Analog, ApplyFn, Reading, read, trace
-from bitsnn_jax.qcfs import aligned
+from bitsnn_jax.program import (
+    Analog,
+    ApplyFn,
+    Reading,
+    at_precision,
+    read,
+    trace,
+)
 
 ActivationFn = Callable[[Layer, Array], Array]
 
@@ -67,13 +73,9 @@ class _Replaced(Reading):
         self.seen: OrderedDict[str, Array] = OrderedDict()
 
     def bind(self, eqn, arrays):
-        if self.precision is not None and eqn.params.get("precision", self) is None:
-            asked = {"precision": (self.precision, self.precision)}
-            eqn = eqn.replace(params=eqn.params | asked)
-        return super().bind(eqn, arrays)
+        return super().bind(at_precision(eqn, self.precision), arrays)
 
     def neuron(self, site, z, theta):
-        found = self.found.get(site.path, {})
-        layer = Layer(site, aligned(theta.value, site.shape), found)
+        layer = Layer.of(site, theta.value, self.found)
         self.seen[site.path] = z.value
         return Analog(self.activation(layer, z.value).astype(z.value.dtype))

@@ -28,6 +28,11 @@ def send(layer: Layer, spikes) -> Sent:
     return Sent(jnp.where(spikes, layer.theta, zero), spikes)
 
 
+def half_charged(layer: Layer):
+    """v(0) = theta / 2, for all neurons."""
+    return layer.full(layer.theta / 2)
+
+
 def neuron() -> StepNeuron:
     """The IF neuron that starts half charged."""
 
@@ -35,7 +40,7 @@ def neuron() -> StepNeuron:
         v, spikes = integrate_and_fire(layer, v, current)
         return v, send(layer, spikes)
 
-    return StepNeuron(lambda layer: layer.full(layer.theta / 2), step)
+    return StepNeuron(half_charged, step)
 
 
 METHOD = Method(

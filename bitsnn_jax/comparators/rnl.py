@@ -48,8 +48,6 @@ def neuron() -> StepNeuron:
     """The IF neuron that starts empty, with thresholds that were found."""
 
     def step(layer, v, current, t):
-        theta = jnp.asarray(layer.found["theta"], layer.theta.dtype)
-        layer = layer._replace(theta=theta)
         v, spikes = integrate_and_fire(layer, v, current)
         return v, send(layer, spikes)
 
@@ -112,11 +110,10 @@ def loss(network: Network, peaks: dict[str, Any]):
         ks = []
 
         def clipped(layer, z):
-            theta = layer.found["theta"]
-            a = jnp.clip(z / theta, 0, 1)
+            a = jnp.clip(z / layer.theta, 0, 1)
             # Where nothing fires K is 0, not 0 / 0.
             ks.append(a.sum() / ((a**2).sum() + 1e-5))
-            return theta * a
+            return layer.theta * a
 
         target, _ = replaced(network.apply_fn, relu)(variables, x)
         found = _thetas(peaks, scales)

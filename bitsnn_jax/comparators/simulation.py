@@ -27,10 +27,10 @@ from bitsnn_jax.program import (
     Current,
     Reading,
     apply_equation,
+    at_precision,
     read,
     trace,
 )
-from bitsnn_jax.qcfs import aligned
 
 Found = Mapping[str, Mapping[str, Any]]  # for each path, what a method has found
 
@@ -157,14 +157,10 @@ class _Simulation(Reading):
         self.operations = jnp.float32(0)
 
     def bind(self, eqn, arrays):
-        if self.precision is not None and eqn.params.get("precision", self) is None:
-            asked = {"precision": (self.precision, self.precision)}
-            eqn = eqn.replace(params=eqn.params | asked)
-        return super().bind(eqn, arrays)
+        return super().bind(at_precision(eqn, self.precision), arrays)
 
     def layer(self, site, theta):
-        found = self.found.get(site.path, {})
-        return Layer(site, aligned(theta.value, site.shape), found)
+        return Layer.of(site, theta.value, self.found)
 
     def count(self, site, spikes, axes):
         spikes = spikes.astype(jnp.float32)

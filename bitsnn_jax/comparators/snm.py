@@ -61,7 +61,7 @@ def neuron() -> StepNeuron:
 
     def step(layer, state, current, t):
         v, memory = state
-        theta = layer.found["theta"]
+        theta = layer.theta
         v = v + current
         up = (v >= theta) & (theta > 0)
         down = (v <= -theta) & (memory > 0)

@@ -61,9 +61,7 @@ def neuron(steps: int) -> StepNeuron:
         return layer.full(layer.found.get("v_init", 0))
 
     def step(layer, v, current, t):
-        theta = jnp.asarray(layer.found["theta"], layer.theta.dtype)
-        layer = layer._replace(theta=theta)
-        given = layer.found.get("bias", 0) + theta / (2 * steps)
+        given = layer.found.get("bias", 0) + layer.theta / (2 * steps)
         v, spikes = integrate_and_fire(layer, v, (current + given).astype(v.dtype))
         return v, send(layer, spikes)
 
