@@ -117,10 +117,11 @@ def test_written_back_it_is_the_same_function_of_floats():
     outputs, codes = seen(start.network, moved(start))
     with jax.enable_x64(True):
         expected, _ = evaluate(tuned, jnp.asarray(PIXELS, np.float64), steps=4)
-    # Identities have multipliers of 7 bits or more, and ties may break differently.
+    # Identities have multipliers of 7 bits or more, and ties may break differently: a
+    # code in some place, 0.011 of the largest logit here. All else would be much more.
     scale = np.abs(outputs["output"]).max()
     np.testing.assert_allclose(
-        outputs["output"], expected["output"][:, 0], atol=0.1 * scale
+        outputs["output"], expected["output"][:, 0], atol=0.02 * scale
     )
     assert all(code.max() <= 15 for code in codes.values())
 
