@@ -1,6 +1,6 @@
 """What a batch costs on its way from the disk to the network, against bare decoding.
 
-    python benchmarks/input_pipeline.py [--batches 6] [--rounds 5] [--workers 2]
+    python benchmarks/input_pipeline.py [--batches 24] [--rounds 5] [--workers 2]
 
 JPEGs of 500x375 pixels with smooth content, quality 90, are written to a temporary
 folder and cached by the system when they are read. Each line is one pipeline; their
@@ -32,7 +32,7 @@ AHEAD = 6  # batches that may lie ready; they are taken before the clock starts
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, default=6, help="that are timed")
+    parser.add_argument("--batches", type=int, default=24, help="that are timed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
