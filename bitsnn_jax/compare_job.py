@@ -31,6 +31,7 @@ from bitsnn_jax.compare_networks import (
     load_source,
     other_runs,
 )
+from bitsnn_jax.devices import split_over_devices
 from bitsnn_jax.energy import Profile, energy, profile
 from bitsnn_jax.fan_out import fan_out
 from bitsnn_jax.files import replace_json
@@ -234,7 +235,7 @@ def _rows(case: _Case, steps, results, images, settings, test) -> Iterator[dict]
 def _measured(simulate_fn: SimulateFn, ann: Ann, settings, test, readouts):
     """For each T: (right, equal to the ANN, spikes, synaptic operations, seconds)."""
 
-    @jax.jit
+    @split_over_devices
     def run(variables, x):
         found = simulate_fn(variables, x)
         spikes = sum(found.spikes.values())
@@ -254,10 +255,11 @@ def _measured(simulate_fn: SimulateFn, ann: Ann, settings, test, readouts):
         started = time.perf_counter()
         guesses, *counts = jax.block_until_ready(run(variables, image))
         seconds.append((time.perf_counter() - started) / len(image))
+        guesses = np.concatenate(guesses, -1)
         expected = ann.predictions[seen : seen + len(image)]
         right = right + np.sum(guesses == label, 1)
         equal = equal + np.sum(guesses == expected, 1)
-        sums = sums + np.cumsum(np.asarray(counts, float), 1)
+        sums = sums + np.cumsum(np.sum(np.asarray(counts, float), 1), 1)
         seen += len(image)
     median = float(np.median(seconds))
     for t in readouts:

@@ -13,9 +13,10 @@ from bitsnn_jax import config, data, pretrained
 from bitsnn_jax.calibration import calibrate_network
 from bitsnn_jax.checkpoint import CheckpointError, Run
 from bitsnn_jax.comparators.method import Method, Network
+from bitsnn_jax.devices import split_over_devices
 from bitsnn_jax.runs import ann_fn, find_run
 
-BATCH = 50  # trains of all steps of a layer are in memory
+BATCH = 50  # over all devices: trains of all steps of a layer are in memory
 CALIBRATION, CALIBRATION_BATCH = 512, 64  # training images
 
 
@@ -112,7 +113,7 @@ def load_source(
     apply_fn = ann_fn(dataclasses.replace(main.config, model=model), shape)
     if activation == "relu":
         variables = calibrate_network(apply_fn, variables, images)
-    forward = jax.jit(own_fn)
+    forward = split_over_devices(own_fn)
     guesses, labels, seconds = [], [], []
     compiled: set[int] = set()
     for image, label in batches(main.config.data, test):
@@ -122,7 +123,7 @@ def load_source(
         started = time.perf_counter()
         logits = jax.block_until_ready(forward(run.variables, image))
         seconds.append((time.perf_counter() - started) / len(image))
-        guesses.append(np.argmax(logits, -1))
+        guesses += list(np.argmax(logits, -1))
         labels.append(label)
     predictions = np.concatenate(guesses)
     return Ann(

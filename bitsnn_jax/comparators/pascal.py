@@ -61,7 +61,7 @@ def neuron(steps: int) -> TrainNeuron:
         count = correct(layer, *accumulate(layer, currents), steps=steps)
         return send(layer, count >= over_time(range(1, steps + 1), count))
 
-    return TrainNeuron(fire, window=lambda steps: 2 * steps - 1)
+    return TrainNeuron(fire, window=lambda steps: 2 * steps - 1, by_sum=True)
 
 
 METHOD = Method(

@@ -16,6 +16,7 @@ each takes T steps. A maximum over places is a race: the first spike wins.
 """
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 from bitsnn_jax.comparators.bit_serial import over_time, send_weighted
@@ -26,7 +27,11 @@ from bitsnn_jax.neurons import integrate
 
 def first(crossed: Array) -> Array:
     """The first True along time."""
-    return crossed & (jnp.cumsum(crossed, 0) == 1)
+
+    def step(before, now):
+        return before | now, now & ~before
+
+    return lax.scan(step, jnp.zeros_like(crossed[0]), crossed)[1]
 
 
 def earliest(largest, train: Array) -> Array:
