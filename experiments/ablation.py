@@ -9,18 +9,18 @@ which are of other networks on other data.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rows import Rows, as_script
 
 from bitsnn_jax import data
+from bitsnn_jax.cli import Parser
 from bitsnn_jax.comparators import Network, simulate
 from bitsnn_jax.comparators.ablation import CELLS, ablated
-from bitsnn_jax.files import replace_json
 from bitsnn_jax.runs import load_ann
 
 NUMBERS = Path("docs/results/ablation.json")
@@ -53,26 +53,20 @@ MARKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--ckpt", default="resnet20_fashion_mnist", metavar="NAME")
     parser.add_argument("--steps", nargs="+", type=int, default=(2, 4), metavar="T")
     parser.add_argument("--limit", type=int, metavar="N", help="first N test images")
     parser.add_argument("--out", type=Path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
-    rows = json.loads(options.out.read_text()) if options.out.exists() else []
-    options.out.parent.mkdir(exist_ok=True, parents=True)
-    for row in missing(options, {key(row) for row in rows}):
-        rows.append(row)
-        replace_json(options.out, rows)
+    rows = Rows(options.out, KEYS)
+    for row in missing(options, rows.known):
+        rows.add(row)
         print(row, flush=True)
     print(table(rows))
 
 
-def key(row: dict) -> tuple:
-    return tuple(row[k] for k in KEYS)
-
-
-def missing(options: argparse.Namespace, known: set):
+def missing(options: argparse.Namespace, known):
     """The rows of a network that are not there yet, one by one."""
     apply_fn, run = load_ann(options.ckpt)
     settings, network = run.config.data, Network(apply_fn, run.variables, "qcfs")
@@ -82,7 +76,7 @@ def missing(options: argparse.Namespace, known: set):
     for steps in options.steps:
         for name, cell in CELLS.items():
             row = dict(zip(KEYS, (options.ckpt, name, steps, len(test)), strict=True))
-            if key(row) in known:
+            if known(row):
                 continue
             start, method = time.perf_counter(), ablated(cell)
             found = None
@@ -151,4 +145,4 @@ def table(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

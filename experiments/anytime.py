@@ -8,13 +8,13 @@ points of all T steps. The margin is chosen on the first half of the images, wha
 printed is of the second.
 """
 
-import argparse
-
 import jax
 import numpy as np
+from rows import as_script
 
 from bitsnn_jax import data
 from bitsnn_jax.anytime import accuracy_curve, early_exit, mean_missing, prefix_logits
+from bitsnn_jax.cli import Parser
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import BATCH, lower_pixels
 from bitsnn_jax.integers import one_shot
@@ -26,7 +26,7 @@ LOSS = 0.001
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
     options = parser.parse_args()
     print("| network | t = 1 | 2 | 3 | 4 | mean steps | accuracy there |")
@@ -64,4 +64,4 @@ def prefixes(name: str):
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

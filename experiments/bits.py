@@ -9,13 +9,14 @@ goes on where it was. Prints the table of docs/results.md.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
+from rows import Rows, as_script
+
 from bitsnn_jax import data, qat
+from bitsnn_jax.cli import Parser
 from bitsnn_jax.evaluation import evaluate
-from bitsnn_jax.files import replace_json
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import accuracy, fine_tuned, lower_pixels
 from bitsnn_jax.runs import load_ann
@@ -30,7 +31,7 @@ KEYS = ("network", "bits", "epochs", "learning_rate", "images")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
     parser.add_argument("--bits", nargs="+", type=int, default=BITS, metavar="B")
     parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning")
@@ -38,22 +39,15 @@ def main() -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="first N test images")
     parser.add_argument("--out", type=Path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
-    rows = json.loads(options.out.read_text()) if options.out.exists() else []
-    options.out.parent.mkdir(exist_ok=True)
-    known = {key(row) for row in rows}
+    rows = Rows(options.out, KEYS)
     for name in options.networks:
-        for row in missing(name, options, known):
-            rows.append(row)
-            replace_json(options.out, rows)
+        for row in missing(name, options, rows.known):
+            rows.add(row)
             print(row, flush=True)
     print(table(rows))
 
 
-def key(row: dict) -> tuple:
-    return tuple(row[k] for k in KEYS)
-
-
-def missing(name: str, options: argparse.Namespace, known: set):
+def missing(name: str, options: argparse.Namespace, known):
     """The rows of a network that are not there yet, one by one."""
     apply_fn, run = load_ann(name)
     settings = run.config.data
@@ -64,7 +58,7 @@ def missing(name: str, options: argparse.Namespace, known: set):
     for bits, epochs in dict.fromkeys(wanted):
         rate = options.learning_rate if epochs else None
         row = dict(zip(KEYS, (name, bits, epochs, rate, len(test)), strict=True))
-        if key(row) in known:
+        if known(row):
             continue
         start, details = time.perf_counter(), {}
         if bits is None:
@@ -109,4 +103,4 @@ def table(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -8,8 +8,6 @@ it is there, and none is computed twice. Prints a table and draws
 docs/images/decomposition.png of the network and the images that were asked for.
 """
 
-import argparse
-import json
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -19,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from rows import Rows, as_script
 
 from bitsnn_jax import data, plots
+from bitsnn_jax.cli import Parser
 from bitsnn_jax.comparators.ablation import CELLS, first_and_biases
 from bitsnn_jax.comparators.decomposition import Errors, decomposed
-from bitsnn_jax.files import replace_json
 from bitsnn_jax.runs import load_ann
 
 NUMBERS = Path("docs/results/decomposition.json")
@@ -36,7 +35,7 @@ BY_LAYER = 4  # the T of the picture's last panel
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--ckpt", default="resnet20_fashion_mnist", metavar="NAME")
     parser.add_argument(
         "--steps", nargs="+", type=int, default=(1, 2, 4, 8, 16), metavar="T"
@@ -45,35 +44,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=NUMBERS, help="the JSON file")
     parser.add_argument("--picture", type=Path, default=PICTURE, help="the PNG file")
     options = parser.parse_args()
-    rows = json.loads(options.out.read_text()) if options.out.exists() else []
-    options.out.parent.mkdir(exist_ok=True, parents=True)
+    rows = Rows(options.out, KEYS)
     apply_fn, run = load_ann(options.ckpt)
     test = data.load(run.config.data, "test")
     test = test.first(options.limit) if options.limit else test
-    known = {key(row) for row in rows}
     with jax.enable_x64(True):
         variables = jax.tree.map(lambda a: np.asarray(a, np.float64), run.variables)
         for steps in options.steps:
             for name in TITLES:
                 values = (options.ckpt, name, steps, len(test))
                 row = dict(zip(KEYS, values, strict=True))
-                if key(row) in known:
+                if rows.known(row):
                     continue
                 start = time.perf_counter()
                 found = measure(apply_fn, variables, row, run.config.data, test)
                 seconds = round(time.perf_counter() - start, 1)
-                rows.append({**row, **found, "seconds": seconds})
-                replace_json(options.out, rows)
+                rows.add({**row, **found, "seconds": seconds})
                 print(summary(rows[-1]), flush=True)
     chosen = [
         r for r in rows if (r["network"], r["images"]) == (options.ckpt, len(test))
     ]
     print(table(chosen))
     draw(chosen, options.picture)
-
-
-def key(row: dict) -> tuple:
-    return tuple(row[k] for k in KEYS)
 
 
 def measure(apply_fn, variables, row, settings, test) -> dict:
@@ -204,4 +196,4 @@ def _rule(ax):
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -8,7 +8,6 @@ same weights is simulated for its spikes. Writes docs/results/energy.json,
 prints the table of docs/results.md, and draws the paper's Figure 5(a) for our networks.
 """
 
-import argparse
 import operator
 from functools import reduce
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from rows import as_script
 
 from bitsnn_jax import data, plots
+from bitsnn_jax.cli import Parser
 from bitsnn_jax.comparators import METHODS, simulate
 from bitsnn_jax.energy import (
     bit_serial_ann,
@@ -58,7 +59,7 @@ STEPS = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rate_steps", type=int, default=32, help="T of that network")
@@ -185,4 +186,4 @@ def draw(rows: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

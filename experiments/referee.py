@@ -8,15 +8,16 @@ read and run by `bitsnn_jax/referee.py`. Its counts of operations, taken while i
 works, are compared with those that `operations.count` derives from the codes.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from rows import as_script
 
 from bitsnn_jax import data, exchange, referee
+from bitsnn_jax.cli import Parser
 from bitsnn_jax.config import Data, Model
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import lower_pixels
@@ -29,7 +30,7 @@ STEPS = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--images", type=int, default=200)
     options = parser.parse_args()
     test = data.load(FASHION, "test").first(options.images)
@@ -79,4 +80,4 @@ def ann(name: str):
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -9,8 +9,6 @@ in there is not trained again: started again, or with other seeds, the script on
 what is missing.
 """
 
-import argparse
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,11 +17,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
+from rows import Rows, as_script
 
 from bitsnn_jax import config, data, plots, spiking
-from bitsnn_jax.cli import with_huge_pages
+from bitsnn_jax.cli import Parser, with_huge_pages
 from bitsnn_jax.evaluation import evaluate
-from bitsnn_jax.files import replace_json
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.training import train_and_evaluate
 
@@ -45,19 +43,16 @@ NATIVE = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only-draw", action="store_true", help="train nothing")
     options = parser.parse_args()
-    rows = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else []
-    known = {row["name"] for row in rows}
+    rows = Rows(NUMBERS, ("name",))
     for settings in [] if options.only_draw else wanted(options.seeds):
-        if settings.name not in known:
-            rows.append(run(settings))
-            NUMBERS.parent.mkdir(exist_ok=True)
-            replace_json(NUMBERS, rows)
+        if not rows.known({"name": settings.name}):
+            rows.add(run(settings))
     if not rows:
-        raise SystemExit(f"error: expected results in {NUMBERS}, there are none")
+        raise ValueError(f"expected results in {NUMBERS}, there are none")
     summary = summarise(rows)
     print(table(summary))
     draw(summary)
@@ -219,4 +214,4 @@ def save(figure, name):
 
 if __name__ == "__main__":
     with_huge_pages()
-    main()
+    as_script(main)

@@ -7,15 +7,15 @@ and QCFS from the ReLU network, with calibrated thresholds, in a tenth of the ep
 Runs lie in runs/relu_first and are not trained twice.
 """
 
-import argparse
 import dataclasses
 import statistics
 from pathlib import Path
 
 from regulariser import a_config
+from rows import as_script
 
 from bitsnn_jax import config
-from bitsnn_jax.cli import with_huge_pages
+from bitsnn_jax.cli import Parser, with_huge_pages
 from bitsnn_jax.files import replace_json
 from bitsnn_jax.training import train_and_evaluate
 
@@ -24,7 +24,7 @@ NUMBERS = Path("docs/results/relu_first.json")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--fine_rate", type=float, default=0.02)
@@ -68,4 +68,4 @@ def three_runs(seed: int, options) -> dict:
 
 if __name__ == "__main__":
     with_huge_pages()
-    main()
+    as_script(main)

@@ -13,8 +13,6 @@ docs/results/robustness.json has a row for each kind of image, written as soon a
 there. What it has is not computed again: a run that was stopped goes on.
 """
 
-import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -24,11 +22,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from rows import Rows, as_script
 
 from bitsnn_jax import data, robustness
 from bitsnn_jax.checkpoint import Run
-from bitsnn_jax.cli import with_huge_pages
-from bitsnn_jax.files import replace_json
+from bitsnn_jax.cli import Parser, with_huge_pages
 from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.spiking import spiking
@@ -62,7 +60,7 @@ class Kind(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--ckpt", default="resnet20_fashion_mnist", help="a run folder, or a name")
     add("--steps", type=int, nargs="+", default=STEPS, help="T of the SNNs")
@@ -72,8 +70,7 @@ def main() -> None:
     add("--check", type=int, default=0, metavar="N", help="compare stepped on N images")
     add("--out", type=Path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
-    rows = json.loads(options.out.read_text()) if options.out.exists() else []
-    options.out.parent.mkdir(exist_ok=True)
+    rows = Rows(options.out, KEYS)
     apply_fn, run = load_ann(options.ckpt)
     test = data.load(run.config.data, "test")
     test = test.first(options.limit) if options.limit else test
@@ -84,10 +81,9 @@ def main() -> None:
     attacked = options.steps if options.attacked is None else options.attacked
     for kind in wanted(options.seeds, attacked):
         row = {"ckpt": options.ckpt, "images": len(test), **kind._asdict()}
-        known = next((r for r in rows if key(r) == key(row)), None)
-        if known is None:
-            rows.append(row | {"accuracy": {}, "seconds": 0.0})
-            known = rows[-1]
+        if not rows.known(row):
+            rows.add(row | {"accuracy": {}, "seconds": 0.0})
+        known = next(r for r in rows if rows.key(r) == rows.key(row))
         missing = [name for name in shown if name not in known["accuracy"]]
         if not missing:
             continue
@@ -95,16 +91,12 @@ def main() -> None:
         images = [changed(kind, networks, b, i) for i, b in batches(run, test)]
         known["accuracy"] |= {n: accuracy(networks[n], images) for n in missing}
         known["seconds"] += round(time.perf_counter() - start, 1)
-        replace_json(options.out, rows)
+        rows.save()
         print(known, flush=True)
     print(table([r for r in rows if r["ckpt"] == options.ckpt], len(test), shown))
     if options.check:
         few = test.first(options.check)
         check(apply_fn, run, few, networks, options.steps)
-
-
-def key(row: dict) -> tuple:
-    return tuple(row[k] for k in KEYS)
 
 
 def wanted(seeds: list[int], attacked: list[int]) -> Iterator[Kind]:
@@ -242,4 +234,4 @@ def said(kind: str, network: str, size: float) -> str:
 
 if __name__ == "__main__":
     with_huge_pages()
-    main()
+    as_script(main)

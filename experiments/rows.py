@@ -1,0 +1,58 @@
+"""What the experiments share: rows kept as JSON, and bad input as one line."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bitsnn_jax.cli import fail, only_our_errors
+from bitsnn_jax.files import replace_json
+
+
+class Rows(list[dict[str, Any]]):
+    """Rows of a file, to which they are added one by one.
+
+    Each is on disk as soon as it is there, so that a sweep that was stopped goes on
+    where it was; `known` says which rows need not be computed again.
+
+    Args:
+      path: of the JSON file, which may not be there yet.
+      keys: the fields that tell rows apart.
+
+    Raises:
+      ValueError: a file that holds something else.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str]):
+        self.path, self.keys = path, tuple(keys)
+        path.parent.mkdir(exist_ok=True, parents=True)
+        try:
+            super().__init__(json.loads(path.read_text()) if path.exists() else [])
+            self.found = {self.key(row) for row in self}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: expected the rows of this experiment; remove it"
+            ) from error
+
+    def key(self, row: Mapping[str, Any]) -> tuple:
+        return tuple(row[k] for k in self.keys)
+
+    def known(self, row: Mapping[str, Any]) -> bool:
+        return self.key(row) in self.found
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.append(row)
+        self.found.add(self.key(row))
+        self.save()
+
+    def save(self) -> None:
+        replace_json(self.path, list(self))
+
+
+def as_script(main: Callable[[], None]) -> None:
+    """An experiment as a script: what it is given wrong is one line and status 2."""
+    only_our_errors()
+    try:
+        main()
+    except (ValueError, OSError, ImportError) as error:
+        fail(error)
