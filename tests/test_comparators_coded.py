@@ -361,7 +361,7 @@ def test_networks_are_those_of_the_code(name, steps):
     check_codes(small, name, steps)
 
 
-@pytest.mark.parametrize("name", [n for n in CODES if n != "pascal"])
+@pytest.mark.parametrize("name", CODES)
 def test_sums_before_synapses_are_sums_behind_them(name):
     each, summed = (
         simulated(small, CODES[name].module.METHOD, 4, by_sum=on)
