@@ -49,9 +49,10 @@ class Model:
     name: str = "resnet20"  # a name in models.MODELS
     num_classes: int = 10
     width: float = 1.0  # multiplies the channels of every layer
-    activation: str = "qcfs"  # "qcfs", "relu" or "clipped_relu" (with theta)
+    activation: str = "qcfs"  # or "clipped_relu" (with theta), "relu", "relu6"
     stem: str = "cifar"  # "cifar" (full resolution) or "imagenet" (reduced at once)
     pool: str = "average"  # "average" or "max"
+    norm: str = "batch"  # or "none", of VGG-16: convolutions with biases
     levels: int = 15  # 2**T - 1 converts without loss at T steps
     theta_init: float = 8.0
     per_channel: bool = False  # one theta a channel in place of one a layer
@@ -127,10 +128,13 @@ def from_dict(values: dict) -> Config:
 def differences(saved: dict, wanted: dict) -> list[str]:
     """Fields in which two configs, as dictionaries, would train differently.
 
+    One that is not there has its default: the config was saved before there was one.
+
     >>> differences({"seed": 0, "name": "a"}, {"seed": 1, "name": "b"})
     ['seed (0, now 1)']
     """
-    saved, wanted = _flatten(saved), _flatten(wanted)
+    defaults = _flatten(to_dict(Config()))
+    saved, wanted = defaults | _flatten(saved), defaults | _flatten(wanted)
     return [
         f"{path} ({saved.get(path)!r}, now {wanted.get(path)!r})"
         for path in sorted((saved.keys() | wanted.keys()) - _WITHOUT_EFFECT)
@@ -235,9 +239,10 @@ _RULES = {
     "data.eval_batch_size": _at_least(1),
     "model.num_classes": _at_least(1),
     "model.width": _POSITIVE,
-    "model.activation": _one_of(("qcfs", "relu", "clipped_relu")),
+    "model.activation": _one_of(("qcfs", "clipped_relu", "relu", "relu6")),
     "model.stem": _one_of(("cifar", "imagenet")),
     "model.pool": _one_of(("average", "max")),
+    "model.norm": _one_of(("batch", "none")),
     "model.levels": ("in 1..2**30 - 1", lambda value: 1 <= value < 2**30),
     "model.theta_init": _POSITIVE,
     "model.bottleneck": _one_of(("linear", "qcfs")),

@@ -83,7 +83,7 @@ def _theta(act, z):
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, then a normalisation: `norm(W * x)`.
+    """Convolution and normalisation, `norm(W * x)`; or `W * x + b` without a norm.
 
     Padded by half the kernel on both sides, as PyTorch does it and unlike "SAME", which
     pads an even image on one side only when the stride is 2: imported weights fit.
@@ -91,7 +91,7 @@ class ConvNorm(nn.Module):
     Attributes:
       features: output channels.
       norm: makes the normalisation, e.g. `partial(nn.BatchNorm, momentum=0.9)`; called
-        with `use_running_average` and `name`.
+        with `use_running_average` and `name`. None for a bias in its place.
       kernel_size: side of the square kernel; odd.
       strides: in both directions.
       groups: of channels that do not see each other; `features` for a depthwise one.
@@ -106,7 +106,7 @@ class ConvNorm(nn.Module):
     """
 
     features: int
-    norm: Callable[..., Any]
+    norm: Callable[..., Any] | None
     kernel_size: int = 3
     strides: int = 1
     groups: int = 1
@@ -120,9 +120,11 @@ class ConvNorm(nn.Module):
             strides=self.strides,
             padding=self.kernel_size // 2,
             feature_group_count=self.groups,
-            use_bias=False,
+            use_bias=self.norm is None,
             dtype=self.dtype,
             kernel_init=nn.initializers.he_normal(),
             name="conv",
         )(x)
+        if self.norm is None:
+            return x
         return self.norm(use_running_average=not train, name="norm")(x)

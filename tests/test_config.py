@@ -118,3 +118,8 @@ def test_differences_names_the_fields_that_change_the_training():
     wanted = to_dict(with_field("data.directory", "elsewhere"))
     wanted["log_every_steps"] = 7
     assert differences(saved, wanted) == []
+    # A config that was saved before there was a field has its default.
+    del saved["model"]["norm"]
+    assert differences(saved, wanted) == []
+    wanted["model"]["norm"] = "none"
+    assert differences(saved, wanted) == ["model.norm ('batch', now 'none')"]

@@ -502,7 +502,7 @@ def test_kernels_start_with_the_variance_of_he():
         (Model(stem="7x7"), "stem must be one of cifar, imagenet; got '7x7'"),
         (
             Model(activation="gelu"),
-            "model.activation .* clipped_relu, qcfs, relu; got 'gelu'",
+            "model.activation .* clipped_relu, qcfs, relu, relu6; got 'gelu'",
         ),
         (Model(dtype="float16"), "model.dtype .* bfloat16, float32; got 'float16'"),
         (

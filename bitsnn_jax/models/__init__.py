@@ -16,6 +16,12 @@ from bitsnn_jax.models.vgg import VGG, VGG16
 __all__ = ["MODELS", "MobileNetV2", "ResNet", "Small", "VGG", "build_model"]
 
 _POOLS = {"average": nn.avg_pool, "max": nn.max_pool}
+_NORMS = {
+    "batch": lambda **options: partial(
+        nn.BatchNorm, momentum=0.9, epsilon=1e-5, **options
+    ),
+    "none": lambda **options: None,
+}
 # None is the type of the input, which may be float64.
 _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
@@ -28,7 +34,8 @@ def build_model(
 ) -> nn.Module:
     """The network of a config.
 
-    QCFS and clipped ReLU give the same tree of variables; with ReLU it has no `theta`.
+    QCFS and clipped ReLU give the same tree of variables; with ReLU and ReLU6, which do
+    not convert as they are, it has no `theta`.
     In bfloat16 are the operands of convolutions and hidden layers; parameters, norms,
     activations and logits are float32. `pool` is of the poolings inside the network,
     which MobileNetV2 and a ResNet with the "cifar" stem have none of.
@@ -71,7 +78,7 @@ def build_model(
         image_shape=image_shape,
         num_classes=config.num_classes,
         act=_activation(config),
-        norm=partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, axis_name=axis_name),
+        norm=_NORMS[config.norm](axis_name=axis_name),
         pool=_POOLS[config.pool],
         dtype=_DTYPES[config.dtype],
     )
@@ -82,7 +89,9 @@ def _activation(config):
     made_by = {
         "qcfs": partial(QCFS, levels=config.levels, **theta),
         "clipped_relu": partial(ClippedReLU, **theta),
-        "relu": lambda *, name: nn.relu,  # owns nothing that could be named
+        # Those own nothing that could be named.
+        "relu": lambda *, name: nn.relu,
+        "relu6": lambda *, name: nn.relu6,
     }
     return made_by[config.activation]
 
@@ -148,11 +157,16 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 _KNOWN = {
     "name": MODELS,
-    "activation": ("clipped_relu", "qcfs", "relu"),
+    "activation": ("clipped_relu", "qcfs", "relu", "relu6"),
     "stem": ("cifar", "imagenet"),
     "pool": _POOLS,
+    "norm": _NORMS,
     "bottleneck": ("linear", "qcfs"),
     "dtype": _DTYPES,
 }
 # Fields that are of some networks only; elsewhere they must be left at their default.
-_HEEDED_BY = {"stem": MODELS.keys() - {"small"}, "bottleneck": {"mobilenetv2"}}
+_HEEDED_BY = {
+    "stem": MODELS.keys() - {"small"},
+    "norm": {"vgg16"},
+    "bottleneck": {"mobilenetv2"},
+}

@@ -1,4 +1,4 @@
-"""VGG networks with batch normalisation."""
+"""VGG networks, with and without batch normalisation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,16 +16,17 @@ VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 class VGG(nn.Module):
     """Stages of 3x3 convolutions with pooling between, then three dense layers.
 
-    Simonyan & Zisserman 2015, configuration D, with a norm after each convolution. The
-    head is flatten, hidden, hidden, logits. What is flattened is what the poolings
-    leave, a pixel of a 32x32 image, as in the CIFAR networks of the QCFS papers; or,
-    with `grid=7`, 7x7 averages whatever the size of the image, as in torchvision.
+    Simonyan & Zisserman 2015, configuration D, with a norm after each convolution or,
+    as published, with a bias in its place. The head is flatten, hidden, hidden, logits.
+    What is flattened is what the poolings leave, a pixel of a 32x32 image, as in the
+    CIFAR networks of the QCFS papers; or, with `grid=7`, 7x7 averages whatever the size
+    of the image, as in torchvision.
 
     Attributes:
       widths: channels of the convolutions, stage by stage.
       num_classes: how many logits.
       act: makes an activation, e.g. `partial(QCFS, levels=15)`; called with `name`.
-      norm: makes a normalisation, see `ConvNorm`.
+      norm: makes a normalisation, see `ConvNorm`; None for convolutions with biases.
       pools: the first so many stages end with a 2x2 pooling, at most all of them; each
         halves the image, which must stay at least one pixel wide.
       pool: `nn.avg_pool` or `nn.max_pool`.
@@ -46,7 +47,7 @@ class VGG(nn.Module):
     widths: tuple[tuple[int, ...], ...]
     num_classes: int
     act: Callable[..., Any]
-    norm: Callable[..., Any]
+    norm: Callable[..., Any] | None
     pools: int
     pool: Callable[..., jax.Array] = nn.avg_pool
     grid: int = 0

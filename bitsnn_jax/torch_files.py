@@ -1,0 +1,180 @@
+"""Checkpoints of PyTorch as arrays by name: read without running code, and written."""
+
+import os
+import re
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from bitsnn_jax.files import write_files
+
+# Where training scripts put the tensors, beside the epoch and the optimiser.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint, by the names that PyTorch has for them.
+
+    A pickle is a program. This one is read by PyTorch's restricted reader, which builds
+    tensors and plain containers and calls nothing else. What a training script put
+    around the tensors is taken off: {"state_dict": ...}, {"model": ...} and the like,
+    and the "module." that DataParallel puts before each name.
+
+    Args:
+      path: of a .safetensors file, or of what `torch.save` wrote: .pth, .pt, .pth.tar,
+        .ckpt or .bin, which needs torch.
+
+    Returns:
+      Arrays in the order of the file; bfloat16 as float32.
+
+    Raises:
+      ValueError: another suffix, no torch, a file that is damaged or holds no state
+        dict, or one that would run code.
+      OSError: no such file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = write_state_dict(f"{folder}/a.safetensors", {"fc.bias": np.ones(2)})
+    ...     read_state_dict(f"{folder}/a.safetensors")
+    {'fc.bias': array([1., 1.])}
+    """
+    path = Path(path)
+    read, _ = _format(path)
+    with path.open("rb"):  # a file that is not there is an OSError, whoever reads it
+        pass
+    tensors = _unwrapped(read(path), path)
+    if all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): a for name, a in tensors.items()}
+    return tensors
+
+
+def write_state_dict(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> Path:
+    """Writes arrays by name, as what `load_state_dict` of PyTorch takes.
+
+    The file is whole or not there.
+
+    Args:
+      path: .safetensors, or a suffix of PyTorch, which needs torch.
+      tensors: arrays of NumPy or JAX.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: another suffix, or no torch.
+      OSError: what cannot be written.
+    """
+    path = Path(path)
+    _, serialised = _format(path)
+    # Copied: safetensors takes the memory as it lies, whatever the strides say.
+    arrays = {name: np.array(a, order="C") for name, a in tensors.items()}
+    return write_files({path.name: serialised(arrays)}, path.parent)
+
+
+def _format(path):
+    """How a file of this name is read, and how arrays become its bytes."""
+    if path.suffix not in _FORMATS:
+        raise ValueError(
+            f"{path} must end in one of {', '.join(_FORMATS)}; got "
+            f"{path.suffix or 'no suffix'}"
+        )
+    return _FORMATS[path.suffix]
+
+
+def _read_safetensors(path):
+    try:
+        return {name: _wide(a) for name, a in load_file(path).items()}
+    except (SafetensorError, AttributeError) as error:  # the latter: a type unknown
+        raise ValueError(f"{path} is no safetensors file ({_line(error)})") from error
+
+
+def _read_torch(path):
+    torch = _torch()
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        # Whatever torch, zipfile and pickle raise for files that are not as expected.
+        if wanted := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ValueError(
+                f"{path} calls {wanted[1]} when it is unpickled, and code in a "
+                "checkpoint is not run: in PyTorch, save model.state_dict() alone"
+            ) from error
+        raise ValueError(
+            f"{path} is no checkpoint that torch can read ({_line(error)})"
+        ) from error
+
+    def array(value):
+        if isinstance(value, Mapping):
+            return {key: array(inner) for key, inner in value.items()}
+        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+        if not dense or value.is_quantized:
+            return value
+        value = value.detach()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+    return array(loaded)
+
+
+def _serialised_torch(arrays):
+    torch = _torch()
+    buffer = BytesIO()
+    torch.save({name: torch.from_numpy(a) for name, a in arrays.items()}, buffer)
+    return buffer.getvalue()
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(
+            "files of PyTorch need torch, which is not installed: pip install "
+            "'bitsnn-jax[torch]', or use .safetensors"
+        ) from error
+    return torch
+
+
+def _unwrapped(value, path):
+    """The innermost dictionary, which must be one of arrays."""
+    while isinstance(value, Mapping):
+        inside = [key for key in _WRAPPERS if isinstance(value.get(key), Mapping)]
+        if not inside:
+            break
+        value = value[inside[0]]
+    if not isinstance(value, Mapping) or not value:
+        found = "an empty dictionary" if value == {} else type(value).__name__
+        raise ValueError(f"{path} must hold a dictionary of tensors, got {found}")
+    others = [
+        f"{name} ({type(a).__name__})"
+        for name, a in value.items()
+        if not isinstance(a, np.ndarray) or not isinstance(name, str)
+    ]
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise ValueError(
+            f"{path} must hold a dictionary of dense tensors by name, got "
+            f"{', '.join(others[:3])}{more}"
+        )
+    return dict(value)
+
+
+def _wide(array):
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _line(error):
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]:.120}"
+
+
+_SAFETENSORS = (_read_safetensors, save)
+_TORCH = (_read_torch, _serialised_torch)
+_FORMATS = {".safetensors": _SAFETENSORS} | dict.fromkeys(
+    (".pth", ".pt", ".tar", ".ckpt", ".bin"), _TORCH
+)
