@@ -6,6 +6,7 @@ from bitsnn_jax.layers import QCFS
 from bitsnn_jax.neurons import bit_serial_if, rate_if
 from bitsnn_jax.program import SpikingError
 from bitsnn_jax.qcfs import codes, qcfs
+from bitsnn_jax.quantisation import Quantised, quantise, replace_relu
 from bitsnn_jax.spikes import spike_count, spike_planes
 from bitsnn_jax.spiking import SpikeStats, spiking
 
@@ -16,6 +17,7 @@ __all__ = [
     "Certificate",
     "Conversion",
     "LayerCertificate",
+    "Quantised",
     "Report",
     "SpikeStats",
     "SpikingError",
@@ -23,7 +25,9 @@ __all__ = [
     "codes",
     "convert",
     "qcfs",
+    "quantise",
     "rate_if",
+    "replace_relu",
     "spike_count",
     "spike_planes",
     "spiking",

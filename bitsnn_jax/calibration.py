@@ -8,6 +8,7 @@ so memory does not grow with their number.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -23,13 +24,28 @@ from bitsnn_jax.qcfs import qcfs
 # found to 2.2 %, which the error, flat around its minimum, hardly notices.
 _SHARES = 2.0 ** -(np.arange(97) / 16)
 _FINE = 2**20  # levels of a clipped ReLU, which does not quantise: as good as infinite
+CAPS = {"relu6": 6.0}  # where the activations of `model.activation` end, if they do
+
+
+class Activation(NamedTuple):
+    """What is to take the place of a ReLU: QCFS, and min(relu(z), cap) if it has one.
+
+    Attributes:
+      levels: highest code.
+      per_channel: one theta for each channel (last axis).
+      cap: where the ReLU ends, 6 for a ReLU6; None for nowhere.
+    """
+
+    levels: int
+    per_channel: bool = False
+    cap: float | None = None
 
 
 class Trials(NamedTuple):
     """What the candidates do, one row each, largest theta first; [97, *theta.shape].
 
     Attributes:
-      error: sum of (qcfs(z) - relu(z))**2.
+      error: sum of (qcfs(z) - relu(z))**2, z being at most the cap.
       above: how many z are above theta.
       count: how many z there were.
     """
@@ -40,7 +56,13 @@ class Trials(NamedTuple):
 
 
 def calibrate(
-    z: Any, *, levels: int = 15, method: str = "mse", per_channel: bool = False
+    z: Any,
+    *,
+    levels: int = 15,
+    method: str = "mse",
+    per_channel: bool = False,
+    cap: float | None = None,
+    percentile: float = 99.9,
 ) -> np.ndarray:
     """The theta with which `qcfs` stands best for the ReLU of some pre-activations.
 
@@ -57,21 +79,25 @@ def calibrate(
       levels: highest code of the QCFS that is to come.
       method: a name in `METHODS`.
       per_channel: one theta for each channel (last axis).
+      cap: where the ReLU ends, 6 for a ReLU6: each z above counts as the cap.
+      percentile: of "percentile": the share of all z, in %, that theta is to reach.
 
     Returns:
-      float32 [] or [C], positive.
+      float32 [] or [C], positive, at most the cap.
 
     Raises:
-      ValueError: unknown method, or no z that is positive, or one that is not finite.
+      ValueError: unknown method, a cap that is not positive, a percentile out of range;
+        no z that is positive, or one that is not finite.
 
     >>> calibrate(np.array([-1.0, 0.5, 1.0, 1.5]), levels=3, method="maximum")
     array(1.5, dtype=float32)
     """
-    _check_method(method)
-    z = jnp.asarray(z)
-    peak = _checked(_peak(z, per_channel=per_channel), "z")
+    _check(method, percentile, cap)
+    activation = Activation(levels, per_channel, cap)
+    z = _capped(jnp.asarray(z), activation)
+    peak = _checked(_peak(z, activation), "z")
     trials = jax.jit(_trials, static_argnames="levels")(z, peak, levels=levels)
-    return _choose(peak, trials, method)
+    return _choose(peak, trials, method, percentile)
 
 
 def calibrate_network(
@@ -80,6 +106,8 @@ def calibrate_network(
     batches: Iterable[Any],
     *,
     method: str = "mse",
+    cap: float | None = None,
+    percentile: float = 99.9,
 ) -> dict:
     """Variables with a theta for each `QCFS` or `ClippedReLU` that has none in them.
 
@@ -92,6 +120,9 @@ def calibrate_network(
       variables: {"params", ...} of the network, thetas missing.
       batches: inputs; gone through twice.
       method: see `calibrate`.
+      cap: of the ReLUs that the network was trained with, 6 for ReLU6; thetas are at
+        most that.
+      percentile: see `calibrate`.
 
     Returns:
       A new tree; arrays that were there are passed on.
@@ -104,43 +135,10 @@ def calibrate_network(
     >>> calibrate_network(fn, {"params": {}}, [x], method="maximum")
     {'params': {'theta': array(2., dtype=float32)}}
     """
-    _check_method(method)
-    peaks = _collect(
-        apply_fn,
-        variables,
-        batches,
-        lambda path, act, z: _peak(z, per_channel=act.per_channel),
-        np.maximum,
-    )
-    peaks = {path: _checked(peak, "/".join(path)) for path, peak in peaks.items()}
-    trials = _collect(
-        apply_fn,
-        variables,
-        batches,
-        lambda path, act, z: _trials(
-            z, peaks[path], levels=getattr(act, "levels", _FINE)
-        ),
-        lambda a, b: jax.tree.map(np.add, a, b),
-    )
-    thetas = {
-        ("params", *path, "theta"): _choose(peak, trials[path], method)
-        for path, peak in peaks.items()
-    }
-    # A collection may have no leaves, such as the statistics without batch norm.
-    return dict.fromkeys(variables, {}) | unflatten_dict(
-        flatten_dict(variables) | thetas
-    )
-
-
-def _collect(apply_fn, variables, batches, look, merge):
-    """{path: look(path, module, z)} of activations without theta, merged over calls.
-
-    In float64: sums over many batches lose nothing.
-    """
+    _check(method, percentile, cap)
     owned = flatten_dict(variables["params"]).keys()
 
-    @jax.jit
-    def seen(variables, x):
+    def watch(look, variables, x):
         found = defaultdict(list)
 
         def as_relu(call, args, kwargs, context):
@@ -148,13 +146,75 @@ def _collect(apply_fn, variables, batches, look, merge):
             if not isinstance(act, QCFS | ClippedReLU) or (*path, "theta") in owned:
                 return call(*args, **kwargs)
             (z,) = args
-            found[path].append(look(path, act, z.astype(jnp.float32)))
-            return nn.relu(z)
+            levels = getattr(act, "levels", _FINE)
+            activation = Activation(levels, act.per_channel, cap)
+            found[path].append(look(path, activation, z))
+            return _capped(nn.relu(z), activation)
 
         with nn.intercept_methods(as_relu):
             apply_fn(variables, x)
         return dict(found)
 
+    found = find_thetas(watch, variables, batches, method=method, percentile=percentile)
+    thetas = {("params", *path, "theta"): theta for path, theta in found.items()}
+    # A collection may have no leaves, such as the statistics without batch norm.
+    return dict.fromkeys(variables, {}) | unflatten_dict(
+        flatten_dict(variables) | thetas
+    )
+
+
+def find_thetas(
+    watch: Callable[[Callable, Any, Any], dict[Any, list]],
+    variables: Any,
+    batches: Iterable[Any],
+    *,
+    method: str,
+    percentile: float = 99.9,
+) -> dict[Any, np.ndarray]:
+    """A theta for each activation of a network, from sums over batches.
+
+    Args:
+      watch: (look, variables, x) -> {path: [look(path, Activation, z), ...]}: runs the
+        network with its ReLUs on a batch and shows `look` what each of them is fed.
+        Paths are tuples or strings. It is jitted.
+      variables: of the network.
+      batches: inputs; gone through twice, for the largest values and for the rest.
+      method: see `calibrate`.
+      percentile: see `calibrate`.
+
+    Raises:
+      ValueError: as for `calibrate`, with the path; no batches, or an iterator, that
+        can be gone through once only.
+    """
+    _check(method, percentile)
+    if iter(batches) is batches:
+        raise ValueError(
+            "expected batches that can be gone through twice, got an iterator: "
+            "pass a list"
+        )
+    collect = partial(_collect, watch, variables, batches)
+    peaks = collect(lambda path, act, z: _peak(z, act), np.maximum)
+    peaks = {path: _checked(peak, _name(path)) for path, peak in peaks.items()}
+    trials = collect(
+        lambda path, act, z: _trials(z, peaks[path], levels=act.levels),
+        lambda a, b: jax.tree.map(np.add, a, b),
+    )
+    return {
+        path: _choose(peak, trials[path], method, percentile)
+        for path, peak in peaks.items()
+    }
+
+
+def _collect(watch, variables, batches, look, merge):
+    """{path: look(path, activation, z)} of what is watched, merged over all calls.
+
+    In float64: sums over many batches lose nothing.
+    """
+
+    def look_at(path, activation, z):
+        return look(path, activation, _capped(z.astype(jnp.float32), activation))
+
+    seen = jax.jit(partial(watch, look_at))
     total = {}
     for x in batches:
         for path, calls in seen(variables, x).items():
@@ -170,9 +230,17 @@ def _collect(apply_fn, variables, batches, look, merge):
     return total
 
 
-def _peak(z, *, per_channel):
+def _name(path):
+    return path if isinstance(path, str) else "/".join(path)
+
+
+def _capped(z, activation):
+    return z if activation.cap is None else jnp.minimum(z, activation.cap)
+
+
+def _peak(z, activation):
     """The largest value, of each channel or of all."""
-    return jnp.max(z, axis=tuple(range(z.ndim - per_channel)))
+    return jnp.max(z, axis=tuple(range(z.ndim - activation.per_channel)))
 
 
 def _trials(z, peak, *, levels):
@@ -188,18 +256,22 @@ def _trials(z, peak, *, levels):
     return Trials(error, above, jnp.full(above.shape, z.size // jnp.size(peak)))
 
 
-def _choose(peak, trials, method):
-    best = METHODS[method](trials)
+def _choose(peak, trials, method, percentile):
+    best = METHODS[method](trials, percentile)
     return np.asarray(peak * _SHARES[best], np.float32)
 
 
+def _row_of_percentile(trials, percentile):
+    # Rounded, so that 99.9 leaves a thousandth and not a little more.
+    share = round(1 - percentile / 100, 12)
+    return np.sum(trials.above <= share * trials.count, axis=0) - 1
+
+
 # Rows of the best candidates.
-METHODS: dict[str, Callable[[Trials], Any]] = {
-    "maximum": lambda trials: np.zeros(np.shape(trials.error)[1:], int),
-    "percentile": lambda trials: (
-        np.sum(trials.above <= 0.001 * trials.count, axis=0) - 1
-    ),
-    "mse": lambda trials: np.argmin(trials.error, axis=0),
+METHODS: dict[str, Callable[[Trials, float], Any]] = {
+    "maximum": lambda trials, _: np.zeros(np.shape(trials.error)[1:], int),
+    "percentile": _row_of_percentile,
+    "mse": lambda trials, _: np.argmin(trials.error, axis=0),
 }
 
 
@@ -214,8 +286,12 @@ def _checked(peak, name):
     return np.where(peak > 0, peak, peak.max())
 
 
-def _check_method(method):
+def _check(method, percentile, cap=None):
     if method not in METHODS:
         raise ValueError(
             f"method must be one of {', '.join(sorted(METHODS))}; got {method!r}"
         )
+    if not 0 < percentile <= 100:
+        raise ValueError(f"percentile must be above 0, at most 100; got {percentile}")
+    if cap is not None and not cap > 0:
+        raise ValueError(f"cap must be positive, or None for no cap; got {cap}")

@@ -7,15 +7,17 @@ the conversion of its biases are three readings of the same program.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from bitsnn_jax.linear import linear_operands, merged_sizes
+from bitsnn_jax.linear import MOVES, linear_operands, merged_sizes
 from bitsnn_jax.qcfs import qcfs_p
 
 ApplyFn = Callable[[Any, Any], Any]
@@ -23,10 +25,14 @@ ApplyFn = Callable[[Any, Any], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """Made of parameters only."""
+    """Made of parameters only.
+
+    `number` is what each of its entries is, if the program itself says so.
+    """
 
     value: Any
     origin: Any = None  # where a reading has taken the value from, if it keeps track
+    number: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +77,15 @@ class SpikingError(ValueError):
 
 
 class Reading:
-    """What an interpretation must say. Subclasses keep their results as attributes."""
+    """What an interpretation must say. Subclasses keep their results as attributes.
+
+    Attributes:
+      activation_name: what its neurons are in the program; for messages.
+      whole: names of functions that are never entered.
+    """
+
+    activation_name = "QCFS"
+    whole: frozenset[str] = frozenset()
 
     def __init__(self, *, nonspiking: str = "error"):
         if nonspiking not in ("error", "decode"):
@@ -82,6 +96,10 @@ class Reading:
         self.sites: list[Site] = []
         self.nonspiking: list[Nonspiking] = []
 
+    def marks(self, eqn: JaxprEqn) -> bool:
+        """Whether this operation is one of its neurons, as far as it alone tells."""
+        return eqn.primitive is qcfs_p
+
     def neuron(self, site: Site, z: Value, theta: Constant) -> Value:
         """What a QCFS site becomes."""
         raise NotImplementedError
@@ -90,6 +108,12 @@ class Reading:
         """An operation on values without time: done as it is, unless overridden."""
         kind = Constant if all(isinstance(v, Constant) for v in values) else Analog
         return [kind(y) for y in self.bind(eqn, [v.value for v in values])]
+
+    def timeless(
+        self, eqn: JaxprEqn, values: Sequence[Value], scope: tuple[str, ...]
+    ) -> Sequence[Value]:
+        """The same, and the modules that it stands in."""
+        return self.plain(eqn, values)
 
     def bind(self, eqn: JaxprEqn, arrays: Sequence[Any]) -> list[Any]:
         """How an operation on arrays is done."""
@@ -156,7 +180,10 @@ def _interpret(reading, program, inputs, scope):
     known |= dict(zip(jaxpr.invars, inputs, strict=True))
 
     def look_up(atom):
-        return Constant(atom.val) if isinstance(atom, Literal) else known[atom]
+        if isinstance(atom, Literal):
+            aval: Any = atom.aval
+            return Constant(atom.val, number=np.asarray(atom.val, aval.dtype))
+        return known[atom]
 
     last_use = {
         atom: i
@@ -168,6 +195,7 @@ def _interpret(reading, program, inputs, scope):
     for i, eqn in enumerate(jaxpr.eqns):
         values = [look_up(atom) for atom in eqn.invars]
         outputs = _equation(reading, eqn, values, _inside(scope, eqn))
+        outputs = _numbered(eqn, values, outputs)
         known |= dict(zip(eqn.outvars, outputs, strict=True))
         for atom in {a for a in eqn.invars if not isinstance(a, Literal)}:
             if last_use[atom] == i and atom not in results:
@@ -176,8 +204,9 @@ def _interpret(reading, program, inputs, scope):
 
 
 def _inside(scope, eqn):
-    stack = str(eqn.source_info.name_stack)
-    return (*scope, *stack.split("/")) if stack else scope
+    # Transformations wrap names, as in "vmap(Dense)"; what stands in them is the same.
+    stack = re.sub(r"\w+\(|\)", "", str(eqn.source_info.name_stack))
+    return (*scope, *(name for name in stack.split("/") if name))
 
 
 def _equation(reading, eqn, values, scope):
@@ -186,19 +215,23 @@ def _equation(reading, eqn, values, scope):
         return [_neuron(reading, eqn, values, scope)]
     name = eqn.primitive.name
     timed = any(isinstance(v, Current) for v in values)
-    body = _body(eqn)
-    if body is not None and (timed or name not in OPAQUE_CALLS or _has_neurons(body)):
+    has_neurons = any(_has_neurons(reading, b) for b in _branches(reading, eqn))
+    body = _body(reading, eqn)
+    if body is not None and (timed or name not in OPAQUE_CALLS or has_neurons):
         return _interpret(reading, body, values, scope)
-    if name == "scan" and (timed or _has_neurons(eqn.params["jaxpr"])):
-        return _unrolled_scan(reading, eqn, values, scope)
-    if any(map(_has_neurons, _branches(eqn))):
+    if name in _CONTROL and (timed or has_neurons):
+        results = _CONTROL[name](reading, eqn, values, scope)
+        if results is not None:
+            return results
+    if has_neurons:
         raise SpikingError(
-            f"QCFS inside `{name}` in {path or 'the program'}: the neurons of a "
-            "spiking network must be known when it is traced; use lax.scan or a "
-            "Python loop"
+            f"{reading.activation_name} inside `{name}` in {path or 'the program'}: "
+            "the neurons of a spiking network must be known when it is traced, so that "
+            "neither the input nor the variables may decide on them; use lax.scan, a "
+            "Python loop, or bounds that are known"
         )
     if not timed:
-        return reading.plain(eqn, values)
+        return reading.timeless(eqn, values, scope)
     operands = linear_operands(eqn, [isinstance(v, Current) for v in values])
     if operands is not None:
         return reading.linear(eqn, values, operands, path)
@@ -209,9 +242,29 @@ def _equation(reading, eqn, values, scope):
     return _nonspiking(reading, eqn, values, path)
 
 
+def _numbered(eqn, values, outputs):
+    """`outputs`, with the numbers that are known before any variable is."""
+    numbers = [getattr(v, "number", None) for v in values]
+    if len(outputs) != 1 or not numbers or any(n is None for n in numbers):
+        return outputs
+    [output], aval = outputs, eqn.outvars[0].aval
+    if not isinstance(output, Constant) or output.number is not None:
+        return outputs
+    if eqn.effects or not isinstance(aval.dtype, np.dtype):  # as of a random key
+        return outputs
+    if aval.shape == () and all(v.aval.shape == () for v in eqn.invars):
+        with jax.ensure_compile_time_eval():
+            [number] = apply_equation(eqn, numbers)
+    elif eqn.primitive.name in MOVES and len(numbers) == 1:
+        [number] = numbers
+    else:
+        return outputs
+    return [dataclasses.replace(output, number=np.asarray(number))]
+
+
 def _neuron(reading, eqn, values, scope):
     z, theta = values
-    path = unique(_module(scope), [s.path for s in reading.sites])
+    path = module(reading, scope)
     if not isinstance(theta, Constant):
         raise SpikingError(f"theta of {path} depends on the input; it must not")
     shape, sizes = (v.aval.shape for v in eqn.invars)
@@ -220,9 +273,11 @@ def _neuron(reading, eqn, values, scope):
     return reading.neuron(site, z, Constant(jnp.asarray(theta.value), theta.origin))
 
 
-def _module(scope):
+def module(reading: Reading, scope: tuple[str, ...]) -> str:
+    """What the next neurons are named, that stand in these modules."""
     # The first name is the class of the outermost module, which says nothing.
-    return "/".join(scope[1:] or scope) or "neuron"
+    path = "/".join(scope[1:] or scope) or "neuron"
+    return unique(path, [site.path for site in reading.sites])
 
 
 def unique(path: str, taken: Sequence[str]) -> str:
@@ -261,16 +316,23 @@ _BODIES = {
 }
 
 
-def _body(eqn):
+def _body(reading, eqn):
     param = _BODIES.get(eqn.primitive.name)
-    return None if param is None else _closed(eqn.params[param])
+    if param is None or eqn.params.get("name") in reading.whole:
+        return None
+    return _closed(eqn.params[param])
 
 
 def _closed(jaxpr):
     return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
 
 
-def _branches(eqn):
+def _branches(reading, eqn):
+    return [] if eqn.params.get("name") in reading.whole else parts(eqn)
+
+
+def parts(eqn: JaxprEqn) -> list[ClosedJaxpr]:
+    """The programs in an operation: the body of a call, the branches of a `cond`."""
     found = []
     for value in eqn.params.values():
         items = value if isinstance(value, (tuple, list)) else (value,)
@@ -278,9 +340,10 @@ def _branches(eqn):
     return found
 
 
-def _has_neurons(program):
+def _has_neurons(reading, program):
     return any(
-        eqn.primitive is qcfs_p or any(map(_has_neurons, _branches(eqn)))
+        reading.marks(eqn)
+        or any(_has_neurons(reading, part) for part in _branches(reading, eqn))
         for eqn in program.jaxpr.eqns
     )
 
@@ -318,3 +381,54 @@ def _call(reading, fn, avals, values, scope):
     """`fn` of arrays, applied to values of a reading."""
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
     return _interpret(reading, jax.make_jaxpr(fn)(*shapes), list(values), scope)[0]
+
+
+def _taken_branch(reading, eqn, values, scope):
+    """A `cond` or `switch` that the program has decided; None if it has not."""
+    index, *operands = values
+    if getattr(index, "number", None) is None:
+        return None
+    branches = eqn.params["branches"]
+    taken = int(np.clip(index.number, 0, len(branches) - 1))
+    return _interpret(reading, branches[taken], operands, scope)
+
+
+def _unrolled_while(reading, eqn, values, scope):
+    """A loop whose length the program knows, its body each time; None if it does not.
+
+    The iterations are numbered as those of a scan.
+    """
+    p = eqn.params
+    ends = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
+    asked, fixed, carry = values[: ends[0]], values[slice(*ends)], values[ends[1] :]
+    count = 0
+    while True:
+        goes_on = _known_result(p["cond_jaxpr"], [*asked, *carry])
+        if goes_on is None:
+            return None
+        if not goes_on:
+            return carry
+        inner = (*scope, f"{count}")
+        carry = _interpret(reading, p["body_jaxpr"], [*fixed, *carry], inner)
+        count += 1
+
+
+def _known_result(program, values):
+    """The one result of a program whose operands are known, else None."""
+    jaxpr, used = dce_jaxpr(program.jaxpr, [True])
+    numbers = [
+        getattr(v, "number", None) for v, u in zip(values, used, strict=True) if u
+    ]
+    if program.consts or any(n is None for n in numbers):
+        return None
+    with jax.ensure_compile_time_eval():
+        [result] = jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*numbers)
+    return np.asarray(result)
+
+
+# None from one of these: it cannot be known when the program is traced.
+_CONTROL: dict[str, Callable[..., Sequence[Value] | None]] = {
+    "scan": _unrolled_scan,
+    "cond": _taken_branch,
+    "while": _unrolled_while,
+}

@@ -73,6 +73,32 @@ def test_a_channel_that_never_fires_gets_the_largest_theta():
     np.testing.assert_array_equal(theta, [2, 2, 1])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cap_is_that_of_the_pre_activations(heavy_tailed, method):
+    theta = calibrate(heavy_tailed, method=method, cap=2.5)
+    assert theta == calibrate(np.minimum(heavy_tailed, 2.5), method=method)
+    assert theta <= 2.5 < calibrate(heavy_tailed, method=method)
+
+
+def test_a_lower_percentile_is_exceeded_by_more(heavy_tailed):
+    theta = calibrate(heavy_tailed, method="percentile", percentile=95)
+    assert 0.001 < np.mean(heavy_tailed > theta) <= 0.05
+    assert np.mean(heavy_tailed > theta * 2 ** (-1 / 16)) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cap": 0.0}, "cap must be positive"),
+        ({"percentile": 0}, "percentile must be above 0"),
+        ({"percentile": 101}, "percentile must be above 0, at most 100; got 101"),
+    ],
+)
+def test_bad_options_are_said(options, words):
+    with pytest.raises(ValueError, match=words):
+        calibrate(np.ones(3), **options)
+
+
 @pytest.mark.parametrize(
     ("z", "method", "words"),
     [
@@ -160,10 +186,24 @@ def test_a_theta_that_is_there_stays_and_is_used():
     assert float(found["params"]["own"]["theta"]) == 14.0
 
 
+def test_layers_of_a_network_with_a_cap_are_fed_by_capped_activations():
+    def apply_fn(variables, x):
+        return Twice().apply(variables, x)
+
+    x = jnp.array([-0.5, 0.3, 1.5])
+    found = calibrate_network(apply_fn, {"params": {}}, [x], method="maximum", cap=1.75)
+    # shared sees x and 2 - relu(x) = [2, 1.7, 0.5], of which 1.75 is left; own sees
+    # 10 * 1.75 - 1 at most, of which 1.75 is left.
+    thetas = {name: float(part["theta"]) for name, part in found["params"].items()}
+    assert thetas == {"shared": 1.75, "own": 1.75}
+
+
 def test_nothing_to_calibrate_with_is_said(relu):
     variables, x, _ = relu
     _, apply_fn = small("qcfs")
     with pytest.raises(ValueError, match="expected batches"):
         calibrate_network(apply_fn, variables, [])
+    with pytest.raises(ValueError, match="got an iterator: pass a list"):
+        calibrate_network(apply_fn, variables, iter([x]))
     with pytest.raises(ValueError, match="act_1 must have finite values"):
         calibrate_network(apply_fn, variables, [jnp.nan * x])

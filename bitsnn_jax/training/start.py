@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bitsnn_jax import data
-from bitsnn_jax.calibration import calibrate_network
+from bitsnn_jax.calibration import CAPS, calibrate_network
 from bitsnn_jax.checkpoint import CheckpointError, Checkpoints
 from bitsnn_jax.config import Config
 from bitsnn_jax.runs import ann_fn, find_run
@@ -57,7 +57,9 @@ def start(
     variables = fitted(source.variables, state.variables, name=config.start_from)
     if _thetas(variables) != _thetas(state.variables):
         apply_fn = ann_fn(config, examples.image_shape)
-        variables = calibrate_network(apply_fn, variables, _images(config, examples))
+        cap = CAPS.get(source.config.model.activation)
+        images = _images(config, examples)
+        variables = calibrate_network(apply_fn, variables, images, cap=cap)
     origin = {"run": source.config.name, "step": source.step} | {
         key: source.metadata[key]
         for key in ("commit", "version", "start")

@@ -1,0 +1,351 @@
+"""QCFS in the place of ReLU, in any program that JAX can trace.
+
+Whatever a network is written with, its ReLU ends as `max(z, 0)` in the traced program.
+There it is found and replaced: modules are not edited, and one rule serves Linen, NNX,
+Equinox and functions of arrays.
+"""
+
+import contextlib
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Literal
+
+from bitsnn_jax.calibration import Activation, find_thetas
+from bitsnn_jax.program import (
+    Analog,
+    ApplyFn,
+    Constant,
+    Reading,
+    Site,
+    module,
+    parts,
+    read,
+    trace,
+)
+from bitsnn_jax.qcfs import qcfs
+
+
+class Quantised(NamedTuple):
+    """A network whose ReLUs have become QCFS, and its variables.
+
+    Attributes:
+      apply_fn: (variables, x) -> output, for `convert`, `spiking`, `verify`, training.
+      variables: {"network": those that were given, "theta": {path: threshold}}.
+    """
+
+    apply_fn: ApplyFn
+    variables: dict[str, Any]
+
+
+def quantise(
+    apply_fn: ApplyFn,
+    variables: Any,
+    batches: Iterable[Any],
+    *,
+    levels: int = 15,
+    method: str = "mse",
+    per_channel: bool = False,
+    percentile: float = 99.9,
+) -> Quantised:
+    """A network of ReLU as one of QCFS, Eq. (2), with thresholds from data.
+
+        max(z, 0)          ->  qcfs(z, theta)
+        min(max(z, 0), c)  ->  qcfs(z, theta),   theta <= c
+
+    The second is ReLU6, `jnp.clip(z, 0, c)` or `lax.clamp`, with a number c. While the
+    batches run through the network, twice, activations are the ReLUs that they are.
+    Each call of a ReLU has a theta of its own, and so has each iteration of a scan over
+    layers. They are named after the modules that they stand in.
+
+    Left as they are: other activations, also those with a ReLU inside (softplus, celu,
+    hard_sigmoid, hard_swish), maxima of parameters, and max(z, 0) as a guard of a root,
+    a logarithm or a divisor, as the variance of a layer norm has it.
+
+    Args:
+      apply_fn: pure, (variables, x) -> output, in inference. See `replace_relu` for
+        what is asked of it.
+      variables: pytree of arrays.
+      batches: inputs, a list or anything else that can be gone through twice.
+      levels: highest code; 2**T - 1 converts without loss at T steps.
+      method: of choosing theta, see `calibrate`.
+      per_channel: one theta for each entry of the last axis, which must be that of the
+        channels; one for each ReLU otherwise.
+      percentile: see `calibrate`.
+
+    Returns:
+      Quantised(apply_fn, variables).
+
+    Raises:
+      ValueError: no ReLU, no batches, an activation that is never positive, unknown
+        method; SpikingError: a ReLU in a `while` or `cond` that the data decide.
+
+    >>> net = lambda w, x: jax.nn.relu(x @ w) @ w
+    >>> x = jnp.array([[1.0, -2.0], [3.0, 0.4]])
+    >>> quantised = quantise(net, jnp.eye(2), [x], levels=3, method="maximum")
+    >>> quantised.variables["theta"]
+    {'neuron': array(3., dtype=float32)}
+    >>> quantised.apply_fn(quantised.variables, x)
+    Array([[1., 0.],
+           [3., 0.]], dtype=float32)
+    """
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+
+    def watch(look, variables, x):
+        found = OrderedDict()  # a plain dict would leave jit sorted by name
+
+        def as_relu(path, z, cap):
+            activation = Activation(levels, per_channel, cap)
+            found[path] = [look(path, activation, z)]
+            a = jnp.maximum(z, 0)
+            return a if cap is None else jnp.minimum(a, cap)
+
+        _replaced(apply_fn, variables, x, as_relu, levels)
+        return found
+
+    theta = find_thetas(watch, variables, batches, method=method, percentile=percentile)
+    quantised_fn = replace_relu(apply_fn, levels=levels)
+    return Quantised(quantised_fn, {"network": variables, "theta": theta})
+
+
+def replace_relu(apply_fn: ApplyFn, *, levels: int = 15) -> ApplyFn:
+    """The program with `qcfs` for each ReLU, given thresholds; see `quantise`.
+
+    For thresholds that were stored, or other levels: those of `quantise` stay valid,
+    as far as theta goes, for any number of levels.
+
+    Gradient: that of `qcfs`, with respect to the network's variables, theta and x. A
+    theta above the cap of its ReLU6 counts as the cap, and has none.
+
+    Args:
+      apply_fn: pure, (variables, x) -> output. Scans over layers are unrolled and
+        `jax.checkpoint` is entered, so that fine-tuning needs the memory of all layers.
+      levels: highest code.
+
+    Returns:
+      ({"network": variables, "theta": {path: [] or [C]}}, x) -> output.
+
+    Raises:
+      ValueError: when called: thresholds missing, superfluous, or of another shape.
+
+    >>> net = replace_relu(lambda _, x: jnp.clip(x, 0, 6), levels=4)
+    >>> variables = {"network": None, "theta": {"neuron": jnp.array(1.0)}}
+    >>> net(variables, jnp.array([-1.0, 0.3, 0.5, 9.0]))
+    Array([0.  , 0.25, 0.5 , 1.  ], dtype=float32)
+    """
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+
+    def quantised_fn(variables, x):
+        thetas = variables["theta"]
+        paths = []
+
+        def as_qcfs(path, z, cap):
+            paths.append(path)
+            if path not in thetas:
+                raise ValueError(
+                    f"theta has none for the ReLU {path}, only for "
+                    f"{', '.join(sorted(thetas)) or 'nothing'}: quantise this network"
+                )
+            theta = thetas[path]
+            if jnp.shape(theta) not in ((), z.shape[-1:]):
+                raise ValueError(
+                    f"theta of the ReLU {path} must be one number or {z.shape[-1:]}, "
+                    f"one for each channel; got the shape {jnp.shape(theta)}"
+                )
+            # Below float32 the top code would have no place, as in layers.QCFS.
+            wide = jnp.promote_types(z.dtype, jnp.float32)
+            theta = jnp.asarray(theta, wide)
+            if cap is not None:  # not jnp.minimum, whose gradient is halved at the cap
+                theta = jnp.where(theta > cap, cap, theta)
+            a = qcfs(z.astype(wide), theta, levels=levels)
+            return a.astype(z.dtype)
+
+        output = _replaced(apply_fn, variables["network"], x, as_qcfs, levels)
+        if extra := sorted(thetas.keys() - set(paths)):
+            raise ValueError(
+                f"theta has some for {', '.join(extra)}, but the ReLUs of this network "
+                f"are {', '.join(paths)}: quantise this network"
+            )
+        return output
+
+    return quantised_fn
+
+
+# Functions of jax.nn and jax.numpy with a ReLU inside that is not theirs alone.
+_OTHER_ACTIVATIONS = frozenset(
+    "celu hard_sigmoid hard_silu hard_swish logaddexp logaddexp2 softplus".split()
+)
+
+
+def _replaced(apply_fn, variables, x, activation, levels):
+    """The output of the program with `activation(path, z, cap)` for each ReLU."""
+    program, shapes = trace(apply_fn, variables, x)
+    reading = _Rectified(activation, levels, _guards(program))
+    results = read(reading, program, jax.tree.leaves(variables), jax.tree.leaves(x))
+    leaves = [reading.made(v).value for v in results]
+    if not reading.num_relus:
+        raise ValueError(
+            "found no ReLU in the program: looked for max(z, 0) of values that depend "
+            "on the input, as jax.nn.relu, jax.nn.relu6, jnp.maximum(z, 0) and "
+            "jnp.clip(z, 0, c) have it; where(z > 0, z, 0) is not recognised"
+        )
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+@dataclasses.dataclass(eq=False)
+class _Clip:
+    """max(z, 0) if it has a floor, and at most the cap; not computed yet.
+
+    Whether a ReLU ends somewhere is known only when its value is used.
+    """
+
+    z: Any
+    floor: bool
+    cap: float | None
+    scope: tuple[str, ...]
+    array: Any = None
+
+
+class _Rectified(Reading):
+    """The network itself, with other activations. Values are arrays or a `_Clip`."""
+
+    activation_name = "ReLU"
+    whole = _OTHER_ACTIVATIONS
+
+    def __init__(self, replace, levels, guards):
+        super().__init__()
+        self.replace = replace
+        self.levels = levels
+        self.guards = guards
+        self.num_relus = 0
+
+    def marks(self, eqn):
+        if super().marks(eqn):
+            return True
+        floor = _FLOORS.get(eqn.primitive.name)
+        if floor is None or id(eqn) in self.guards or not _is_floating(eqn):
+            return False
+        # What is no literal here may be a zero that a caller passes.
+        return not any(
+            isinstance(eqn.invars[i], Literal) and eqn.invars[i].val != 0 for i in floor
+        )
+
+    def timeless(self, eqn, values, scope):
+        clip = self.clip(eqn, values, scope)
+        if clip is not None:
+            return [Analog(clip)]
+        values = [self.made(v) for v in values]
+        with _named(scope):
+            return self.plain(eqn, values)
+
+    def clip(self, eqn, values, scope):
+        """What the operation is as a `_Clip`, if it is one."""
+        rule = _CLIPS.get(eqn.primitive.name)
+        if rule is None or id(eqn) in self.guards or not _is_floating(eqn):
+            return None
+        inputs = [v for v in values if isinstance(v, Analog)]
+        numbers = [getattr(v, "number", None) for v in values]
+        if len(inputs) != 1 or (bounds := rule(numbers)) is None:
+            return None
+        floor, cap = bounds
+        z = inputs[0].value
+        if isinstance(z, _Clip):
+            caps = [c for c in (z.cap, cap) if c is not None]
+            floor, cap = floor or z.floor, min(caps, default=None)
+            z = z.z
+        return _Clip(z, floor, cap, scope)
+
+    def made(self, value):
+        """The value, computed."""
+        clip = value.value
+        if not isinstance(clip, _Clip):
+            return value
+        if clip.array is None:
+            clip.array = self.rectified(clip) if clip.floor else self.capped(clip)
+        return Analog(clip.array)
+
+    def capped(self, clip):
+        with _named(clip.scope):
+            return jnp.minimum(clip.z, clip.cap)
+
+    def rectified(self, clip):
+        path = module(self, clip.scope)
+        self.num_relus += 1
+        self.sites.append(Site(path, self.levels, clip.z.shape, ()))
+        with _named(("network", path)):
+            return self.replace(path, clip.z, clip.cap)
+
+    def neuron(self, site, z, theta):
+        """A QCFS that the network has already."""
+        with _named(("network", site.path)):
+            a = qcfs(self.made(z).value, theta.value, levels=site.levels)
+        return Constant(a) if isinstance(z, Constant) else Analog(a)
+
+
+def _named(scope):
+    """Operations get the names of their modules again, for those who trace this."""
+    return jax.named_scope("/".join(scope)) if scope else contextlib.nullcontext()
+
+
+def _is_floating(eqn):
+    return jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating)
+
+
+def _max(numbers):
+    is_zero = any(n is not None and n == 0 for n in numbers)
+    return (True, None) if is_zero else None
+
+
+def _min(numbers):
+    caps = [float(n) for n in numbers if n is not None and n > 0]
+    return (False, caps[0]) if caps else None
+
+
+def _clamp(numbers):
+    low, _, high = numbers
+    if low is None or high is None or low != 0 or not high > 0:
+        return None
+    return True, float(high)
+
+
+# (whether it has a floor of zero, its cap) from the numbers that are known of operands.
+_CLIPS: dict[str, Callable] = {"max": _max, "min": _min, "clamp": _clamp}
+# Operands that can be the floor.
+_FLOORS = {"max": (0, 1), "clamp": (0,)}
+
+# Operands that must not be negative, or not be zero.
+_DELICATE = {"div": (1,), "log": (0,), "rsqrt": (0,), "sqrt": (0,)}
+# What a guarded value goes through before: additions of a small number, reshaping.
+_ON_THE_WAY = frozenset(
+    "add broadcast_in_dim convert_element_type expand_dims max reshape squeeze "
+    "transpose".split()
+)
+
+
+def _guards(program: ClosedJaxpr) -> set[int]:
+    """The ids of maxima that keep what is divided by, or a root's operand, positive.
+
+    Layer norms have max(variance, 0), which is no activation.
+    """
+    wanted, found = set(), set()
+    for eqn in reversed(program.jaxpr.eqns):
+        name = eqn.primitive.name
+        if name in _DELICATE:
+            wanted |= _variables(eqn.invars[i] for i in _DELICATE[name])
+        elif name in _ON_THE_WAY and eqn.outvars[0] in wanted:
+            wanted |= _variables(eqn.invars)
+            if name == "max":
+                found.add(id(eqn))
+        for part in parts(eqn):
+            found |= _guards(part)
+    return found
+
+
+def _variables(atoms):
+    return {atom for atom in atoms if not isinstance(atom, Literal)}
