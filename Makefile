@@ -1,10 +1,10 @@
 # Everything runs in .venv, which is made when it is not there or pyproject.toml is newer.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := bitsnn_jax configs tests benchmarks experiments train.py convert.py compare.py
+SOURCES := bitsnn_jax configs docs/hooks.py tests benchmarks experiments train.py convert.py compare.py
 DEMO := runs/digits_resnet
 
-.PHONY: demo test test-all check format lint types doctest clean
+.PHONY: demo test test-all check format lint types doctest docs wheel clean
 
 demo: .venv/ready
 	$(BIN)/python train.py --config configs/digits_resnet.py --workdir $(DEMO)
@@ -32,6 +32,21 @@ types: .venv/ready
 doctest: .venv/ready
 	$(BIN)/python -m pytest --doctest-modules bitsnn_jax
 
+docs: .venv/docs # the site, in site/
+	$(BIN)/mkdocs build
+
+wheel: .venv/wheel # and the sdist, in dist/
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+.venv/docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+.venv/wheel: .venv/ready
+	$(BIN)/python -m pip install --quiet build twine
+	touch $@
+
 .venv/ready: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
 	'bitsnn_jax needs Python 3.11 or newer: make PYTHON=python3.11')"
@@ -40,4 +55,4 @@ doctest: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache

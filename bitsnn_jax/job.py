@@ -134,7 +134,7 @@ def convert_run(
         )
         row = _row(apply_fn, variables, converted, config, examples, t, modes)
         row["certificate"] = {
-            precision: _certify(
+            precision: certify(
                 apply_fn, variables, converted, config.data, examples, t, precision
             )
             for precision in precisions
@@ -254,7 +254,7 @@ def _summary(snn: Evaluation, ann: Evaluation) -> dict[str, Any]:
     }
 
 
-def _certify(apply_fn, variables, converted, settings, examples, steps, precision):
+def certify(apply_fn, variables, converted, settings, examples, steps, precision):
     """The certificate of the saved network, or in float64 of its exact counterpart."""
     size = _even_batch(len(examples))
     batches = data.eval_batches(settings, examples, batch_size=size)
@@ -265,9 +265,9 @@ def _certify(apply_fn, variables, converted, settings, examples, steps, precisio
             variables = jax.tree.map(lambda a: np.asarray(a, np.float64), variables)
             image = jax.ShapeDtypeStruct((1, *examples.image_shape), np.float64)
             converted = convert(apply_fn, variables, image, steps=steps).variables
-        certify = certifier(apply_fn, variables, converted, steps=steps)
-        first = certify(next(images))
-        return _certificate(sum(map(certify, images), first))
+        compare = certifier(apply_fn, variables, converted, steps=steps)
+        first = compare(next(images))
+        return _certificate(sum(map(compare, images), first))
 
 
 def _even_batch(count):

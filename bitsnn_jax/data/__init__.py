@@ -14,7 +14,7 @@ from bitsnn_jax.data.pipeline import (
     steps_per_epoch,
     train_batches,
 )
-from bitsnn_jax.data.sources import SOURCES, load
+from bitsnn_jax.data.sources import SOURCES, load, load_pictures
 
 __all__ = [
     "SOURCES",
@@ -25,6 +25,7 @@ __all__ = [
     "as_evaluated",
     "eval_batches",
     "load",
+    "load_pictures",
     "normalise",
     "scale_and_shift",
     "steps_per_epoch",

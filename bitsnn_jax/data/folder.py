@@ -112,3 +112,34 @@ def _some(names, count=3):
     """The first few names, and how many more there are."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(map(repr, names[:count])) + more if names else "none"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images without labels, whatever folders they lie in; sorted by path."""
+
+    paths: tuple[Path, ...]
+    num_classes: int = 1
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Record:
+        path = self.paths[index]
+        return Record(path.read_bytes(), 0, str(path))
+
+
+def open_pictures(directory: str | os.PathLike[str]) -> Pictures:
+    """All images of a folder and the folders in it, as examples of label 0.
+
+    Raises:
+      FileNotFoundError: no such folder; ValueError: no image in it.
+    """
+    base = Path(directory)
+    if not base.is_dir():
+        raise FileNotFoundError(f"{base}: expected a folder of images, found none")
+    found = (Path(root, n) for root, _, names in os.walk(base) for n in names)
+    paths = tuple(sorted(p for p in found if p.suffix.lower() in SUFFIXES))
+    if not paths:
+        raise ValueError(f"{base}: expected images ({', '.join(SUFFIXES)}), found none")
+    return Pictures(paths)

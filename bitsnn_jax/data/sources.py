@@ -1,5 +1,6 @@
 """Where examples come from, and which of them belong to which split."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from bitsnn_jax import config
 from bitsnn_jax.data import idx
 from bitsnn_jax.data.examples import Examples, InMemory, Records, Streamed
-from bitsnn_jax.data.folder import open_folder
+from bitsnn_jax.data.folder import open_folder, open_pictures
 from bitsnn_jax.data.prepared import open_prepared
 
 SPLITS = ("train", "validation", "test")
@@ -105,6 +106,10 @@ def _streamed(stored: Stored, data: config.Data, split: str) -> Streamed:
     else:
         held_out = _held_out(len(records), min(10_000, max(1, len(records) // 10)))
         order = held_out[split == "validation"]
+    return _examples(stored, records, order, size)
+
+
+def _examples(stored, records, order, size) -> Streamed:
     return Streamed(
         image_shape=(size, size, len(stored.mean)),
         num_classes=records.num_classes,
@@ -114,6 +119,21 @@ def _streamed(stored: Stored, data: config.Data, split: str) -> Streamed:
         records=records,
         order=order,
     )
+
+
+def load_pictures(directory: str | os.PathLike[str], *, size: int) -> Streamed:
+    """The images of a folder without labels, on the scale of ImageNet.
+
+    Args:
+      directory: anything that holds images, in it or in its folders.
+      size: side of the network's input.
+
+    Raises:
+      FileNotFoundError: no such folder; ValueError: no images in it.
+    """
+    records = open_pictures(directory)
+    order = np.arange(len(records))
+    return _examples(_STORED["image_folder"], records, order, size)
 
 
 def _held_out(count: int, num_validation: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,1 @@
+"""The three commands: `bitsnn-train`, `bitsnn-convert`, `bitsnn-compare`."""

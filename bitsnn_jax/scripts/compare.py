@@ -1,0 +1,102 @@
+"""Every method of ANN-to-SNN conversion on one checkpoint.
+
+    bitsnn-compare --ckpt resnet20_fashion_mnist [--methods NAME ...] [--steps T ...]
+
+In a clone of the repository `python compare.py` is the same. Writes into
+runs/NAME/compare, or RUN/compare: `compare.json` (every number), `compare.csv`,
+`compare.md` and `index.html`. Started again, it does what is missing.
+"""
+
+import sys
+from pathlib import Path
+
+from bitsnn_jax.cli import Parser, fail, only_our_errors, with_huge_pages
+from bitsnn_jax.comparators import METHODS
+from bitsnn_jax.compare_job import compare
+from bitsnn_jax.compare_report import write_comparison
+from bitsnn_jax.devices import one_device_per_core
+from bitsnn_jax.energy import profiles
+from bitsnn_jax.runs import snn_folder
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--ckpt",
+        required=True,
+        metavar="RUN",
+        help="run folder or name of a network trained with QCFS",
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"of {', '.join(METHODS)} (default: all)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8, 16, 32],
+        metavar="T",
+        help="time steps, without warm-up (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--relu",
+        metavar="RUN",
+        help="the same network trained with ReLU (default: RUN_relu)",
+    )
+    parser.add_argument(
+        "--clipped_relu",
+        metavar="RUN",
+        help="the same network trained with clipped ReLU (default: RUN_clipped)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        metavar="N",
+        help="of the images that methods calibrate with (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--profile",
+        choices=profiles(),
+        default="mixed",
+        help="what an operation costs (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="first N test images only"
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder of the data, if not where the run had it"
+    )
+    parser.add_argument("--out", metavar="DIR", help="default: beside the RUN's snn")
+    options = parser.parse_args(argv)
+    only_our_errors()
+    out = Path(options.out or snn_folder(options.ckpt).parent / "compare")
+    try:
+        results = compare(
+            options.ckpt,
+            methods=options.methods,
+            steps=options.steps,
+            relu=options.relu,
+            clipped_relu=options.clipped_relu,
+            seeds=options.seeds,
+            limit=options.limit,
+            directory=options.data,
+            profile_name=options.profile,
+            out=out,
+            command=" ".join(["python compare.py", *(argv or sys.argv[1:])]),
+        )
+        print(f"report {write_comparison(results, out)}")
+    except (ValueError, OSError, ImportError) as error:
+        fail(error)
+
+
+def run() -> None:
+    """The command, in a process of its own."""
+    with_huge_pages()
+    one_device_per_core()
+    main()

@@ -1,0 +1,212 @@
+"""Makes a spiking network of a trained one, proves them equal, and reports.
+
+    bitsnn-convert --ckpt runs/digits_resnet [--steps 1 2 3 4 6 8] [--mode both]
+
+In a clone of the repository `python convert.py` is the same. Writes into RUN/snn:
+`variables` (the spiking network, loadable by itself, see `bitsnn_jax.runs.load_snn`),
+`conversion.json` (every number) and `report/index.html`; with --fixed-point also
+`fixed_point`, the network in integers (docs/format.md).
+
+    bitsnn-convert --torch FILE --model mobilenetv2 --calibrate DIR
+
+takes a checkpoint of torchvision's networks, finds thresholds with the images of DIR,
+and compares the spiking network with what was imported. Writes runs/MODEL_torch: a run
+for --ckpt, `ann` in it, one to fine-tune from, and `import.json`.
+"""
+
+import sys
+from pathlib import Path
+
+from bitsnn_jax import hosts, qat
+from bitsnn_jax.calibration import METHODS
+from bitsnn_jax.cli import Parser, fail, only_our_errors, with_huge_pages
+from bitsnn_jax.import_job import NETWORKS, import_network
+from bitsnn_jax.integers import CARRIERS
+from bitsnn_jax.job import convert_run
+from bitsnn_jax.runs import snn_folder
+
+MODES = {"stepped": ("stepped",), "fused": ("fused",), "both": ("fused", "stepped")}
+PRECISIONS = {
+    "none": (),
+    "float32": ("float32",),
+    "float64": ("float64",),
+    "both": ("float64", "float32"),
+}
+STEPS = (1, 2, 3, 4, 6, 8)
+TORCH_STEPS = (4, 6, 8)  # without training, smaller T cost accuracy
+# Options of one kind of source only.
+_OF = {
+    "--ckpt": "mode fixed_point carriers qat_epochs qat_learning_rate data".split(),
+    "--torch": "model calibrate pictures size method per_channel".split(),
+}
+
+
+def _listed(numbers):
+    return " ".join(map(str, numbers))
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--ckpt",
+        metavar="RUN",
+        help="folder of a training run, or the name of a network of the package",
+    )
+    source.add_argument(
+        "--torch", metavar="FILE", help="a checkpoint of PyTorch, see below"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs="+",
+        metavar="T",
+        help=f"time steps to simulate (default: {_listed(STEPS)}; with --torch, "
+        f"{_listed(TORCH_STEPS)})",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="both",
+        help="stepped simulates every spike, fused computes their codes at once",
+    )
+    parser.add_argument(
+        "--certificate",
+        choices=PRECISIONS,
+        default="both",
+        help="precision in which ANN and SNN are compared code by code",
+    )
+    parser.add_argument(
+        "--fixed-point",
+        type=int,
+        nargs="?",
+        const=8,
+        metavar="BITS",
+        help="the network in integers too, with weights of 2 to 8 bits (default: 8)",
+    )
+    parser.add_argument(
+        "--carriers",
+        nargs="+",
+        choices=CARRIERS,
+        default=["float32"],
+        help="what the integers are computed in (default: float32)",
+    )
+    parser.add_argument(
+        "--qat_epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="fine-tune the weights for that rounding, on the training split; with "
+        "--fixed-point (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--qat_learning_rate",
+        type=float,
+        default=qat.LEARNING_RATE,
+        metavar="RATE",
+        help="of fine-tuning, as a part of the largest weight (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="first N test images only"
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder of the data, if not where the run had it"
+    )
+    parser.add_argument("--out", metavar="DIR", help="default: RUN/snn, runs/NAME/snn")
+    torch = parser.add_argument_group("a checkpoint of PyTorch, .pth or .safetensors")
+    torch.add_argument("--model", choices=NETWORKS, help="what it is a checkpoint of")
+    torch.add_argument(
+        "--calibrate", metavar="DIR", help="images to find thresholds with"
+    )
+    torch.add_argument(
+        "--pictures", metavar="DIR", help="images to compare on (default: the same)"
+    )
+    torch.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side of images (default: 224)"
+    )
+    torch.add_argument(
+        "--method", choices=METHODS, help="of finding thresholds (default: mse)"
+    )
+    torch.add_argument(
+        "--per_channel", action="store_true", help="a threshold for each channel"
+    )
+    several = parser.add_argument_group("several hosts, the same command on each")
+    several.add_argument(
+        "--distributed", action="store_true", help="found by SLURM or as TPUs do"
+    )
+    several.add_argument(
+        "--coordinator", metavar="ADDRESS:PORT", help="of host 0, open to the others"
+    )
+    several.add_argument("--num_hosts", type=int, metavar="N", help="how many")
+    several.add_argument("--host", type=int, metavar="I", help="this one, from 0")
+    several.add_argument(
+        "--host_timeout",
+        type=int,
+        default=hosts.TIMEOUT,
+        metavar="SECONDS",
+        help="to wait for all of them to come (default: %(default)s)",
+    )
+    options = parser.parse_args(argv)
+    only_our_errors()
+    command = " ".join(["python convert.py", *(argv or sys.argv[1:])])
+    try:
+        _check_belong(parser, options)
+        if options.torch:
+            return _import(options, command)
+        with hosts.together(
+            distributed=options.distributed,
+            coordinator=options.coordinator,
+            num_hosts=options.num_hosts,
+            host=options.host,
+            timeout=options.host_timeout,
+        ):
+            convert_run(
+                options.ckpt,
+                steps=options.steps or STEPS,
+                modes=MODES[options.mode],
+                precisions=PRECISIONS[options.certificate],
+                bits=options.fixed_point,
+                carriers=options.carriers,
+                qat_epochs=options.qat_epochs,
+                qat_learning_rate=options.qat_learning_rate,
+                limit=options.limit,
+                directory=options.data,
+                out=Path(options.out or snn_folder(options.ckpt)),
+                command=command,
+            )
+    except (ValueError, OSError, ImportError) as error:
+        fail(error)
+
+
+def _import(options, command):
+    import_network(
+        options.torch,
+        model=options.model,
+        calibrate=options.calibrate,
+        pictures=options.pictures,
+        steps=options.steps or TORCH_STEPS,
+        size=options.size or 224,
+        method=options.method or "mse",
+        per_channel=options.per_channel,
+        precisions=PRECISIONS[options.certificate],
+        limit=options.limit,
+        out=Path(options.out or Path("runs", f"{options.model}_torch")),
+        command=command,
+    )
+
+
+def _check_belong(parser, options):
+    """ValueError for options that the other kind of source has no use for."""
+    other = "--ckpt" if options.torch else "--torch"
+    for name in _OF[other]:
+        if getattr(options, name) != parser.get_default(name):
+            raise ValueError(f"--{name} belongs to {other}: leave it out")
+    for name in ("model", "calibrate") if options.torch else ():
+        if getattr(options, name) is None:
+            raise ValueError(f"--torch needs --{name}")
+
+
+def run() -> None:
+    """The command, in a process of its own."""
+    with_huge_pages()
+    main()

@@ -1,0 +1,132 @@
+"""Trains the quantised network that `bitsnn-convert` makes a spiking one of.
+
+    bitsnn-train --config digits_resnet --config.optimizer.epochs=10
+
+In a clone of the repository `python train.py` is the same. A config is a file, or the
+name of one of the package: `digits_resnet` is configs/digits_resnet.py. Any field of it
+(see `bitsnn_jax/config.py`) can be set so. Started again with the same --workdir, a run
+goes on from its newest checkpoint. Several hosts: the same command on each, with
+--distributed under SLURM or on TPUs, else with --coordinator, --num_hosts and --host.
+SIGTERM saves and ends with status 143.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from bitsnn_jax import hosts
+from bitsnn_jax.cli import fail, only_our_errors, with_huge_pages
+from bitsnn_jax.config import validate
+from bitsnn_jax.training import train_and_evaluate
+
+_PACKAGE = Path(__file__).parents[1]
+_FOLDERS = (
+    _PACKAGE / "configs",  # in a wheel
+    _PACKAGE.parent / "configs",  # in a clone, beside the package
+)
+_DEFAULT = "digits_resnet"
+_CONFIG_FLAGS = ("--config", "-config")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Checkpoints and results go here; default runs/<config.name>."
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Several hosts, which find each other by SLURM or as TPUs do."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "ADDRESS:PORT of host 0, free there and open to the others."
+)
+_NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "How many hosts there are.")
+_HOST = flags.DEFINE_integer("host", None, "Which of them this is, from 0.")
+_HOST_TIMEOUT = flags.DEFINE_integer(
+    "host_timeout", hosts.TIMEOUT, "Seconds to wait for all hosts to come."
+)
+
+
+def main(argv):
+    del argv
+    config = flags.FLAGS.config
+    try:
+        validate(config)  # before hosts wait for each other
+        with hosts.together(
+            distributed=_DISTRIBUTED.value,
+            coordinator=_COORDINATOR.value,
+            num_hosts=_NUM_HOSTS.value,
+            host=_HOST.value,
+            timeout=_HOST_TIMEOUT.value,
+        ):
+            train_and_evaluate(config, _WORKDIR.value or Path("runs", config.name))
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        fail(error)
+
+
+def configs() -> dict[str, Path]:
+    """The configs of the package by name."""
+    folder = next(filter(Path.is_dir, _FOLDERS), _FOLDERS[0])
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def config_file(name: str) -> str:
+    """The file that `--config=NAME` means: one of that name, else the package's.
+
+    Raises:
+      FileNotFoundError: neither is there.
+    """
+    if Path(name.split(":")[0]).is_file():
+        return name
+    if name in (ours := configs()):
+        return str(ours[name])
+    raise FileNotFoundError(
+        f"--config={name}: expected a file, which is not there, or one of "
+        + ", ".join(ours)
+    )
+
+
+def _with_files(argv: list[str]) -> Iterator[str]:
+    """The arguments with files for the names of configs."""
+    before = ""
+    for word in argv:
+        flag, equals, name = word.partition("=")
+        if before in _CONFIG_FLAGS:
+            yield config_file(word)
+        elif flag in _CONFIG_FLAGS and equals:
+            yield f"{flag}={config_file(name)}"
+        else:
+            yield word
+        before = word
+
+
+def _parse(argv):
+    try:
+        argv = list(_with_files(argv))
+        # Not at the top: a wrong override is found while the flag is defined.
+        config_flags.DEFINE_config_file("config", config_file(_DEFAULT), "The run.")
+        # absl's help is that of the program, which is another file than this.
+        for flag in flags.FLAGS.get_key_flags_for_module(__name__):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+        rest = flags.FLAGS(argv)
+        if flags.FLAGS["verbosity"].using_default_value:
+            only_our_errors()
+    except (
+        flags.Error,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+    ) as error:
+        unknown = "not found on dataclass" in str(error)
+        hint = "; bitsnn_jax/config.py lists the fields" if unknown else ""
+        fail(str(error).strip('"') + hint)
+    if rest[1:]:
+        fail(f"expected flags only, got {' '.join(rest[1:])}")
+    return rest
+
+
+def run() -> None:
+    """The command, in a process of its own."""
+    with_huge_pages()
+    sys.modules["__main__"].__doc__ = __doc__  # what absl's help begins with
+    app.run(main, flags_parser=_parse)
