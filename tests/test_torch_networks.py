@@ -543,8 +543,8 @@ def test_the_mobilenet_of_torchvision_recognises_what_it_did(torch, torchvision)
     model = TORCHVISION["mobilenet_v2"]
     apply = jax.jit(partial(build_model(model).apply, train=False))
     ours = np.asarray(apply(from_torch(tensors, model), x))
-    # Both sum in float32, in different orders; logits reach about 20.
-    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+    # Both sum in float32, in different orders.
+    assert np.abs(ours - theirs).max() < 1e-4  # of logits up to 29
     best = np.argsort(-ours, axis=1)[:, :5]
     assert (best[:, 0] == labels).sum() == 18
     assert (best == labels[:, None]).any(1).sum() == 20
