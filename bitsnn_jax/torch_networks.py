@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bitsnn_jax import config as configuration
 from bitsnn_jax.models import VGG, build_model
+from bitsnn_jax.torch_names import likeliest, modern, namings
 
 _Shape = tuple[int, int, int]
 
@@ -92,9 +93,9 @@ def from_torch(
     (3, 3, 3, 4)
     """
     tensors = {
-        _modern(key): a for key, a in tensors.items() if not key.endswith(_COUNTER)
+        modern(key): a for key, a in tensors.items() if not key.endswith(_COUNTER)
     }
-    naming = _likeliest(tensors, model)
+    naming = likeliest(tensors, model)
     thetas = any(key.endswith(".thresh") for key in tensors)
     table = _table(model, naming, image_shape, thetas=thetas)
     shapes = {key: np.shape(a) for key, a in tensors.items()}
@@ -140,14 +141,13 @@ def to_torch(
       ValueError: variables that are not those of `model`, thresholds of channels, a
         naming that the network does not have, and what `build_model` raises.
     """
-    namings = _namings(model)
+    known = namings(model)
     if naming is None:
         usual = {"imagenet": "torchvision", "cifar": "qcfs"}[model.stem]
-        naming = usual if usual in namings else next(iter(namings))
-    if naming not in namings:
+        naming = usual if usual in known else next(iter(known))
+    if naming not in known:
         raise ValueError(
-            f"naming of {model.name} must be one of {', '.join(namings)}; got "
-            f"{naming!r}"
+            f"naming of {model.name} must be one of {', '.join(known)}; got {naming!r}"
         )
     flat: dict[tuple, Any] = flatten_dict(dict(variables))
     thetas = any(path[-1] == "theta" for path in flat)
@@ -180,7 +180,7 @@ def num_classes(tensors: Mapping[str, np.ndarray], model: configuration.Model) -
     100
     """
     net = build_model(model)
-    heads = [f"{names(net)['head']}.weight" for names in _namings(model).values()]
+    heads = [f"{names(net)['head']}.weight" for names in namings(model).values()]
     for head in heads:
         if head in tensors:
             return len(tensors[head])
@@ -205,7 +205,7 @@ def _table(model, naming, image_shape, *, thetas=False):
     for path in sorted(leaves, key=lambda path: list(_LEAVES).index(path[-1])):
         if thetas or path[-1] != "theta":
             by_module.setdefault("/".join(path[1:-1]), []).append(path)
-    names = _namings(model)[naming](net)
+    names = namings(model)[naming](net)
     assert by_module.keys() <= names.keys(), by_module.keys() - names.keys()
     return [
         _entry(path, leaves[path], names, _layout(path, leaves[path], net, image_shape))
@@ -285,141 +285,6 @@ _COUNTER = "num_batches_tracked"
 
 def _wide(leaf):
     return np.asarray(leaf, np.promote_types(leaf.dtype, np.float32))
-
-
-# Names: those of PyTorch's modules by those of ours, in the order of PyTorch
-
-
-def _namings(model):
-    if model.name not in _NAMINGS:
-        raise ValueError(
-            f"model.name must be one of {', '.join(_NAMINGS)} for PyTorch's tensors; "
-            f"got {model.name!r}"
-        )
-    return _NAMINGS[model.name]
-
-
-def _modern(key):
-    """As the authors of QCFS rename what their old files hold."""
-    for old, new in ((".relu.up", ".act.thresh"), (".up", ".thresh")):
-        if key.endswith(old):
-            return key.removesuffix(old) + new
-    return key
-
-
-def _likeliest(tensors, model):
-    """The naming with the most names among the tensors."""
-    net = build_model(model)
-    known = {
-        naming: sum(f"{name}.weight" in tensors for name in names(net).values())
-        for naming, names in _namings(model).items()
-    }
-    return max(known, key=lambda naming: known[naming])
-
-
-def _resnet(net, *, stem, stage, first, block):
-    names = dict(zip(("stem/conv", "stem/norm", "stem_act"), stem, strict=True))
-    for i, count in enumerate(net.blocks):
-        for j in range(count):
-            for ours, theirs in block.items():
-                name = f"{stage.format(i + first)}.{j}.{theirs}"
-                names[f"stages_{i}_{j}/{ours}"] = name
-    return names | {"head": "fc"}
-
-
-_TORCHVISION_RESNET = partial(
-    _resnet,
-    stem=("conv1", "bn1", "relu"),
-    stage="layer{}",
-    first=1,
-    block={
-        "conv_1/conv": "conv1",
-        "conv_1/norm": "bn1",
-        "act_1": "relu1",
-        "conv_2/conv": "conv2",
-        "conv_2/norm": "bn2",
-        "act_2": "relu2",
-        "shortcut/conv": "downsample.0",
-        "shortcut/norm": "downsample.1",
-    },
-)
-_QCFS_RESNET = partial(
-    _resnet,
-    stem=("conv1.0", "conv1.1", "conv1.2"),
-    stage="conv{}_x",
-    first=2,
-    block={
-        "conv_1/conv": "residual_function.0",
-        "conv_1/norm": "residual_function.1",
-        "act_1": "residual_function.2",
-        "conv_2/conv": "residual_function.3",
-        "conv_2/norm": "residual_function.4",
-        "shortcut/conv": "shortcut.0",
-        "shortcut/norm": "shortcut.1",
-        "act_2": "act",
-    },
-)
-
-
-def _torchvision_vgg(net):
-    names, k = {}, 0
-    for i, stage in enumerate(net.widths):
-        for j in range(len(stage)):
-            parts = _vgg_parts(net, i, j)
-            names |= {part: f"features.{k + n}" for n, part in enumerate(parts)}
-            k += len(parts)
-        k += 1  # pooling
-    return names | _vgg_classifier(0)
-
-
-def _qcfs_vgg(net):
-    names = {}
-    for i, stage in enumerate(net.widths):
-        for j in range(len(stage)):
-            parts = _vgg_parts(net, i, j)
-            k = j * (len(parts) + 1)  # dropout
-            names |= {part: f"layer{i + 1}.{k + n}" for n, part in enumerate(parts)}
-    return names | _vgg_classifier(1)  # behind the flattening
-
-
-def _vgg_parts(net, i, j):
-    norm = () if net.norm is None else (f"conv_{i}_{j}/norm",)
-    return (f"conv_{i}_{j}/conv", *norm, f"act_{i}_{j}")
-
-
-def _vgg_classifier(first):
-    parts = ("hidden_1", "hidden_act_1", "", "hidden_2", "hidden_act_2", "", "head")
-    return {part: f"classifier.{first + n}" for n, part in enumerate(parts) if part}
-
-
-def _torchvision_mobilenet(net):
-    names, k = _conv_norm_act("stem", "features.0"), 0
-    for i, stage in enumerate(net.stages):
-        for j in range(stage.blocks):
-            k += 1
-            ours, theirs = f"stages_{i}_{j}", f"features.{k}.conv"
-            inner = ("expand", "depthwise") if stage.expansion > 1 else ("depthwise",)
-            for n, conv in enumerate(inner):
-                names |= _conv_norm_act(f"{ours}/{conv}", f"{theirs}.{n}")
-            names[f"{ours}/project/conv"] = f"{theirs}.{len(inner)}"
-            names[f"{ours}/project/norm"] = f"{theirs}.{len(inner) + 1}"
-            names[f"{ours}/project_act"] = f"features.{k}.act"
-    last = _conv_norm_act("last", f"features.{k + 1}")
-    return names | last | {"head": "classifier.1"}
-
-
-def _conv_norm_act(ours, theirs):
-    parts = (f"{ours}/conv", f"{ours}/norm", f"{ours}_act")
-    return {part: f"{theirs}.{n}" for n, part in enumerate(parts)}
-
-
-_NAMINGS: dict[str, dict[str, Callable[[Any], dict[str, str]]]] = {
-    "mobilenetv2": {"torchvision": _torchvision_mobilenet},
-    "resnet18": {"torchvision": _TORCHVISION_RESNET, "qcfs": _QCFS_RESNET},
-    "resnet20": {"qcfs": _QCFS_RESNET},
-    "resnet34": {"torchvision": _TORCHVISION_RESNET, "qcfs": _QCFS_RESNET},
-    "vgg16": {"torchvision": _torchvision_vgg, "qcfs": _qcfs_vgg},
-}
 
 
 # Errors

@@ -18,8 +18,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from bitsnn_jax.config import Model
 from bitsnn_jax.models import build_model
 from bitsnn_jax.torch_files import read_state_dict
+from bitsnn_jax.torch_names import namings
 from bitsnn_jax.torch_networks import (
-    _namings,
     _network,
     _table,
     from_torch,
@@ -76,7 +76,7 @@ def tensors_of(model=SMALL):
 )
 def test_there_and_back_nothing_has_changed(model):
     variables = random_variables(model)
-    for naming in _namings(model):
+    for naming in namings(model):
         back = from_torch(to_torch(variables, model, naming=naming), model)
         chex.assert_trees_all_equal(back, variables)
 
@@ -376,7 +376,7 @@ def assert_same_outputs(torch, net, model, *, side, naming):
         "/".join(path[:-1]): output
         for path, (output,) in flatten_dict(seen["intermediates"]).items()
     }
-    names = _namings(model)[naming](ours)
+    names = namings(model)[naming](ours)
     assert len(seen) > 15
     for path, output in seen.items():
         expected = theirs[names[path]]
