@@ -56,3 +56,16 @@ def one_device_per_core() -> None:
         affinity = getattr(os, "sched_getaffinity", None)  # not on every system
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", cores)
+
+
+def one_after_the_other() -> None:
+    """On CPUs, operations in an order that needs little memory; call it first.
+
+    XLA orders them so that many could run at once, and then holds the spike trains of
+    all layers: ResNet-20 at T = 32 took 7 GB in place of 1.3, and half as long again.
+    As an option of `jax.jit` the flag does nothing.
+    """
+    flag = "--xla_cpu_enable_concurrency_optimized_scheduler"
+    given = os.environ.get("XLA_FLAGS", "")
+    if flag not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {flag}=false".strip()

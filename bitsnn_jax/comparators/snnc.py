@@ -29,7 +29,6 @@ many as the public code takes.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import jax
@@ -51,9 +50,6 @@ SOURCE = (
 )
 _SHARES = 1 - np.arange(95) / 100
 _IMAGES = 128  # to correct with: their spike trains are held at once
-# XLA orders operations so that many could run at once, and then holds the trains of all
-# layers: 16 GB of ResNet-20 at T = 32. One after the other takes as long, and 1.6 GB.
-_LEAST_MEMORY = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 
 Found = dict[str, dict[str, Any]]
 
@@ -155,7 +151,7 @@ def _corrections(
     """What `correct` makes of a - s at each layer, in one pass layer by layer."""
     neurons = neuron(steps)
 
-    @partial(jax.jit, compiler_options=_LEAST_MEMORY)
+    @jax.jit
     def run(variables, x, found):
         _, seen = replaced(network.apply_fn, relu)(variables, x)
         made = {}

@@ -14,7 +14,7 @@ from bitsnn_jax.cli import Parser, fail, only_our_errors, with_huge_pages
 from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.compare_job import compare
 from bitsnn_jax.compare_report import write_comparison
-from bitsnn_jax.devices import one_device_per_core
+from bitsnn_jax.devices import one_after_the_other, one_device_per_core
 from bitsnn_jax.energy import profiles
 from bitsnn_jax.runs import snn_folder
 
@@ -99,4 +99,5 @@ def run() -> None:
     """The command, in a process of its own."""
     with_huge_pages()
     one_device_per_core()
+    one_after_the_other()
     main()
