@@ -1,6 +1,9 @@
 """Four CPU devices, quick compilation, shapes checked on every call."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 FLAGS = (
     "--xla_force_host_platform_device_count=4",
@@ -10,6 +13,15 @@ FLAGS = (
 )
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one worker has compiled the other need not: the first process of a run makes the
+# folder, those that it starts find it in their environment.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    cache = tempfile.mkdtemp(prefix="bitsnn-compiled-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
 
 from jaxtyping import install_import_hook
 

@@ -76,7 +76,9 @@ def test_four_devices_see_what_one_sees(network, monkeypatch):
     assert one.accuracy == four.accuracy
 
 
-@pytest.mark.parametrize("name", ["small", "resnet20", "vgg16"])
+@pytest.mark.parametrize(
+    "name", ["small", "vgg16", pytest.param("resnet20", marks=pytest.mark.slow)]
+)
 def test_networks_of_the_zoo_are_exact_on_all_digits(name):
     model = config.Model(name=name, theta_init=2.0, width=0.25 if "16" in name else 1.0)
     settings = config.Config(model=model)

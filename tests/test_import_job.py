@@ -48,7 +48,7 @@ def imported(pictures, tmp_path_factory):
             file,
             model="resnet18",
             calibrate=pictures,
-            steps=(4, 2),
+            steps=(2,),
             size=SIZE,
             precisions=("float64",),
             out=folder / "out",
@@ -58,7 +58,7 @@ def imported(pictures, tmp_path_factory):
 
 def test_every_code_is_that_of_the_quantised_network(imported):
     _, results, _ = imported
-    assert [row["steps"] for row in results["steps"]] == [2, 4]
+    assert [row["steps"] for row in results["steps"]] == [2]
     for row in results["steps"]:
         certificate = row["certificate"]["float64"]
         assert certificate["exact"] and certificate["examples"] == 5
@@ -78,10 +78,10 @@ def test_the_imported_network_is_kept_as_it_was(imported):
     jax.tree.map(np.testing.assert_array_equal, run.variables, variables)
 
 
-def test_the_quantised_network_is_a_run_of_the_largest_t(imported):
+def test_the_quantised_network_is_a_run(imported):
     variables, _, out = imported
     _, run = load_ann(out)
-    assert (run.config.steps, run.config.model.levels) == (4, 15)
+    assert (run.config.steps, run.config.model.levels) == (2, 3)
     leaves = {
         jax.tree_util.keystr(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(run.variables)

@@ -65,7 +65,11 @@ def test_the_graph_has_every_code_of_the_network(network, x64):
 
 @pytest.mark.parametrize(
     "name, pool",
-    [("resnet20", "average"), ("vgg16", "max"), ("mobilenetv2", "average")],
+    [
+        ("resnet20", "average"),
+        pytest.param("vgg16", "max", marks=pytest.mark.slow),
+        pytest.param("mobilenetv2", "average", marks=pytest.mark.slow),
+    ],
 )
 def test_networks_of_the_zoo_are_lowered(name, pool, x64):
     settings = Model(name=name, width=0.25, pool=pool, theta_init=1.0)

@@ -55,7 +55,14 @@ def test_every_model_is_among_the_cases():
     assert {config.name for config, _ in CASES.values()} == set(MODELS)
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Its blocks are those of the one with linear bottlenecks.
+        pytest.param(n, marks=pytest.mark.slow if n == "mobilenetv2_spiking" else ())
+        for n in sorted(CASES)
+    ],
+)
 def test_a_converted_model_is_exact(name):
     model, variables, x = network(name)
     apply_fn = partial(model.apply, train=False)
