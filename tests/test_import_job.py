@@ -12,6 +12,7 @@ from bitsnn_jax import import_job
 from bitsnn_jax.import_job import NETWORKS, import_network
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs import load_ann
+from bitsnn_jax.scripts import convert
 from bitsnn_jax.torch_files import write_state_dict
 from bitsnn_jax.torch_networks import to_torch
 
@@ -114,3 +115,21 @@ def test_bad_input_leaves_nothing_behind(changed, words, pictures, tmp_path):
         import_network(**{**options, **changed})
     assert words in str(error.value)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--torch", "a.pth"], "--torch needs --model"),
+        (["--torch", "a.pth", "--model", "vgg16"], "--torch needs --calibrate"),
+        (["--torch", "a.pth", "--fixed-point"], "--fixed-point belongs to --ckpt"),
+        (["--ckpt", "a", "--model", "vgg16"], "--model belongs to --torch"),
+        ([], "one of the arguments --ckpt --torch is required"),
+    ],
+)
+def test_options_of_the_other_source_are_one_line(options, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        convert.main(options)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1

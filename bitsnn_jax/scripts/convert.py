@@ -36,7 +36,7 @@ STEPS = (1, 2, 3, 4, 6, 8)
 TORCH_STEPS = (4, 6, 8)  # without training, smaller T cost accuracy
 # Options of one kind of source only.
 _OF = {
-    "--ckpt": "mode fixed_point carriers qat_epochs qat_learning_rate data".split(),
+    "--ckpt": "mode fixed-point carriers qat_epochs qat_learning_rate data".split(),
     "--torch": "model calibrate pictures size method per_channel".split(),
 }
 
@@ -199,7 +199,8 @@ def _check_belong(parser, options):
     """ValueError for options that the other kind of source has no use for."""
     other = "--ckpt" if options.torch else "--torch"
     for name in _OF[other]:
-        if getattr(options, name) != parser.get_default(name):
+        field = name.replace("-", "_")
+        if getattr(options, field) != parser.get_default(field):
             raise ValueError(f"--{name} belongs to {other}: leave it out")
     for name in ("model", "calibrate") if options.torch else ():
         if getattr(options, name) is None:
