@@ -90,6 +90,8 @@ def import_network(
         check_steps(t, jnp.float32)
     if model not in NETWORKS:
         raise ValueError(f"model must be one of {', '.join(NETWORKS)}; got {model!r}")
+    if size < 32:  # what these networks halve five times
+        raise ValueError(f"size must be at least 32 pixels, got {size}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     seen, shown = (

@@ -99,6 +99,7 @@ def test_the_quantised_network_is_a_run(imported):
         ({"model": "alexnet"}, "model must be one of mobilenetv2, resnet18"),
         ({"calibrate": "nowhere"}, "nowhere: expected a folder of images"),
         ({"steps": (0,)}, "steps must be"),
+        ({"size": 31}, "size must be at least 32"),
         ({"limit": 0}, "limit must be at least 1"),
         ({"checkpoint": "nowhere.pth"}, "nowhere.pth"),
     ],

@@ -185,7 +185,7 @@ def _import(options, command):
         calibrate=options.calibrate,
         pictures=options.pictures,
         steps=options.steps or TORCH_STEPS,
-        size=options.size or 224,
+        size=224 if options.size is None else options.size,
         method=options.method or "mse",
         per_channel=options.per_channel,
         precisions=PRECISIONS[options.certificate],
