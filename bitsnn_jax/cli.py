@@ -47,6 +47,17 @@ class Parser(argparse.ArgumentParser):
             description=about, epilog=details, formatter_class=layout, **options
         )
 
+    def add_images(self) -> None:
+        """The options of which images to look at."""
+        self.add_argument(
+            "--limit", type=int, metavar="N", help="first N test images only"
+        )
+        self.add_argument(
+            "--data",
+            metavar="DIR",
+            help="folder of the data, if not where the run had it",
+        )
+
     def error(self, message: str) -> NoReturn:
         fail(message)
 

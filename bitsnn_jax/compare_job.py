@@ -5,7 +5,6 @@ with the same architecture and data; the steps it needs before its output may be
 are counted; accuracy is that on the same test images.
 """
 
-import datetime
 import json
 import os
 import time
@@ -17,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import bitsnn_jax
 from bitsnn_jax import data
 from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.comparators.layer import StepNeuron
@@ -36,6 +34,7 @@ from bitsnn_jax.energy import Profile, energy, profile
 from bitsnn_jax.fan_out import fan_out
 from bitsnn_jax.files import replace_json
 from bitsnn_jax.operations import NodeOperations, Operations
+from bitsnn_jax.provenance import about_machine, about_run
 from bitsnn_jax.runs import find_run
 
 
@@ -109,22 +108,8 @@ def compare(
     shape = structure(network.apply_fn, network.variables, example)
     synapses = fan_out(network.apply_fn, network.variables, example)
     results: dict[str, Any] = {
-        "run": {
-            "name": main.config.name,
-            "model": main.config.model.name,
-            "dataset": main.config.data.name,
-            "checkpoint_step": main.step,
-            "seed": main.config.seed,
-            "version": bitsnn_jax.__version__,
-            "commit": main.metadata.get("commit"),
-            "command": command,
-        },
-        "machine": {
-            "jax": jax.__version__,
-            "device": jax.devices()[0].device_kind,
-            "num_devices": jax.device_count(),
-            "time": datetime.datetime.now().isoformat(timespec="seconds"),
-        },
+        "run": about_run(main, command),
+        "machine": about_machine(),
         "examples": len(test),
         **shape._asdict(),
         "profile": prices.name,

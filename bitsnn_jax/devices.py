@@ -37,7 +37,7 @@ def split_over_devices(
     @cache
     def shared_by(devices: int):
         chosen = jax.local_devices()[:devices]
-        return jax.pmap(function, in_axes=(None, 0), devices=chosen)
+        return data_parallel(function, in_axes=(None, 0), devices=chosen)
 
     def split(variables, x):
         devices = math.gcd(len(x), jax.local_device_count())

@@ -1,7 +1,6 @@
 """A PyTorch checkpoint made a spiking network at once, with thresholds from images."""
 
 import dataclasses
-import datetime
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,30 +15,19 @@ from bitsnn_jax import data
 from bitsnn_jax.calibration import CAPS, calibrate_network
 from bitsnn_jax.checkpoint import Checkpoints
 from bitsnn_jax.columns import table
-from bitsnn_jax.config import Config, Data, Model, to_dict
+from bitsnn_jax.config import Config, Data
 from bitsnn_jax.conversion import convert
 from bitsnn_jax.evaluation import evaluate, without_spikes
 from bitsnn_jax.files import replace_json
 from bitsnn_jax.job import certify
+from bitsnn_jax.provenance import about_machine, commit, run_metadata
 from bitsnn_jax.runs import ann_fn
 from bitsnn_jax.spikes import check_steps
 from bitsnn_jax.spiking import spiking
 from bitsnn_jax.torch_files import read_state_dict
-from bitsnn_jax.torch_networks import from_torch, num_classes
+from bitsnn_jax.torch_networks import TORCHVISION, from_torch, num_classes
 
 BATCH = 20  # pictures of an evaluation, over all devices
-
-# How torchvision's networks differ from the defaults of `Model`.
-_IMAGENET = {"num_classes": 1000, "stem": "imagenet"}
-NETWORKS: dict[str, Model] = {
-    "mobilenetv2": Model(name="mobilenetv2", activation="relu6", **_IMAGENET),
-    "resnet18": Model(name="resnet18", activation="relu", pool="max", **_IMAGENET),
-    "resnet34": Model(name="resnet34", activation="relu", pool="max", **_IMAGENET),
-    "vgg16": Model(
-        name="vgg16", activation="relu", pool="max", norm="none", **_IMAGENET
-    ),
-    "vgg16_bn": Model(name="vgg16", activation="relu", pool="max", **_IMAGENET),
-}
 
 
 def import_network(
@@ -66,7 +54,7 @@ def import_network(
 
     Args:
       checkpoint: what `read_state_dict` reads.
-      model: a name in `NETWORKS`.
+      model: a name in `TORCHVISION`.
       calibrate: folder of images to find thresholds with.
       pictures: folder of other images to compare on; by default the same.
       steps: the T's.
@@ -88,8 +76,10 @@ def import_network(
     """
     for t in steps:
         check_steps(t, jnp.float32)
-    if model not in NETWORKS:
-        raise ValueError(f"model must be one of {', '.join(NETWORKS)}; got {model!r}")
+    if model not in TORCHVISION:
+        raise ValueError(
+            f"model must be one of {', '.join(TORCHVISION)}; got {model!r}"
+        )
     if size < 32:  # what these networks halve five times
         raise ValueError(f"size must be at least 32 pixels, got {size}")
     if limit is not None and limit < 1:
@@ -102,11 +92,11 @@ def import_network(
         seen, shown = seen.first(limit), shown.first(limit)
     tensors = read_state_dict(checkpoint)
     settings = Data(name="image_folder", image_size=size, eval_batch_size=BATCH)
-    classes = num_classes(tensors, NETWORKS[model])
+    classes = num_classes(tensors, TORCHVISION[model])
     source = Config(
         name=f"{model}_torch",
         data=settings,
-        model=dataclasses.replace(NETWORKS[model], num_classes=classes),
+        model=dataclasses.replace(TORCHVISION[model], num_classes=classes),
     )
     imported = from_torch(tensors, source.model, image_shape=seen.image_shape)
     source_fn = ann_fn(source, seen.image_shape)
@@ -146,8 +136,9 @@ def import_network(
         "same_images": pictures is None,
         "steps": rows,
         "version": bitsnn_jax.__version__,
+        "commit": commit(),
         "command": command,
-        "time": datetime.datetime.now().isoformat(timespec="seconds"),
+        "machine": about_machine(),
     }
     out.mkdir(parents=True, exist_ok=True)
     _save(out / "ann", source, imported, seen.image_shape)
@@ -179,19 +170,13 @@ def _compared(apply_fn, variables, settings, examples, expected, steps):
 
 def _save(folder, config, variables, image_shape):
     """A run that is over before its first step."""
-    metadata = {
-        "config": to_dict(config),
-        "image_shape": list(image_shape),
-        "version": bitsnn_jax.__version__,
-        "commit": None,
-    }
+    optimizer = {"count": np.zeros((), np.int32)}  # Orbax takes no empty tree
+    metadata = run_metadata(config, image_shape)
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(
             0,
             variables=variables,
-            optimizer={
-                "count": np.zeros((), np.int32)
-            },  # Orbax takes none that is empty
+            optimizer=optimizer,
             progress={},
             metadata=metadata,
         )

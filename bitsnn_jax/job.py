@@ -1,6 +1,5 @@
 """The main job: a trained run converted, simulated, proved, and written down."""
 
-import datetime
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import bitsnn_jax
 from bitsnn_jax import data, qat
 from bitsnn_jax.certificate import Certificate, certifier
 from bitsnn_jax.checkpoint import load_variables, save_variables
@@ -21,6 +19,7 @@ from bitsnn_jax.files import replace_json
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import fine_tuned, lower_pixels, run_integers
 from bitsnn_jax.program import ApplyFn
+from bitsnn_jax.provenance import about_machine, about_run
 from bitsnn_jax.report import write_report
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.spikes import check_steps
@@ -162,24 +161,12 @@ def convert_run(
 
     results = {
         "run": {
-            "name": config.name,
-            "model": config.model.name,
-            "dataset": config.data.name,
-            "checkpoint_step": trained.step,
-            "seed": config.seed,
+            **about_run(trained, command),
             "steps": config.steps,
             "levels": config.model.levels,
-            "version": bitsnn_jax.__version__,
-            "commit": trained.metadata.get("commit"),
-            "command": command,
             "config": to_dict(config),
         },
-        "machine": {
-            "jax": jax.__version__,
-            "device": jax.devices()[0].device_kind,
-            "num_devices": jax.device_count(),
-            "time": datetime.datetime.now().isoformat(timespec="seconds"),
-        },
+        "machine": about_machine(),
         "examples": len(examples),
         "ann": {
             "accuracy": ann.accuracy,

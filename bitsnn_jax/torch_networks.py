@@ -21,6 +21,19 @@ from bitsnn_jax.torch_names import likeliest, modern, namings
 
 _Shape = tuple[int, int, int]
 
+# torchvision's networks, with what no tensor says. "vgg16_bn" is what it calls it.
+_IMAGENET: dict[str, Any] = {"num_classes": 1000, "stem": "imagenet"}
+_MAX: dict[str, Any] = {"activation": "relu", "pool": "max", **_IMAGENET}
+TORCHVISION: dict[str, configuration.Model] = {
+    "mobilenetv2": configuration.Model(
+        name="mobilenetv2", activation="relu6", **_IMAGENET
+    ),
+    "resnet18": configuration.Model(name="resnet18", **_MAX),
+    "resnet34": configuration.Model(name="resnet34", **_MAX),
+    "vgg16": configuration.Model(name="vgg16", norm="none", **_MAX),
+    "vgg16_bn": configuration.Model(name="vgg16", **_MAX),
+}
+
 
 class Layout(NamedTuple):
     """How tensors become a leaf, and the leaf these tensors."""
@@ -53,9 +66,8 @@ def from_torch(
     from the tensors. Names and shapes must be those of `model`, one by one.
     `num_batches_tracked` alone is passed over.
 
-    What no tensor says must be set right in `model`: torchvision's networks have
-    stem="imagenet", pool="max" and activation="relu" (MobileNetV2: "relu6"), its
-    "vgg16" norm="none". The QCFS networks have stem="cifar" (vgg16 for 1000 classes:
+    What no tensor says must be set right in `model`: for torchvision's networks as in
+    `TORCHVISION`. The QCFS networks have stem="cifar" (vgg16 for 1000 classes:
     "imagenet") and pool="average" (without batch norm: "max").
 
     A threshold of QCFS, `thresh` or in old files `up`, is our theta: both are the value

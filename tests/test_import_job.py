@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from bitsnn_jax import import_job
-from bitsnn_jax.import_job import NETWORKS, import_network
+from bitsnn_jax.import_job import import_network
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.scripts import convert
 from bitsnn_jax.torch_files import write_state_dict
-from bitsnn_jax.torch_networks import to_torch
+from bitsnn_jax.torch_networks import TORCHVISION, to_torch
 
 SIZE = 32
-NARROW = dataclasses.replace(NETWORKS["resnet18"], width=0.05, num_classes=7)
+NARROW = dataclasses.replace(TORCHVISION["resnet18"], width=0.05, num_classes=7)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def imported(pictures, tmp_path_factory):
     file = folder / "narrow.safetensors"
     write_state_dict(file, to_torch(variables, NARROW))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(import_job.NETWORKS, "resnet18", NARROW)
+        patch.setitem(import_job.TORCHVISION, "resnet18", NARROW)
         results = import_network(
             file,
             model="resnet18",
@@ -124,6 +124,7 @@ def test_bad_input_leaves_nothing_behind(changed, words, pictures, tmp_path):
         (["--torch", "a.pth"], "--torch needs --model"),
         (["--torch", "a.pth", "--model", "vgg16"], "--torch needs --calibrate"),
         (["--torch", "a.pth", "--fixed-point"], "--fixed-point belongs to --ckpt"),
+        (["--torch", "a.pth", "--num_hosts", "2"], "--num_hosts belongs to --ckpt"),
         (["--ckpt", "a", "--model", "vgg16"], "--model belongs to --torch"),
         ([], "one of the arguments --ckpt --torch is required"),
     ],

@@ -25,8 +25,6 @@ print(build_meta.build_sdist("dist"), build_meta.build_wheel("dist"), sep="\\n")
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The files of the sdist and of the wheel, without their first folder."""
-    if int(setuptools.__version__.split(".")[0]) < 77:
-        pytest.skip("pyproject.toml needs setuptools 77")
     # A copy: a folder `build` of earlier days would end in the wheel.
     skipped = shutil.ignore_patterns(
         ".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "site"

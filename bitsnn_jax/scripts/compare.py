@@ -66,12 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         default="mixed",
         help="what an operation costs (default: %(default)s)",
     )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="first N test images only"
-    )
-    parser.add_argument(
-        "--data", metavar="DIR", help="folder of the data, if not where the run had it"
-    )
+    parser.add_images()
     parser.add_argument("--out", metavar="DIR", help="default: beside the RUN's snn")
     options = parser.parse_args(argv)
     only_our_errors()

@@ -20,10 +20,11 @@ from pathlib import Path
 from bitsnn_jax import hosts, qat
 from bitsnn_jax.calibration import METHODS
 from bitsnn_jax.cli import Parser, fail, only_our_errors, with_huge_pages
-from bitsnn_jax.import_job import NETWORKS, import_network
+from bitsnn_jax.import_job import import_network
 from bitsnn_jax.integers import CARRIERS
 from bitsnn_jax.job import convert_run
 from bitsnn_jax.runs import snn_folder
+from bitsnn_jax.torch_networks import TORCHVISION
 
 MODES = {"stepped": ("stepped",), "fused": ("fused",), "both": ("fused", "stepped")}
 PRECISIONS = {
@@ -36,7 +37,10 @@ STEPS = (1, 2, 3, 4, 6, 8)
 TORCH_STEPS = (4, 6, 8)  # without training, smaller T cost accuracy
 # Options of one kind of source only.
 _OF = {
-    "--ckpt": "mode fixed-point carriers qat_epochs qat_learning_rate data".split(),
+    "--ckpt": (
+        "mode fixed-point carriers qat_epochs qat_learning_rate data distributed "
+        "coordinator num_hosts host host_timeout"
+    ).split(),
     "--torch": "model calibrate pictures size method per_channel".split(),
 }
 
@@ -106,15 +110,14 @@ def main(argv: list[str] | None = None) -> None:
         metavar="RATE",
         help="of fine-tuning, as a part of the largest weight (default: %(default)s)",
     )
+    parser.add_images()
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="first N test images only"
+        "--out",
+        metavar="DIR",
+        help="default: RUN/snn, runs/NAME/snn; with --torch, runs/MODEL_torch",
     )
-    parser.add_argument(
-        "--data", metavar="DIR", help="folder of the data, if not where the run had it"
-    )
-    parser.add_argument("--out", metavar="DIR", help="default: RUN/snn, runs/NAME/snn")
     torch = parser.add_argument_group("a checkpoint of PyTorch, .pth or .safetensors")
-    torch.add_argument("--model", choices=NETWORKS, help="what it is a checkpoint of")
+    torch.add_argument("--model", choices=TORCHVISION, help="what it is of")
     torch.add_argument(
         "--calibrate", metavar="DIR", help="images to find thresholds with"
     )

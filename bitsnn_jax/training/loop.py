@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +14,13 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-import bitsnn_jax
 from bitsnn_jax import data
 from bitsnn_jax.checkpoint import CheckpointError, Checkpoints, check_values
-from bitsnn_jax.config import Config, differences, to_dict, validate
+from bitsnn_jax.config import Config, differences, validate
 from bitsnn_jax.devices import AXIS, data_parallel
 from bitsnn_jax.files import replace_text
 from bitsnn_jax.models import build_model
+from bitsnn_jax.provenance import run_metadata
 from bitsnn_jax.runs import ann_fn
 from bitsnn_jax.training.log import metrics_log
 from bitsnn_jax.training.metrics import Metrics, Window, fetch
@@ -127,12 +126,7 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
         donate_argnums=0,
     )
 
-    metadata = {
-        "config": to_dict(config),
-        "image_shape": list(examples.image_shape),
-        "version": bitsnn_jax.__version__,
-        "commit": _commit(),
-    }
+    metadata = run_metadata(config, examples.image_shape)
     batches = data.train_batches(
         config.data, examples, seed=config.seed, **_shard_of_host()
     )
@@ -309,18 +303,3 @@ def _say(line):
     if jax.process_index() == 0:
         tqdm.write(line)
         sys.stdout.flush()
-
-
-def _commit():
-    """Of the repository that the package is in, "-dirty" if it was changed; or None."""
-    root = Path(bitsnn_jax.__file__).parents[1]
-    # An installed package may lie inside the repository of somebody else.
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
