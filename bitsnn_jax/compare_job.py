@@ -81,8 +81,6 @@ def compare(
     chosen = _methods(methods)
     if not steps or min(steps) < 1:
         raise ValueError(f"steps must be at least 1, got {list(steps)}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
     prices = profile(profile_name)
     main = find_run(ckpt)
     if main.config.model.activation != "qcfs":
@@ -94,9 +92,7 @@ def compare(
         main.config.data.directory = directory
     named = {"relu": relu, "clipped_relu": clipped_relu}
     others, missing = other_runs(main, str(ckpt), named, chosen, required=bool(methods))
-    test = data.load(main.config.data, "test")
-    if limit:
-        test = test.first(limit)
+    test = data.load(main.config.data, "test").first(limit)
     train = data.load(main.config.data, "train")
     first = calibration_images(main, train, seed=0)
     anns = {

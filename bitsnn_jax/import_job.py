@@ -82,14 +82,10 @@ def import_network(
         )
     if size < 32:  # what these networks halve five times
         raise ValueError(f"size must be at least 32 pixels, got {size}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
     seen, shown = (
-        data.load_pictures(folder, size=size)
+        data.load_pictures(folder, size=size).first(limit)
         for folder in (calibrate, pictures or calibrate)
     )
-    if limit:
-        seen, shown = seen.first(limit), shown.first(limit)
     tensors = read_state_dict(checkpoint)
     settings = Data(name="image_folder", image_size=size, eval_batch_size=BATCH)
     classes = num_classes(tensors, TORCHVISION[model])

@@ -73,8 +73,6 @@ def convert_run(
     """
     for t in steps:
         check_steps(t, jnp.float32)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
     if qat_epochs < 0:
         raise ValueError(f"qat_epochs must be at least 0, got {qat_epochs}")
     if qat_epochs and bits is None:
@@ -87,9 +85,7 @@ def convert_run(
     config, variables = trained.config, trained.variables
     if directory is not None:
         config.data.directory = directory
-    examples = data.load(config.data, "test")
-    if limit:
-        examples = examples.first(limit)
+    examples = data.load(config.data, "test").first(limit)
     native = config.steps if config.steps in steps else steps[0]
     networks, untuned, tuning = [], [], None
     if bits is not None:  # before anything is written, since there may be none

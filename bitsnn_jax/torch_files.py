@@ -97,10 +97,9 @@ def _read_torch(path):
     torch = _torch()
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:
-        # Whatever torch, zipfile and pickle raise for files that are not as expected.
+        # The file is there: whatever torch, zipfile and pickle raise is about what it
+        # holds, an OSError too.
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
                 f"{path} calls {wanted[1]} when it is unpickled, and code in a "

@@ -70,8 +70,7 @@ def missing(options: argparse.Namespace, known):
     """The rows of a network that are not there yet, one by one."""
     apply_fn, run = load_ann(options.ckpt)
     settings, network = run.config.data, Network(apply_fn, run.variables, "qcfs")
-    test = data.load(settings, "test")
-    test = test.first(options.limit) if options.limit else test
+    test = data.load(settings, "test").first(options.limit)
     example = np.zeros((1, *test.image_shape), np.float32)
     for steps in options.steps:
         for name, cell in CELLS.items():

@@ -51,8 +51,7 @@ def missing(name: str, options: argparse.Namespace, known):
     """The rows of a network that are not there yet, one by one."""
     apply_fn, run = load_ann(name)
     settings = run.config.data
-    test = data.load(settings, "test")
-    test = test.first(options.limit) if options.limit else test
+    test = data.load(settings, "test").first(options.limit)
     graph = lower_pixels(apply_fn, run.variables, test)
     wanted = [(None, 0), *((b, n) for b in options.bits for n in (0, options.epochs))]
     for bits, epochs in dict.fromkeys(wanted):

@@ -46,8 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = Rows(options.out, KEYS)
     apply_fn, run = load_ann(options.ckpt)
-    test = data.load(run.config.data, "test")
-    test = test.first(options.limit) if options.limit else test
+    test = data.load(run.config.data, "test").first(options.limit)
     with jax.enable_x64(True):
         variables = jax.tree.map(lambda a: np.asarray(a, np.float64), run.variables)
         for steps in options.steps:

@@ -72,8 +72,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = Rows(options.out, KEYS)
     apply_fn, run = load_ann(options.ckpt)
-    test = data.load(run.config.data, "test")
-    test = test.first(options.limit) if options.limit else test
+    test = data.load(run.config.data, "test").first(options.limit)
     networks = readings(
         apply_fn, run, test, {*options.steps, *(options.attacked or [])}
     )

@@ -134,6 +134,16 @@ def test_sources_state_their_shape_and_are_the_same_each_time(name, shape, num_c
     np.testing.assert_array_equal(examples.labels, again.labels)
 
 
+def test_the_first_are_as_many_as_asked_for_and_at_least_one():
+    test = load(Data(name="digits"), "test")
+    assert test.first(None) is test
+    assert [len(test.first(n)) for n in (1, 7, 9999)] == [1, 7, 360]
+    np.testing.assert_array_equal(test.first(7)[6]["image"], test[6]["image"])
+    for limit in (0, -1):
+        with pytest.raises(ValueError, match=f"limit must be at least 1, got {limit}"):
+            test.first(limit)
+
+
 def test_all_splits_have_the_scale_of_the_training_pixels():
     parts = [load(Data(name="digits"), s) for s in ("train", "validation", "test")]
     pixels = parts[0].images.astype(np.float64) / 16  # the digits' white

@@ -132,6 +132,14 @@ def test_damaged_files_are_told(torch, tmp_path, content):
         read_state_dict(tmp_path / "a.pth")
 
 
+def test_a_file_that_was_cut_off_is_told(torch, tmp_path):
+    torch.save({"w": torch.ones(10_000)}, tmp_path / "whole.pth")
+    content = (tmp_path / "whole.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(content[:20_000])
+    with pytest.raises(ValueError, match="a.pth is no checkpoint that torch can read"):
+        read_state_dict(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("content", [b"", b"junk" * 100])
 def test_damaged_safetensors_are_told(tmp_path, content):
     (tmp_path / "a.safetensors").write_bytes(content)

@@ -37,8 +37,19 @@ class Examples:
     def __getitem__(self, index: int) -> dict:
         raise NotImplementedError
 
-    def first(self, count: int) -> Self:
-        """The first `count` of them, or all where there are fewer."""
+    def first(self, limit: int | None) -> Self:
+        """The first so many of them, or all where there are fewer; all for None.
+
+        Raises:
+          ValueError: less than one.
+        """
+        if limit is None:
+            return self
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
+        return self._first(limit)
+
+    def _first(self, count: int) -> Self:
         raise NotImplementedError
 
 
@@ -55,7 +66,7 @@ class InMemory(Examples):
     def __getitem__(self, index: int) -> dict:
         return {"image": self.images[index], "label": self.labels[index]}
 
-    def first(self, count: int) -> Self:
+    def _first(self, count: int) -> Self:
         some = {"images": self.images[:count], "labels": self.labels[:count]}
         return dataclasses.replace(self, **some)
 
@@ -99,7 +110,7 @@ class Streamed(Examples):
         image = decode(content, channels=self.image_shape[-1], place=place)
         return {"image": image, "label": np.int32(label)}
 
-    def first(self, count: int) -> Self:
+    def _first(self, count: int) -> Self:
         return dataclasses.replace(self, order=self.order[:count])
 
 
