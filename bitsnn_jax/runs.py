@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from bitsnn_jax import pretrained
 from bitsnn_jax.checkpoint import CheckpointError, Run, load_run, load_variables
 from bitsnn_jax.config import Config, from_dict
@@ -84,8 +86,9 @@ def load_snn(path: str | os.PathLike) -> SpikingNetwork:
 def ann_fn(config: Config, image_shape: tuple[int, int, int]) -> ApplyFn:
     """(variables, images) -> logits of the network of a config, in inference.
 
-    Convolutions are as wide as the input, whatever type they were trained in: a code
-    that is compared with another needs all its bits.
+    Convolutions are as wide as the input, whatever type they were trained in, and their
+    products are not rounded (a GPU rounds to TF32 by default, a TPU to bfloat16): a
+    code that is compared with another needs all its bits.
     """
     wide = dataclasses.replace(config.model, dtype="float32")
     model = build_model(wide, image_shape=tuple(image_shape))
@@ -93,4 +96,5 @@ def ann_fn(config: Config, image_shape: tuple[int, int, int]) -> ApplyFn:
 
 
 def _apply(model, variables, x):
-    return model.apply(variables, x, train=False)
+    with jax.default_matmul_precision("highest"):
+        return model.apply(variables, x, train=False)

@@ -102,3 +102,12 @@ def test_some_examples_are_all_that_is_evaluated(network):
     )
     found = evaluate(without_spikes(apply_fn), variables, config.Data(), some)
     assert len(found.predictions) == 5
+
+
+def test_no_product_of_the_ann_is_rounded(network):
+    """As GPUs and TPUs do by default; the spiking network's are not."""
+    apply_fn, variables, examples = network
+    image = jnp.zeros((1, *examples.image_shape))
+    program = str(jax.make_jaxpr(apply_fn)(variables, image))
+    products = program.count("conv_general_dilated[") + program.count("dot_general[")
+    assert products == program.count("Precision.HIGHEST, Precision.HIGHEST") == 4
