@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from bitsnn_jax.comparators.method import Method
 from bitsnn_jax.comparators.simulation import SimulateFn, simulate
 from bitsnn_jax.comparators.structure import Structure, structure
 from bitsnn_jax.compare_networks import (
+    BATCH,
     Ann,
     batches,
     calibration_images,
@@ -47,6 +49,7 @@ def compare(
     clipped_relu: str | None = None,
     seeds: Sequence[int] = (0,),
     limit: int | None = None,
+    batch: int = BATCH,
     directory: str | None = None,
     profile_name: str = "mixed",
     out: Path,
@@ -65,6 +68,7 @@ def compare(
         default `ckpt` + "_relu", "_clipped", where there is such a run or name.
       seeds: of the calibration images, for methods that depend on them.
       limit: look at the first test images only.
+      batch: how many images at a time, over all devices: milliseconds depend on it.
       directory: of the data; None for where the run had them.
       profile_name: of `energy.profile`: what operations cost.
       out: folder, for `compare.json`.
@@ -81,6 +85,8 @@ def compare(
     chosen = _methods(methods)
     if not steps or min(steps) < 1:
         raise ValueError(f"steps must be at least 1, got {list(steps)}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     prices = profile(profile_name)
     main = find_run(ckpt)
     if main.config.model.activation != "qcfs":
@@ -96,7 +102,7 @@ def compare(
     train = data.load(main.config.data, "train")
     first = calibration_images(main, train, seed=0)
     anns = {
-        activation: load_source(run, source, main, test, first)
+        activation: load_source(run, source, main, test, first, batch=batch)
         for activation, (run, source) in {"qcfs": (main, str(ckpt)), **others}.items()
     }
     network = anns["qcfs"].network
@@ -107,6 +113,7 @@ def compare(
         "run": about_run(main, command),
         "machine": about_machine(),
         "examples": len(test),
+        "batch": min(batch, len(test)),
         **shape._asdict(),
         "profile": prices.name,
         "networks": {name: ann.summary for name, ann in anns.items()},
@@ -131,7 +138,8 @@ def compare(
             )
             try:
                 images = calibration_images(main, train, seed=seed)
-                rows = _rows(case, steps, results, images, main.config.data, test)
+                shown = partial(batches, main.config.data, test, size=batch)
+                rows = _rows(case, steps, results, images, shown)
                 for row in rows:
                     results["rows"].append(row)
                     replace_json(file, results)
@@ -170,7 +178,7 @@ class _Case(NamedTuple):
     prices: Profile
 
 
-def _rows(case: _Case, steps, results, images, settings, test) -> Iterator[dict]:
+def _rows(case: _Case, steps, results, images, shown) -> Iterator[dict]:
     """The rows that are not there yet."""
     method, seed = case.method, case.seed
     there = {(r["method"], r["steps"], r["seed"]) for r in results["rows"]}
@@ -202,7 +210,7 @@ def _rows(case: _Case, steps, results, images, settings, test) -> Iterator[dict]
             found=found,
             fan_out=case.synapses,
         )
-        measured = _measured(simulate_fn, case.ann, settings, test, readouts)
+        measured = _measured(simulate_fn, case.ann, shown(), readouts)
         results["methods"][method.name] = {
             "title": method.title,
             "source": method.source,
@@ -213,7 +221,7 @@ def _rows(case: _Case, steps, results, images, settings, test) -> Iterator[dict]
             yield _row(case, neuron, t, last, values)
 
 
-def _measured(simulate_fn: SimulateFn, ann: Ann, settings, test, readouts):
+def _measured(simulate_fn: SimulateFn, ann: Ann, shown, readouts):
     """For each T: (right, equal to the ANN, spikes, synaptic operations, seconds)."""
 
     @split_over_devices
@@ -228,7 +236,7 @@ def _measured(simulate_fn: SimulateFn, ann: Ann, settings, test, readouts):
     equal: Any = 0
     compiled: set[int] = set()
     seen, seconds = 0, []
-    for image, label in batches(settings, test):
+    for image, label in shown:
         # The first batch of a size compiles; it is taken twice, and timed then.
         if len(image) not in compiled:
             compiled.add(len(image))
@@ -293,7 +301,7 @@ def _nanojoules(shape: Structure, window, spikes, operations, prices) -> float:
     return 1e9 * energy(Operations((node,), 1, window), prices).total
 
 
-_SAME = ("run", "examples", "neurons", "depth", "profile", "networks")
+_SAME = ("run", "examples", "batch", "neurons", "depth", "profile", "networks")
 
 
 def _go_on(results: dict[str, Any], file: Path) -> None:

@@ -16,7 +16,7 @@ from bitsnn_jax.comparators.method import Method, Network
 from bitsnn_jax.devices import split_over_devices
 from bitsnn_jax.runs import ann_fn, find_run
 
-BATCH = 50  # over all devices: trains of all steps of a layer are in memory
+BATCH = 50  # of images over all devices: a layer's trains of all steps are in memory
 CALIBRATION, CALIBRATION_BATCH = 512, 64  # training images
 
 
@@ -101,7 +101,13 @@ def _check_same(main: Run, run: Run, activation: str, source: str) -> None:
 
 
 def load_source(
-    run: Run, source: str, main: Run, test: data.Examples, images: Sequence[Any]
+    run: Run,
+    source: str,
+    main: Run,
+    test: data.Examples,
+    images: Sequence[Any],
+    *,
+    batch: int = BATCH,
 ) -> Ann:
     """A trained network as a program of QCFS, and its own accuracy."""
     shape = run.metadata["image_shape"]
@@ -116,7 +122,7 @@ def load_source(
     forward = split_over_devices(own_fn)
     guesses, labels, seconds = [], [], []
     compiled: set[int] = set()
-    for image, label in batches(main.config.data, test):
+    for image, label in batches(main.config.data, test, size=batch):
         if len(image) not in compiled:
             compiled.add(len(image))
             jax.block_until_ready(forward(run.variables, image))

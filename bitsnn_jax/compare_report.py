@@ -34,7 +34,7 @@ def _values(names: str | Iterable[str]) -> dict[str, Any]:
 SCHEMA: dict[str, Any] = {
     "run": _values("name model dataset checkpoint_step seed version commit? command?"),
     "machine": _values("jax device num_devices time"),
-    **_values("examples neurons depth profile?"),
+    **_values("examples batch? neurons depth profile?"),
     "networks": {"*": _values("accuracy milliseconds from")},
     "methods": {"*": _values("title source trained_with seconds")},
     "rows": [_values(FIELDS)],

@@ -72,6 +72,17 @@ def test_a_second_call_computes_what_is_missing(trained, compared, monkeypatch):
         run_job(trained, methods=["qcfs"], steps=[1], limit=LIMIT - 1, out=out)
 
 
+def test_any_batch_gives_the_same_rows(trained, compared, tmp_path):
+    options = {"methods": ["qcfs"], "steps": [2, 4], "limit": LIMIT}
+    after = run_job(trained, batch=7, out=tmp_path, **options)
+    for row, before in zip(after["rows"], compared["rows"], strict=True):
+        assert row["accuracy"] == before["accuracy"]
+        spikes = row["spikes_per_neuron"]
+        assert spikes == pytest.approx(before["spikes_per_neuron"], rel=1e-6)
+    with pytest.raises(ValueError, match="of other networks or images"):
+        run_job(trained, batch=6, out=tmp_path, **options)
+
+
 def test_a_method_that_fails_is_written_down_and_the_rest_go_on(
     trained, tmp_path, monkeypatch
 ):
@@ -110,6 +121,7 @@ def test_a_method_that_fails_is_written_down_and_the_rest_go_on(
         (["--methods", "qcsf"], "methods must be of bit_serial, qcfs, .*; got qcsf"),
         (["--steps", "0"], "steps must be at least 1"),
         (["--limit", "0"], "limit must be at least 1"),
+        (["--batch", "0"], "batch must be at least 1"),
         (
             ["--relu", "runs/nowhere", "--methods", "snm"],
             "nowhere is missing: train it",

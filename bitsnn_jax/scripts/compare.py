@@ -13,6 +13,7 @@ from pathlib import Path
 from bitsnn_jax.cli import Parser, fail, only_our_errors, with_huge_pages
 from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.compare_job import compare
+from bitsnn_jax.compare_networks import BATCH
 from bitsnn_jax.compare_report import write_comparison
 from bitsnn_jax.devices import one_after_the_other, one_device_per_core
 from bitsnn_jax.energy import profiles
@@ -66,6 +67,13 @@ def main(argv: list[str] | None = None) -> None:
         default="mixed",
         help="what an operation costs (default: %(default)s)",
     )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=BATCH,
+        metavar="N",
+        help="images at a time; a GPU takes hundreds (default: %(default)s)",
+    )
     parser.add_images()
     parser.add_argument("--out", metavar="DIR", help="default: beside the RUN's snn")
     options = parser.parse_args(argv)
@@ -80,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
             clipped_relu=options.clipped_relu,
             seeds=options.seeds,
             limit=options.limit,
+            batch=options.batch,
             directory=options.data,
             profile_name=options.profile,
             out=out,
