@@ -88,6 +88,32 @@ def test_the_card_says_what_was_measured(run, packed):
     assert "optimizer.momentum" not in page  # the default
 
 
+def test_a_network_without_qcfs_needs_no_conversion(folder, tmp_path):
+    run = tmp_path / "relu"
+    model = config.Model(name="small", activation="relu")
+    optimizer = config.Optimizer(learning_rate=0.05, epochs=1)
+    train_and_evaluate(
+        config.Config(name="small_relu", model=model, optimizer=optimizer), run
+    )
+    page = (pretrained.pack(run, "tiny_relu") / "card.md").read_text()
+    accuracy = json.loads((run / "result.json").read_text())["test"]["accuracy"]
+    assert f"**{accuracy:.2%}**" in page
+    assert "activation `relu`.\n" in page
+    assert "python compare.py" in page and "python convert.py" not in page
+    assert pretrained.load("tiny_relu").config.model.activation == "relu"
+
+
+def test_what_methods_start_from_is_there_for_each_network_they_compare_on():
+    for name in ("resnet20_fashion_mnist", "vgg_fashion_mnist"):
+        found = {
+            activation: pretrained.load(f"{name}_{suffix}").config
+            for activation, suffix in (("relu", "relu"), ("clipped_relu", "clipped"))
+        }
+        for activation, source in found.items():
+            assert source.model.activation == activation
+            assert source.start_from == name
+
+
 def test_convert_takes_a_name_and_writes_into_runs(
     run, packed, tmp_path, monkeypatch, capsys
 ):

@@ -59,13 +59,16 @@ def load(name: str) -> Run:
 def pack(
     run: str | os.PathLike, name: str, *, command: str = "", hardware: str = ""
 ) -> Path:
-    """Makes a trained network of a run that was converted; replaces one of that name.
+    """Makes a trained network of a run; replaces one of that name.
+
+    Of a run with QCFS what its conversion reached is written on the card. One with
+    another activation is a network that `compare.py` starts from.
 
     The same run gives the same bytes.
 
     Args:
-      run: folder of a run that is finished, with what `convert.py` wrote into it for
-        all test images.
+      run: folder of a run that is finished; if it has QCFS, with what `convert.py`
+        wrote into it for all test images.
       name: that it will have.
       command: with which it was trained.
       hardware: on which; "" for what JAX calls it.
@@ -81,9 +84,10 @@ def pack(
         raise ValueError(f"name must be letters, digits and _, got {name!r}")
     trained = load_run(run)
     result = _read_json(Path(run) / "result.json", missing="train to the end first")
-    conversion = _read_json(
-        Path(run) / "snn" / "conversion.json", missing="run convert.py first"
-    )
+    conversion = None
+    if trained.config.model.activation == "qcfs":
+        file = Path(run) / "snn" / "conversion.json"
+        conversion = _read_json(file, missing="run convert.py first")
     card = make_card(
         name, trained, result, conversion, command=command, hardware=hardware
     )

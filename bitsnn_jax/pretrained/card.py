@@ -15,7 +15,7 @@ def make_card(
     name: str,
     run: Run,
     result: dict[str, Any],
-    conversion: dict[str, Any],
+    conversion: dict[str, Any] | None,
     *,
     command: str,
     hardware: str,
@@ -26,7 +26,8 @@ def make_card(
       name: of the network.
       run: its best checkpoint.
       result: what is in `result.json`.
-      conversion: what is in `conversion.json`.
+      conversion: what is in `conversion.json`; None of a network without QCFS, which
+        methods of conversion start from.
       command: with which it was trained.
       hardware: on which; "" for what JAX calls it.
 
@@ -34,13 +35,10 @@ def make_card(
       CheckpointError: a result or a conversion that is not of this checkpoint, or is of
         other test images than the result.
     """
-    found = {
-        "result.json": (result["step"], result["config"]),
-        "conversion.json": (
-            conversion["run"]["checkpoint_step"],
-            conversion["run"]["config"],
-        ),
-    }
+    found = {"result.json": (result["step"], result["config"])}
+    if conversion:
+        of = conversion["run"]
+        found["conversion.json"] = (of["checkpoint_step"], of["config"])
     ours = to_dict(run.config)
     for file, (step, config) in found.items():
         if step != run.step or differences(to_dict(from_dict(config)), ours):
@@ -48,12 +46,15 @@ def make_card(
                 f"{file} is not of the best checkpoint, that of step {run.step}, but "
                 f"of step {step} or another config: run convert.py again"
             )
-    here, there = conversion["ann"]["accuracy"], result["test"]["accuracy"]
-    if abs(here - there) > _ROUNDING:
-        raise CheckpointError(
-            f"conversion.json has accuracy {here} on {conversion['examples']} test "
-            f"images, result.json {there}: run convert.py again, without --limit"
-        )
+    rows = []
+    if conversion:
+        here, there = conversion["ann"]["accuracy"], result["test"]["accuracy"]
+        if abs(here - there) > _ROUNDING:
+            raise CheckpointError(
+                f"conversion.json has accuracy {here} on {conversion['examples']} test "
+                f"images, result.json {there}: run convert.py again, without --limit"
+            )
+        rows = [_row(row) for row in conversion["steps"]]
     return {
         "name": name,
         "step": run.step,
@@ -65,9 +66,9 @@ def make_card(
             "validation_accuracy": result["validation_accuracy"],
         },
         "test": {
-            "examples": conversion["examples"],
+            "examples": conversion and conversion["examples"],
             "accuracy": result["test"]["accuracy"],
-            "steps": [_row(row) for row in conversion["steps"]],
+            "steps": rows,
         },
     }
 
@@ -97,19 +98,10 @@ def to_markdown(card: dict[str, Any]) -> str:
         f"# {card['name']}",
         "",
         f"`{config.model.name}` on `{config.data.name}` ({shape}, "
-        f"{config.model.num_classes} classes), activation `{config.model.activation}` "
-        f"with L = {config.model.levels}.",
+        f"{config.model.num_classes} classes), activation `{config.model.activation}`"
+        f"{f' with L = {config.model.levels}' if test['steps'] else ''}.",
         "",
-        f"    python convert.py --ckpt {card['name']}",
-        "",
-        f"## Accuracy on {test['examples']:,} test images",
-        "",
-        f"The trained network: **{test['accuracy']:.2%}**. Re-quantised to L = 2^T - 1 "
-        "(ANN), and as a spiking network of T steps (SNN):",
-        "",
-        "| T | L | ANN | SNN | spikes/neuron | differing codes |",
-        "|---|---|---|---|---|---|",
-        *map(_line, test["steps"]),
+        *(_as_snn(card) if test["steps"] else _as_source(card)),
         "",
         "## Training",
         "",
@@ -125,6 +117,30 @@ def to_markdown(card: dict[str, Any]) -> str:
         lines += ["What its config sets otherwise than the defaults:", ""]
         lines += ["| field | value |", "|---|---|", *changed, ""]
     return "\n".join(lines)
+
+
+def _as_snn(card):
+    test = card["test"]
+    return [
+        f"    python convert.py --ckpt {card['name']}",
+        "",
+        f"## Accuracy on {test['examples']:,} test images",
+        "",
+        f"The trained network: **{test['accuracy']:.2%}**. Re-quantised to L = 2^T - 1 "
+        "(ANN), and as a spiking network of T steps (SNN):",
+        "",
+        "| T | L | ANN | SNN | spikes/neuron | differing codes |",
+        "|---|---|---|---|---|---|",
+        *map(_line, test["steps"]),
+    ]
+
+
+def _as_source(card):
+    return [
+        f"Accuracy on the test images: **{card['test']['accuracy']:.2%}**. It has no "
+        "QCFS, so it is nothing to convert: other methods start from it, in "
+        "`python compare.py`.",
+    ]
 
 
 def _line(row):
