@@ -28,6 +28,7 @@ from bitsnn_jax.compare_networks import (
     Ann,
     batches,
     calibration_images,
+    each_batch,
     load_source,
     other_runs,
 )
@@ -234,23 +235,15 @@ def _measured(simulate_fn: SimulateFn, ann: Ann, shown, readouts):
     sums: Any = 0.0
     right: Any = 0
     equal: Any = 0
-    compiled: set[int] = set()
-    seen, seconds = 0, []
-    for image, label in shown:
-        # The first batch of a size compiles; it is taken twice, and timed then.
-        if len(image) not in compiled:
-            compiled.add(len(image))
-            jax.block_until_ready(run(variables, image))
-        started = time.perf_counter()
-        guesses, *counts = jax.block_until_ready(run(variables, image))
-        seconds.append((time.perf_counter() - started) / len(image))
+    seen = 0
+    results, median = each_batch(run, variables, shown)
+    for (guesses, *counts), label in results:
         guesses = np.concatenate(guesses, -1)
-        expected = ann.predictions[seen : seen + len(image)]
+        expected = ann.predictions[seen : seen + len(label)]
         right = right + np.sum(guesses == label, 1)
         equal = equal + np.sum(guesses == expected, 1)
         sums = sums + np.cumsum(np.sum(np.asarray(counts, float), 1), 1)
-        seen += len(image)
-    median = float(np.median(seconds))
+        seen += len(label)
     for t in readouts:
         # Layer by layer there is one read-out, at the end.
         last = len(right) == 1

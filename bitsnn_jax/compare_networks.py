@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,25 +119,17 @@ def load_source(
     apply_fn = ann_fn(dataclasses.replace(main.config, model=model), shape)
     if activation == "relu":
         variables = calibrate_network(apply_fn, variables, images)
-    forward = split_over_devices(own_fn)
-    guesses, labels, seconds = [], [], []
-    compiled: set[int] = set()
-    for image, label in batches(main.config.data, test, size=batch):
-        if len(image) not in compiled:
-            compiled.add(len(image))
-            jax.block_until_ready(forward(run.variables, image))
-        started = time.perf_counter()
-        logits = jax.block_until_ready(forward(run.variables, image))
-        seconds.append((time.perf_counter() - started) / len(image))
-        guesses += list(np.argmax(logits, -1))
-        labels.append(label)
+    shown = batches(main.config.data, test, size=batch)
+    results, seconds = each_batch(split_over_devices(own_fn), run.variables, shown)
+    guesses = [np.argmax(logits, -1).ravel() for logits, _ in results]
+    labels = [label for _, label in results]
     predictions = np.concatenate(guesses)
     return Ann(
         Network(apply_fn, variables, activation),
         predictions,
         {
             "accuracy": float(np.mean(predictions == np.concatenate(labels))),
-            "milliseconds": 1e3 * float(np.median(seconds)),
+            "milliseconds": 1e3 * seconds,
             "from": source,
         },
     )
@@ -170,3 +162,28 @@ def batches(
     for batch in data.eval_batches(settings, test, batch_size=min(size, len(test))):
         kept = batch["mask"]
         yield batch["image"][kept], batch["label"][kept]
+
+
+def each_batch(
+    run: Callable[[Any, Any], Any], variables: Any, shown: Iterable[tuple[Any, Any]]
+) -> tuple[list[tuple[Any, Any]], float]:
+    """(results, labels) of every batch, and seconds an image, the median over batches.
+
+    A batch of a new size compiles and is not timed, unless there are no others: the
+    last is run again then.
+    """
+    results, seconds = [], []
+    compiled: set[int] = set()
+    for image, label in shown:
+        result, taken = _timed(run, variables, image)
+        results.append((result, label))
+        if len(image) in compiled:
+            seconds.append(taken)
+        compiled.add(len(image))
+    return results, float(np.median(seconds or _timed(run, variables, image)[1]))
+
+
+def _timed(run, variables, image):
+    started = time.perf_counter()
+    result = jax.block_until_ready(run(variables, image))
+    return result, (time.perf_counter() - started) / len(image)
