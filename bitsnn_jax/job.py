@@ -67,8 +67,8 @@ def convert_run(
       What is in `conversion.json`, see `bitsnn_jax.report.SCHEMA`.
 
     Raises:
-      ValueError: steps, limit or what begins with qat out of range, and what
-        `load_run`, `convert`, `lower` and `fixed_point` raise.
+      ValueError: steps, limit or what begins with qat out of range, a network without
+        QCFS, and what `load_run`, `convert`, `lower` and `fixed_point` raise.
       OSError: data that cannot be read, or a folder that cannot be written.
     """
     for t in steps:
@@ -83,6 +83,11 @@ def convert_run(
         )
     apply_fn, trained = load_ann(ckpt)
     config, variables = trained.config, trained.variables
+    if config.model.activation != "qcfs":
+        raise ValueError(
+            f"{ckpt} was trained with {config.model.activation}: expected a network "
+            f"trained with qcfs; train.py makes one with --config.start_from={ckpt}"
+        )
     if directory is not None:
         config.data.directory = directory
     examples = data.load(config.data, "test").first(limit)

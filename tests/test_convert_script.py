@@ -167,6 +167,16 @@ def test_a_truncated_checkpoint_is_one_line(trained, tmp_path):
     assert not (copy / "snn").exists()
 
 
+def test_a_network_of_relu_is_nothing_to_convert(tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        convert.main(["--ckpt", "vgg_fashion_mnist_relu", "--out", str(out)])
+    assert stop.value.code == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "vgg_fashion_mnist_relu was trained with relu: expected a network" in line
+    assert not out.exists()
+
+
 def test_the_checkpoint_of_an_ann_is_no_spiking_network(trained, tmp_path):
     _, run = load_ann(trained)
     save_variables(tmp_path / "ann", run.variables, run.metadata)
