@@ -463,6 +463,34 @@ def test_few_spikes_are_bit_serial_but_for_half_a_step_and_the_top(steps):
     assert np.array_equal(spikes, few)
 
 
+FITTED = {
+    "swish": (few_spikes.SWISH, lambda x: x / (1 + np.exp(-x)), (-8, 12), 0.059, 4.17),
+    "sigmoid": (
+        few_spikes.SIGMOID,
+        lambda x: 1 / (1 + np.exp(-x)),
+        (-10, 10),
+        0.012,
+        2.74,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "table, function, ends, error, spikes", FITTED.values(), ids=FITTED
+)
+def test_the_published_tables_are_of_their_functions(
+    table, function, ends, error, spikes
+):
+    x = np.linspace(*ends, 20001)
+    with jax.enable_x64(True):
+        layer = Layer(Site("", 15, x.shape, ()), jnp.asarray(1.0), {})
+        currents = jnp.broadcast_to(x, (len(table.d), *x.shape))
+        sent = few_spikes.fs_neuron(*table).fire(layer, currents)
+    off = np.asarray(sent.value).mean(0) - function(x)
+    assert np.sqrt(np.mean(off**2)) == pytest.approx(error, abs=5e-4)
+    assert np.mean(np.sum(sent.spikes, 0)) == pytest.approx(spikes, abs=5e-3)
+
+
 def test_bad_tables_are_refused():
     with pytest.raises(ValueError, match="one length.*2, 1 and 2"):
         few_spikes.fs_neuron([1, 2], [1], [1, 2])
