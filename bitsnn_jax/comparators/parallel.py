@@ -10,9 +10,10 @@ or, times t, a comparison of the same charge with a threshold for each step:
     s(t) = H(sum_t I(t) + theta / 2 - t theta)
 
 A spike is worth theta. The count is the QCFS code with T levels, at any input, and the
-spikes come first in the window. A layer needs its whole input before its first spike,
-so it takes T steps when the spikes come one after the other, as charged here; the paper
-computes them at once, on hardware that can.
+spikes come first in the window. In the paper they come last, step t asking for a count
+of T - t + 1, which a sum over the window does not see. A layer needs its whole input
+before its first spike, so it takes T steps when the spikes come one after the other, as
+charged here; the paper computes them at once, on hardware that can.
 """
 
 from jaxtyping import Array
