@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 from networks import (
     INPUTS,
@@ -225,6 +226,30 @@ def test_steps_after_the_last_are_counted_in_it_and_not_read_out():
         found.synaptic_operations, [7 * counts[0], 7 * counts[1:].sum()]
     )
     np.testing.assert_array_equal(found.outputs[0], spikes[:2].mean(0))
+
+
+@pytest.mark.parametrize("whole_trains", [False, True])
+def test_a_maximum_is_that_of_one_step_negative_spikes_are_less_than_none(
+    whole_trains,
+):
+    signs = np.random.default_rng(0).integers(-1, 2, (6, 3, 8, 2))
+
+    def step(layer, state, current, t):
+        now = jnp.asarray(layer.found["signs"])[t]
+        return state, Sent(now * layer.theta, now != 0)
+
+    def pooled(variables, x):
+        return nn.max_pool(one_layer(variables, x), (2,), (2,))
+
+    neuron = StepNeuron(lambda layer: (), step)
+    if whole_trains:
+        neuron = scanned(neuron)
+    run = simulate(pooled, neuron, steps=6, found={"neuron": {"signs": signs}})
+    found = run({"theta": jnp.array(0.7)}, jnp.zeros(signs.shape[1:]))
+    largest = 0.7 * signs.reshape(6, 3, 4, 2, 2).max(3)
+    assert (largest < 0).any()
+    np.testing.assert_allclose(found.outputs[-1], largest.mean(0), atol=1e-12)
+    np.testing.assert_array_equal(found.spikes["neuron"], (signs != 0).sum((1, 2, 3)))
 
 
 @pytest.mark.parametrize("steps", [0, -2])
