@@ -3,7 +3,8 @@
 python train.py --config configs/digits_resnet.py
 
 Hardware: 2 CPU cores. Time: under a minute, compilation included.
-Accuracy on the test split (360 digits): 0.986, 0.981, 0.983 for seeds 0, 1, 2.
+Accuracy on the test split (360 digits), seed 0: 0.989, on an AMD EPYC and on an Intel
+Xeon.
 """
 
 from bitsnn_jax import config

@@ -53,7 +53,8 @@ def test_python_blocks_run_and_do_what_the_text_says(run_folder):
 def test_options_of_the_scripts_are_those_listed():
     listed = re.findall(r"^\| `--([\w-]+)", README.read_text(), re.M)
     folder = README.parent / "bitsnn_jax" / "scripts"
-    scripts = [folder / name for name in ("train.py", "convert.py", "../cli.py")]
+    names = ("train.py", "convert.py", "compare.py", "../cli.py")
+    scripts = [folder / name for name in names]
     defined = re.findall(
         r'(?:DEFINE_\w+|add_argument)\(\s*"-*([\w-]+)"',
         "".join(script.read_text() for script in scripts),

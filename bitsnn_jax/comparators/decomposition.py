@@ -14,7 +14,7 @@ already, and the errors are those that this layer adds. They telescope,
      total     =  clipping     +  quantisation      +  unevenness
 
 for each neuron, with signs. Clipping is never positive; quantisation is at most half a
-step, theta / L; unevenness is a whole number of steps, and 0 if a neuron's count
+step, theta / (2 L); unevenness is a whole number of steps, and 0 if a neuron's count
 depends on its charge alone.
 
 The names are those of Bu et al. (ICLR 2022) and of Datta et al. (When SNN meets ANN,
