@@ -259,7 +259,7 @@ def _row(case: _Case, neuron, t: int, last: int, values) -> dict[str, Any]:
         share = window / (last + neuron.warm_up)
     else:
         window, share = neuron.window(t), 1.0
-        until_output = window * shape.depth
+        until_output = neuron.until_output(t, shape.depth)
     return {
         "method": case.method.name,
         "steps": t,

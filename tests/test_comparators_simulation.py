@@ -22,6 +22,7 @@ from networks import (
 )
 
 from bitsnn_jax import codes, qcfs
+from bitsnn_jax.comparators.bos import neuron as offset_spikes
 from bitsnn_jax.comparators.layer import Sent, StepNeuron, TrainNeuron
 from bitsnn_jax.comparators.qcfs import neuron as half_charged
 from bitsnn_jax.comparators.simulation import simulate
@@ -250,6 +251,14 @@ def test_a_maximum_is_that_of_one_step_negative_spikes_are_less_than_none(
     assert (largest < 0).any()
     np.testing.assert_allclose(found.outputs[-1], largest.mean(0), atol=1e-12)
     np.testing.assert_array_equal(found.spikes["neuron"], (signs != 0).sum((1, 2, 3)))
+
+
+def test_layers_wait_for_each_other_a_window_or_as_long_as_they_say():
+    whole = TrainNeuron(lambda layer, currents: None, window=lambda steps: 2 * steps)
+    assert whole.until_output(8, 5) == 5 * 16
+    assert whole._replace(wait=lambda steps: 3).until_output(8, 5) == 4 * 3 + 16
+    # COS: the last of five layers begins after 4 x 4 steps, listens for 4, sends 8.
+    assert offset_spikes(4).until_output(8, 5) == 5 * 4 + 8
 
 
 @pytest.mark.parametrize("steps", [0, -2])

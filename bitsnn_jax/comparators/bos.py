@@ -16,7 +16,12 @@ whether it has fired too much or too little, and where to start from instead:
 The shifts are the least, of one spike and more, that keep the spike at p from firing or
 make the step at r fire. From there the neuron goes through its input train again, all
 of it, and sends its spikes. It takes rho + T steps, and has to keep its input train.
-rho is 4 on CIFAR and 8 on ImageNet in the paper.
+rho is 4 on CIFAR and 8 on ImageNet in the paper, as L is in its sources: a source of
+more levels asks for more steps than the 4 taken here. The paper can repeat the first
+pass; its code does it once, as here.
+
+The next layer can begin when rho steps have been sent, since output t needs the first
+rho inputs and those up to t: T steps after the last layer has begun, all is there.
 
 The trains between layers must have rho steps at least. With T below rho all layers send
 rho steps, as in the public code, whose trains are long and read out early: the output
@@ -77,7 +82,12 @@ def neuron(rho: int = 4) -> TrainNeuron:
     def length(steps):
         return max(steps, rho)
 
-    return TrainNeuron(sent, window=lambda steps: rho + length(steps), length=length)
+    return TrainNeuron(
+        sent,
+        window=lambda steps: rho + length(steps),
+        length=length,
+        wait=lambda steps: rho,
+    )
 
 
 METHOD = Method(

@@ -77,12 +77,13 @@ class TrainNeuron(NamedTuple):
 
     Attributes:
       fire: (layer, currents [T, ...]) -> Sent with [T, ...] in both.
-      window: T -> steps that a layer takes before the next can begin.
+      window: T -> steps that a layer takes.
       maximum: (largest, train) -> train: a maximum over places of spikes of one
         threshold, given that of one step; by default at each step, as rate coded
         networks do it, which is no maximum of rates.
       length: T -> steps of the trains between layers, where that is more than T; the
         output is the mean of the first T.
+      wait: T -> steps after which the next layer can begin; all of them if not given.
       by_sum: fire looks at the sum of the currents only, so that synapses may be
         applied once to the mean of a train, and not at each step.
     """
@@ -92,6 +93,12 @@ class TrainNeuron(NamedTuple):
     maximum: Callable[[Callable[[Array], Array], Array], Array] = lax.map
     length: Callable[[int], int] = lambda steps: steps
     by_sum: bool = False
+    wait: Callable[[int], int] | None = None
+
+    def until_output(self, steps: int, depth: int) -> int:
+        """Steps of a network of `depth` layers until its output is there."""
+        window = self.window(steps)
+        return (depth - 1) * (self.wait or self.window)(steps) + window
 
 
 Neuron = StepNeuron | TrainNeuron

@@ -13,10 +13,11 @@ only, in which the first spikes have come through all layers.
 
 A channel that was never positive keeps theta = 0 and sends nothing.
 
-Ours: 1000 updates of 32 images, going through the images as often as that takes (public
-code: 4000 of 100, on ImageNet). The source gives no rule for t_d here; it is `DELAY`,
-the same for every T, and counts as latency. Max pooling stays where it is in the
-network (public code moves neurons behind it).
+Ours: 1000 updates of 32 images, going through the images as often as that takes; the
+paper takes 1000 of 100, augmented. The paper's t_d comes from how fast layers charge
+(its Eq. 19), and is a part of T, of which at least four steps are left to read. Here it
+is `DELAY`, the same for every T, on top of T, and counts as latency: compare windows.
+Max pooling stays where it is in the network (public code moves neurons behind it).
 """
 
 from collections.abc import Iterable

@@ -14,6 +14,9 @@ spikes come first in the window. In the paper they come last, step t asking for 
 of T - t + 1, which a sum over the window does not see. A layer needs its whole input
 before its first spike, so it takes T steps when the spikes come one after the other, as
 charged here; the paper computes them at once, on hardware that can.
+
+Its calibration, which shifts each channel where T is below the levels of the source, is
+an option there and left out here.
 """
 
 from jaxtyping import Array

@@ -18,6 +18,9 @@ The spikes and anti-spikes of the first two phases stay inside the neuron, so th
 counted here are the ones of the third. Ours is the number of levels: the paper searches
 one for each layer, and trains with it.
 
+The first layer, whose input is the image, has no corrections to make; it is charged as
+the others are.
+
 The authors' code fires at -8e-5 below the threshold, to hide round-off; this does not.
 """
 

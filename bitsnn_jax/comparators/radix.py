@@ -12,8 +12,9 @@ becomes one that is whole in the mean. A batch norm is taken for part of the lay
 weights and bias, which is why it needs no shift of its own.
 
 What is left is that codes are rounded down, delta / 2 lower on average than those that
-the network was trained with, in every layer. A layer sends while the next one
-integrates, so each takes T steps.
+the network was trained with, in every layer. The paper fits its code into the training
+of the network, which can make up for that. A layer sends while the next one integrates,
+so each takes T steps.
 """
 
 import jax.numpy as jnp

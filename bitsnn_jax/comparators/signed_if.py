@@ -12,8 +12,9 @@ those of theta, as in the public code.
 The source is a quantised network of b bits, and T = 2**b - 1, its levels: there the
 mean of T spikes can be each of its activations. The rule asks for no T, and so it is
 run for all; with T below the levels the means are coarser than the activations, as in
-the QCFS network, whose start it shares. The paper quantises weights too. Here they are
-those of the QCFS network, so that the neuron alone is compared.
+the QCFS network, whose start it shares. The paper quantises weights too, and fine-tunes
+them layer by layer against errors that add up. Here they are those of the QCFS network,
+so that the neuron alone is compared.
 
 Without negative spikes it is the QCFS network, and under constant input they do not
 occur: a potential falls below zero only by input that is negative.

@@ -13,7 +13,10 @@ The source is a ReLU network. Each neuron has its own threshold, the largest act
 of that neuron over the training images. Here they are those of the calibration images:
 fewer, so that thresholds are lower and the largest activations of other images are cut
 off. The public code gives its thresholds the shape of a batch, one for each place in
-it; these are one for each neuron.
+it, from some 230 images each, of which some are test images; these are one for each
+neuron. Its last layer is of signed neurons too, whose spikes are counted; here the
+output is the current, as for all methods, a layer earlier. It reports T = 32 and more:
+below, most neurons of a deep network have not charged yet.
 
 A neuron that was silent for all calibration images has threshold zero. It would fire at
 each step spikes that are worth nothing; here it does not fire.

@@ -24,8 +24,8 @@ potentials alone did best there, and a method here finds things out about layers
 neurons, not weights. Batch norm is not folded but done at each step, which is the same.
 
 Ours: the sums that theta is found by go over all images (public code: thetas of several
-batches, in a running average). The corrections are found from the first 128 images, as
-many as the public code takes.
+batches, in a running average), as they are (public code: augmented). The corrections
+are found from the first 128 images, as many as the public code takes.
 """
 
 from collections.abc import Callable, Iterable

@@ -12,8 +12,9 @@ zero has fired more than its input was worth, which only uneven arrival can brin
 for the most part it should not have fired at all, and it is silenced.
 
 The output is the mean over the T steps of the second stage: the latency is tau + T. The
-spikes of the first stage are sent, and are counted. tau is 4 on CIFAR in the paper; 8
-and 14 for ResNet-34 and VGG-16 on ImageNet. With tau = 0 it is the QCFS network.
+spikes of the first stage are sent, and are counted. tau is 4 on CIFAR in the paper,
+where sources have 4 levels; 8 and 14 for ResNet-34 and VGG-16 on ImageNet. With tau = 0
+it is the QCFS network.
 """
 
 import jax.numpy as jnp
