@@ -43,6 +43,7 @@ from bitsnn_jax.comparators.method import Network
 from bitsnn_jax.comparators.observe import relu, replaced
 from bitsnn_jax.comparators.qcfs import integrate_and_fire, send
 from bitsnn_jax.comparators.simulation import simulate
+from bitsnn_jax.devices import split_over_devices
 
 SOURCE = (
     "Li et al., A free lunch from ANN: towards efficient, accurate spiking neural "
@@ -99,8 +100,9 @@ def thresholds(network: Network, batches: Iterable[Any], steps: int) -> Found:
     def largest(variables, x):
         return {path: z.max() for path, z in run(variables, x)[1].items()}
 
-    @jax.jit
-    def errors(variables, x, peaks):
+    @split_over_devices
+    def errors(given, x):
+        variables, peaks = given
         seen = run(variables, x)[1]
         return {path: _errors(z, peaks[path], steps) for path, z in seen.items()}
 
@@ -113,8 +115,9 @@ def thresholds(network: Network, batches: Iterable[Any], steps: int) -> Found:
                 f"threshold with, got {peak}"
             )
     # In float64: sums over many batches lose nothing.
-    parts = [jax.device_get(errors(network.variables, x, peaks)) for x in batches]
-    total = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=float), *parts)
+    given = (network.variables, peaks)
+    parts = [jax.device_get(errors(given, x)) for x in batches]
+    total = jax.tree.map(lambda *parts: np.sum(parts, axis=(0, 1), dtype=float), *parts)
     return {
         path: {"theta": peaks[path] * _SHARES[np.argmin(error)]}
         for path, error in total.items()
