@@ -204,48 +204,75 @@ def test_ltb_channel_that_was_silent_stays_silent():
     assert not result.outputs.any() and not result.spikes["neuron"].any()
 
 
-@pytest.mark.parametrize("share", [1.0, 0.4])
-def test_rnl_peaks_are_running_averages_behind_clipped_layers(share):
+def test_rnl_peaks_are_running_averages_of_batch_maxima():
     with jax.enable_x64(True):
         network, images, w, b = perceptron()
         batches = np.split(images, 4)
-        found = rnl.thresholds(network, batches)(share)
-        first = second = 0.0
-        for i, x in enumerate(batches):
-            old = 0.9 if i else 0.0
-            first = old * first + (1 - old) * activations(x, w, b)[0][0].max()
-            clips = share * first, np.inf
-            (_, z), _ = activations(x, w, b, clips)
-            second = old * second + (1 - old) * z.max()
-        thetas = [found[path]["theta"] for path in PATHS]
-        np.testing.assert_allclose(thetas, [share * first, share * second], rtol=1e-14)
+        peaks = rnl.running_peaks(network, batches)
+        for i, path in enumerate(PATHS):
+            first, *others = (activations(x, w, b)[0][i].max() for x in batches)
+            expected = first
+            for peak in others:
+                expected = 0.9 * expected + 0.1 * peak
+            np.testing.assert_allclose(peaks[path], expected, rtol=1e-14)
 
 
-def test_rnl_share_is_the_least_that_keeps_the_predictions():
+def rnl_loss(scales, peaks, images, w, b):
+    thetas = [p / (1 + np.exp(-s)) for p, s in zip(peaks, scales, strict=True)]
+    _, target = activations(images, w, b)
+    seen, output = activations(images, w, b, thetas)
+    cosines = [
+        (o @ t) / np.sqrt((o @ o) * (t @ t))
+        for o, t in zip(output, target, strict=True)
+    ]
+    rates = [np.clip(z / c, 0, 1) for z, c in zip(seen, thetas, strict=True)]
+    ks = [a.sum() / (np.sum(a * a) + 1e-5) for a in rates]
+    return 1 - np.mean(cosines) + 0.1 * np.mean(ks)
+
+
+def test_rnl_loss_and_its_gradient_with_respect_to_scales():
     with jax.enable_x64(True):
         network, images, w, b = perceptron()
-        found = rnl.prepare(network, [images], 4)
-        of = rnl.thresholds(network, [images])
-        share = found[PATHS[0]]["theta"] / of(1.0)[PATHS[0]]["theta"]
-        assert 0 < share < 1
-        _, target = activations(images, w, b)
-        for s, kept in ((share, True), (share - 2.0**-rnl.HALVINGS, False)):
-            thetas = [of(s)[path]["theta"] for path in PATHS]
-            _, output = activations(images, w, b, thetas)
-            agreement = np.mean(output.argmax(-1) == target.argmax(-1))
-            assert (agreement >= rnl.AGREEMENT) == kept
-        np.testing.assert_allclose(
-            [found[path]["theta"] for path in PATHS],
-            [of(share)[path]["theta"] for path in PATHS],
-            rtol=1e-14,
-        )
+        peaks = rnl.running_peaks(network, [images])
+        scales = {PATHS[0]: np.array(0.3), PATHS[1]: np.array(-0.7)}
+        of = rnl.loss(network, peaks)
+        value, gradient = jax.value_and_grad(of)(scales, network.variables, images)
+        thresholds = [peaks[path] for path in PATHS]
+
+        def loop(first, second):
+            return rnl_loss((first, second), thresholds, images, w, b)
+
+        # 1e-9 leaves room for the epsilon in the cosine.
+        np.testing.assert_allclose(value, loop(0.3, -0.7), rtol=1e-9)
+        step = 1e-6  # central differences: error of the order of step**2
+        by_first = (loop(0.3 + step, -0.7) - loop(0.3 - step, -0.7)) / (2 * step)
+        by_second = (loop(0.3, -0.7 + step) - loop(0.3, -0.7 - step)) / (2 * step)
+        np.testing.assert_allclose(gradient[PATHS[0]], by_first, rtol=1e-6)
+        np.testing.assert_allclose(gradient[PATHS[1]], by_second, rtol=1e-6)
+
+
+def test_rnl_training_starts_at_the_peaks_and_lowers_the_loss():
+    network, images, w, b = perceptron()
+    peaks = rnl.running_peaks(network, [images])
+    losses = []
+    for updates in (0, 30):
+        found = rnl.prepare(network, [images], 4, updates=updates)
+        shares = [found[path]["theta"] / peaks[path] for path in PATHS]
+        scales = [np.log(share / (1 - share)) for share in shares]
+        if not updates:
+            np.testing.assert_allclose(scales, 4, rtol=1e-4)  # float32, 1 - share
+        peak = [peaks[path] for path in PATHS]
+        losses.append(rnl_loss(scales, peak, images, w, b))
+    assert losses[1] < losses[0]
+    again = rnl.prepare(network, [images], 4, updates=30)
+    assert again == found
 
 
 def test_rnl_neurons_start_empty():
     steps = 7
     with jax.enable_x64(True):
         network, images, w, b = perceptron()
-        found = rnl.prepare(network, [images], steps)
+        found = rnl.prepare(network, [images], steps, updates=2)
         neuron = rnl.METHOD.neuron(steps)
         snn = simulate(network.apply_fn, neuron, steps=steps, found=found)
         layers = [

@@ -1,41 +1,52 @@
-"""Rate norm layers, for ReLU networks (Ding et al., IJCAI 2021).
+"""Rate norm layers and their optimal fit, for ReLU networks (Ding et al., IJCAI 2021).
 
 Ding et al., Optimal ANN-SNN conversion for fast and accurate inference in deep spiking
-neural networks, 2021. A layer's threshold is a share of its largest activation,
+neural networks, 2021. A layer's threshold is a share of its largest activation, and
+only the shares are trained, against the network that they clip:
 
-    theta = share peak,   a = clip(z / theta, 0, 1),   the layer gives theta a
+    theta = peak sigmoid(scale),   a = clip(z / theta, 0, 1),   the layer gives theta a
+    loss  = 1 - cos(logits, logits of the source) + 0.1 mean over layers of K,
+    K     = sum(a) / sum(a^2)
 
-and the shares are trained against the network that they clip, to make the rates a come
-to rest early: K = sum(a) / sum(a^2) bounds how long that takes. It is least when all
-neurons that fire do so at each step, so the shares fall, until the network has lost the
-few points of accuracy that stop the training (public code: 3 or 10). The neurons then
-are IF with reset by subtraction and v(0) = 0.
+K, of a whole batch, bounds how fast a layer's rates come to rest; it is least when all
+neurons that fire do so at each step. The neurons then are IF with reset by subtraction
+and v(0) = 0.
 
-Ours is where that ends, without the training: one share for all layers, as the public
-commands have it, and the least with which the clipped network still gives 97 % of the
-calibration images the class that the ReLU network gives them, which takes no labels.
-Peaks are those behind layers that are clipped already, averaged over batches with the
-paper's momentum. The paper trains weights with the clips in place, and its batch norms
-take their statistics anew behind them; here they stay those of the ReLU network.
+The paper trains its source with these clips in place, weights and all (scale held at
+10), and the largest activations are running averages over its batches. Ours starts from
+a trained ReLU network: the peaks are running averages over the calibration images, from
+the first batch on. Its second stage, on the shares alone, begins at scale = 4, as that
+of the public code does, and is `_STEPS` steps of Adam there 200 epochs of SGD: a share
+near 1 has next to no gradient. The logits it is held to are those of the ReLU network;
+in the public code they are those of the clipped network itself, which hold nothing, so
+that K falls until an accuracy on labelled images, 3 or 10 points below, stops it. K of
+the logits, which the public code adds, is left out. So are, in its second stage, peaks
+and statistics of batch norm that move on, and one scale for all layers. What that stop
+amounts to, the least common share that keeps 97 % of the ReLU network's predictions,
+was tried as well: it is near 0.4 for ResNet-20 on Fashion-MNIST, and at T = 32 the
+spiking network has 24 % with it and 40 % with the fit above.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from itertools import cycle, islice
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from bitsnn_jax.comparators.batches import in_batches
 from bitsnn_jax.comparators.layer import StepNeuron
 from bitsnn_jax.comparators.method import Method, Network
-from bitsnn_jax.comparators.observe import clipped_relu, relu, replaced
+from bitsnn_jax.comparators.observe import relu, replaced
 from bitsnn_jax.comparators.qcfs import integrate_and_fire, send
 
 _IMAGES = 50
+_STEPS, _RATE = 100, 0.1
+_SCALE = 4.0
 _MOMENTUM = 0.1
-AGREEMENT = 0.97  # with the ReLU network, on calibration images
-HALVINGS = 10  # of the interval that the share is in
+_LAMBDA = 0.1
 
 
 def neuron() -> StepNeuron:
@@ -49,7 +60,7 @@ def neuron() -> StepNeuron:
 
 
 def prepare(
-    network: Network, batches: Iterable[Any], steps: int
+    network: Network, batches: Iterable[Any], steps: int, *, updates: int = _STEPS
 ) -> dict[str, dict[str, Any]]:
     """For each layer {"theta": []}; whatever T is.
 
@@ -57,78 +68,75 @@ def prepare(
       ValueError: a layer has no positive activation, or one that is not finite.
     """
     batches = in_batches(batches, _IMAGES)
-    thetas_of = thresholds(network, batches)
-    clipped = jax.jit(_predictions(network, clipped_relu))
-    unclipped = jax.jit(_predictions(network, relu))
-    wanted = [unclipped(network.variables, x, {}) for x in batches]
-
-    def agreement(found):
-        guesses = (clipped(network.variables, x, found) for x in batches)
-        return np.mean([g == w for g, w in zip(guesses, wanted, strict=True)])
-
-    found = thetas_of(1.0)
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        share = (low + high) / 2
-        smaller = thetas_of(share)
-        if agreement(smaller) >= AGREEMENT:
-            high, found = share, smaller
-        else:
-            low = share
-    return found
-
-
-def thresholds(
-    network: Network, batches: list[Any]
-) -> Callable[[float], dict[str, dict[str, Any]]]:
-    """share -> what `prepare` returns for it.
-
-    A layer's peak is its largest pre-activation in a batch, behind layers clipped at
-    `share` of theirs, averaged with momentum over batches from the first one on.
-    """
-
-    def averaged(old, z, momentum):
-        return (1 - momentum) * old + momentum * jnp.maximum(z.max(), 0)
+    peaks = running_peaks(network, batches)
+    scales = {path: np.full_like(peak, _SCALE) for path, peak in peaks.items()}
+    optimizer = optax.adam(_RATE)
+    state = optimizer.init(scales)
+    gradient = jax.grad(loss(network, peaks))
 
     @jax.jit
-    def after(variables, x, peaks, share, momentum):
+    def step(variables, x, scales, state):
+        changes, state = optimizer.update(gradient(scales, variables, x), state)
+        return optax.apply_updates(scales, changes), state
+
+    for x in islice(cycle(batches), updates):
+        scales, state = step(network.variables, x, scales, state)
+    return jax.device_get(_thetas(peaks, scales))
+
+
+def running_peaks(network: Network, batches: list[Any]) -> dict[str, Any]:
+    """Each layer's largest activation, averaged with momentum over batches."""
+    run = replaced(network.apply_fn, relu)
+
+    @jax.jit
+    def largest(variables, x):
+        return {path: z.max() for path, z in run(variables, x)[1].items()}
+
+    peaks, *others = (jax.device_get(largest(network.variables, x)) for x in batches)
+    for now in others:
+        peaks = jax.tree.map(
+            lambda old, new: (1 - _MOMENTUM) * old + _MOMENTUM * np.maximum(new, 0),
+            peaks,
+            now,
+        )
+    for path, peak in peaks.items():
+        if not 0 < peak < np.inf:
+            raise ValueError(
+                f"{path} must have positive, finite largest activations to find its "
+                f"threshold with, got {peak} on the average"
+            )
+    return peaks
+
+
+def loss(network: Network, peaks: dict[str, Any]):
+    """(scales, variables, x) -> the loss of the second stage."""
+
+    def of(scales, variables, x):
+        ks = []
+
         def clipped(layer, z):
-            peak = averaged(layer.found["peak"], z, momentum)
-            return jnp.clip(z, 0, share * peak)
+            a = jnp.clip(z / layer.theta, 0, 1)
+            # Where nothing fires K is 0, not 0 / 0.
+            ks.append(a.sum() / ((a**2).sum() + 1e-5))
+            return layer.theta * a
 
-        found = {path: {"peak": peak} for path, peak in peaks.items()}
-        _, seen = replaced(network.apply_fn, clipped, found=found)(variables, x)
-        return {path: averaged(peaks[path], z, momentum) for path, z in seen.items()}
-
-    _, seen = jax.eval_shape(
-        replaced(network.apply_fn, relu), network.variables, batches[0]
-    )
-
-    def of(share: float) -> dict[str, dict[str, Any]]:
-        peaks: dict[str, Any] = {
-            path: np.zeros((), z.dtype) for path, z in seen.items()
-        }
-        for i, x in enumerate(batches):
-            momentum = _MOMENTUM if i else 1.0
-            peaks = after(network.variables, x, peaks, share, momentum)
-        peaks = jax.device_get(peaks)
-        for path, peak in peaks.items():
-            if not 0 < peak < np.inf:
-                raise ValueError(
-                    f"{path} must have positive, finite largest activations to find "
-                    f"its threshold with, got {peak} on the average"
-                )
-        return {path: {"theta": share * peak} for path, peak in peaks.items()}
+        target, _ = replaced(network.apply_fn, relu)(variables, x)
+        found = _thetas(peaks, scales)
+        output, _ = replaced(network.apply_fn, clipped, found=found)(variables, x)
+        rows = (len(output), -1)
+        distance = optax.losses.cosine_distance(
+            output.reshape(rows), target.reshape(rows), epsilon=1e-6
+        )
+        return distance.mean() + _LAMBDA * sum(ks) / len(ks)
 
     return of
 
 
-def _predictions(network, activation):
-    def of(variables, x, found):
-        output, _ = replaced(network.apply_fn, activation, found=found)(variables, x)
-        return output.reshape(len(output), -1).argmax(-1)
-
-    return of
+def _thetas(peaks, scales):
+    return {
+        path: {"theta": peaks[path] * jax.nn.sigmoid(scale)}
+        for path, scale in scales.items()
+    }
 
 
 METHOD = Method(
