@@ -24,7 +24,7 @@ the logits, which the public code adds, is left out. So are, in its second stage
 and statistics of batch norm that move on, and one scale for all layers. What that stop
 amounts to, the least common share that keeps 97 % of the ReLU network's predictions,
 was tried as well: it is near 0.4 for ResNet-20 on Fashion-MNIST, and at T = 32 the
-spiking network has 24 % with it and 40 % with the fit above.
+spiking network has 24 % with it and 39 % with the fit above.
 """
 
 from collections.abc import Iterable
