@@ -22,7 +22,7 @@ def split_over_devices(
     """`function(variables, x)` on parts of a batch at once, one for each local device.
 
     Args:
-      function: pure; `x` is an array with examples along axis 0.
+      function: pure; `x` is a pytree of arrays with examples along axis 0.
 
     Returns:
       (variables, x) -> what `function` returns, [devices, ...] in each array: of as
@@ -40,8 +40,10 @@ def split_over_devices(
         return data_parallel(function, in_axes=(None, 0), devices=chosen)
 
     def split(variables, x):
-        devices = math.gcd(len(x), jax.local_device_count())
-        return shared_by(devices)(variables, x.reshape(devices, -1, *x.shape[1:]))
+        count = len(jax.tree.leaves(x)[0])
+        devices = math.gcd(count, jax.local_device_count())
+        parts = jax.tree.map(lambda a: a.reshape(devices, -1, *a.shape[1:]), x)
+        return shared_by(devices)(variables, parts)
 
     return split
 

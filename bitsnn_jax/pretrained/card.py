@@ -36,9 +36,11 @@ def make_card(
         other test images than the result.
     """
     found = {"result.json": (result["step"], result["config"])}
+    examples, rows = None, []
     if conversion:
         of = conversion["run"]
         found["conversion.json"] = (of["checkpoint_step"], of["config"])
+        examples, rows = conversion["examples"], [_row(r) for r in conversion["steps"]]
     ours = to_dict(run.config)
     for file, (step, config) in found.items():
         if step != run.step or differences(to_dict(from_dict(config)), ours):
@@ -46,15 +48,13 @@ def make_card(
                 f"{file} is not of the best checkpoint, that of step {run.step}, but "
                 f"of step {step} or another config: run convert.py again"
             )
-    rows = []
-    if conversion:
-        here, there = conversion["ann"]["accuracy"], result["test"]["accuracy"]
-        if abs(here - there) > _ROUNDING:
-            raise CheckpointError(
-                f"conversion.json has accuracy {here} on {conversion['examples']} test "
-                f"images, result.json {there}: run convert.py again, without --limit"
-            )
-        rows = [_row(row) for row in conversion["steps"]]
+    there = result["test"]["accuracy"]
+    here = conversion["ann"]["accuracy"] if conversion else there
+    if abs(here - there) > _ROUNDING:
+        raise CheckpointError(
+            f"conversion.json has accuracy {here} on {examples} test images, "
+            f"result.json {there}: run convert.py again, without --limit"
+        )
     return {
         "name": name,
         "step": run.step,
@@ -66,8 +66,8 @@ def make_card(
             "validation_accuracy": result["validation_accuracy"],
         },
         "test": {
-            "examples": conversion and conversion["examples"],
-            "accuracy": result["test"]["accuracy"],
+            "examples": examples,
+            "accuracy": there,
             "steps": rows,
         },
     }
