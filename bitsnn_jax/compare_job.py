@@ -23,15 +23,8 @@ from bitsnn_jax.comparators.layer import StepNeuron
 from bitsnn_jax.comparators.method import Method
 from bitsnn_jax.comparators.simulation import SimulateFn, simulate
 from bitsnn_jax.comparators.structure import Structure, structure
-from bitsnn_jax.compare_networks import (
-    BATCH,
-    Ann,
-    batches,
-    calibration_images,
-    each_batch,
-    load_source,
-    other_runs,
-)
+from bitsnn_jax.compare_images import BATCH, batches, calibration_images, each_batch
+from bitsnn_jax.compare_networks import Ann, load_source, other_runs
 from bitsnn_jax.devices import split_over_devices
 from bitsnn_jax.energy import Profile, energy, profile
 from bitsnn_jax.fan_out import fan_out

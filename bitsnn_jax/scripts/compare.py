@@ -12,8 +12,8 @@ from pathlib import Path
 
 from bitsnn_jax.cli import Parser, fail, only_our_errors, with_huge_pages
 from bitsnn_jax.comparators import METHODS
+from bitsnn_jax.compare_images import BATCH
 from bitsnn_jax.compare_job import compare
-from bitsnn_jax.compare_networks import BATCH
 from bitsnn_jax.compare_report import write_comparison
 from bitsnn_jax.devices import one_after_the_other, one_device_per_core
 from bitsnn_jax.energy import profiles
