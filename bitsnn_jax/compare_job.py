@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,8 @@ import numpy as np
 
 from bitsnn_jax import data
 from bitsnn_jax.comparators import METHODS
-from bitsnn_jax.comparators.layer import StepNeuron
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.comparators.simulation import SimulateFn, simulate
+from bitsnn_jax.comparators.simulation import simulate
 from bitsnn_jax.comparators.structure import Structure, structure
 from bitsnn_jax.compare_images import BATCH, batches, calibration_images, each_batch
 from bitsnn_jax.compare_networks import Ann, load_source, other_runs
@@ -126,14 +125,13 @@ def compare(
         if method.trained_with not in anns:
             print(f"{method.name:14} {results['failed'][-1]['error']}", flush=True)
             continue
+        case = _Case(method, anns[method.trained_with], shape, synapses, prices)
+        run_of = cache(partial(_run, case))  # compiled once for all seeds
         for seed in seeds if method.seeds else seeds[:1]:
-            case = _Case(
-                method, anns[method.trained_with], seed, shape, synapses, prices
-            )
             try:
                 images = calibration_images(main, train, seed=seed)
                 shown = partial(batches, main.config.data, test, size=batch)
-                rows = _rows(case, steps, results, images, shown)
+                rows = _rows(case, run_of, seed, steps, results, images, shown)
                 for row in rows:
                     results["rows"].append(row)
                     replace_json(file, results)
@@ -166,15 +164,14 @@ class _Case(NamedTuple):
 
     method: Method
     ann: Ann
-    seed: int
     structure: Structure
     synapses: Mapping[str, Any]
     prices: Profile
 
 
-def _rows(case: _Case, steps, results, images, shown) -> Iterator[dict]:
+def _rows(case: _Case, run_of, seed, steps, results, images, shown) -> Iterator[dict]:
     """The rows that are not there yet."""
-    method, seed = case.method, case.seed
+    method = case.method
     there = {(r["method"], r["steps"], r["seed"]) for r in results["rows"]}
     todo = []
     for t in sorted(set(steps)):
@@ -187,49 +184,65 @@ def _rows(case: _Case, steps, results, images, shown) -> Iterator[dict]:
             todo.append(t)
     if not todo:
         return
-    # Layer by layer each T is a run of its own; others pass by every T.
-    by_step = isinstance(method.neuron(todo[-1]), StepNeuron)
-    at_once = by_step and not method.for_one
+    # Each T is a run of its own, but for methods that pass by every T.
+    at_once = method.neuron(todo[-1]).on_the_way and not method.for_one
     for last, readouts in [(todo[-1], todo)] if at_once else [(t, [t]) for t in todo]:
         started = time.perf_counter()
         found = {}
         if method.prepare is not None:
             found = method.prepare(case.ann.network, images, last)
         prepared = time.perf_counter() - started
-        neuron = method.neuron(last)
-        simulate_fn = simulate(
-            case.ann.network.apply_fn,
-            neuron,
-            steps=last,
-            found=found,
-            fan_out=case.synapses,
-        )
-        measured = _measured(simulate_fn, case.ann, shown(), readouts)
+        reached = _reached(run_of(last), found, case.ann, shown())
         results["methods"][method.name] = {
             "title": method.title,
             "source": method.source,
             "trained_with": method.trained_with,
             "seconds": prepared,
         }
-        for t, values in zip(readouts, measured, strict=True):
-            yield _row(case, neuron, t, last, values)
+        for t in readouts:
+            yield _row(case, seed, t, last, reached)
 
 
-def _measured(simulate_fn: SimulateFn, ann: Ann, shown, readouts):
-    """For each T: (right, equal to the ANN, spikes, synaptic operations, seconds)."""
+def _run(case: _Case, steps: int):
+    """((variables, found), x) -> guesses, spikes, synaptic operations, on all devices.
+
+    What was found is an argument, and no constant: each seed has its own.
+    """
+    neuron = case.method.neuron(steps)
 
     @split_over_devices
-    def run(variables, x):
-        found = simulate_fn(variables, x)
-        spikes = sum(found.spikes.values())
-        return jnp.argmax(found.outputs, -1), spikes, found.synaptic_operations
+    def run(given, x):
+        variables, found = given
+        simulate_fn = simulate(
+            case.ann.network.apply_fn,
+            neuron,
+            steps=steps,
+            found=found,
+            fan_out=case.synapses,
+        )
+        made = simulate_fn(variables, x)
+        spikes = sum(made.spikes.values())
+        return jnp.argmax(made.outputs, -1), spikes, made.synaptic_operations
 
-    variables = ann.network.variables
+    return run
+
+
+class _Reached(NamedTuple):
+    """For one image: at each read-out [T], or the last [1]; spikes up to each step."""
+
+    accuracy: np.ndarray
+    agreement: np.ndarray
+    spikes: np.ndarray
+    operations: np.ndarray
+    seconds: float
+
+
+def _reached(run, found, ann: Ann, shown) -> _Reached:
     sums: Any = 0.0
     right: Any = 0
     equal: Any = 0
     seen = 0
-    results, median = each_batch(run, variables, shown)
+    results, median = each_batch(run, (ann.network.variables, found), shown)
     for (guesses, *counts), label in results:
         guesses = np.concatenate(guesses, -1)
         expected = ann.predictions[seen : seen + len(label)]
@@ -237,34 +250,28 @@ def _measured(simulate_fn: SimulateFn, ann: Ann, shown, readouts):
         equal = equal + np.sum(guesses == expected, 1)
         sums = sums + np.cumsum(np.sum(np.asarray(counts, float), 1), 1)
         seen += len(label)
-    for t in readouts:
-        # Layer by layer there is one read-out, at the end.
-        last = len(right) == 1
-        shares = right[0 if last else t - 1] / seen, equal[0 if last else t - 1] / seen
-        yield *shares, *(sums[:, -1 if last else t - 1] / seen), median
+    spikes, operations = sums / seen
+    return _Reached(right / seen, equal / seen, spikes, operations, median)
 
 
-def _row(case: _Case, neuron, t: int, last: int, values) -> dict[str, Any]:
-    accuracy, agreement, spikes, operations, seconds = values
-    shape = case.structure
-    if isinstance(neuron, StepNeuron):
-        window = until_output = t + neuron.warm_up
-        share = window / (last + neuron.warm_up)
-    else:
-        window, share = neuron.window(t), 1.0
-        until_output = neuron.until_output(t, shape.depth)
+def _row(case: _Case, seed: int, t: int, last: int, reached: _Reached) -> dict:
+    shape, neuron = case.structure, case.method.neuron(last)
+    window = neuron.window(t)
+    read = -1 if t == last else t - 1
+    sent = min(neuron.length(t), last) - 1
+    spikes, operations = reached.spikes[sent], reached.operations[sent]
     return {
         "method": case.method.name,
         "steps": t,
         "window": window,
-        "until_output": until_output,
-        "seed": case.seed,
-        "accuracy": float(accuracy),
-        "agreement": float(agreement),
+        "until_output": neuron.until_output(t, shape.depth),
+        "seed": seed,
+        "accuracy": float(reached.accuracy[read]),
+        "agreement": float(reached.agreement[read]),
         "spikes_per_neuron": float(spikes / shape.neurons),
         "synaptic_operations": float(operations),
         "nanojoules": _nanojoules(shape, window, spikes, operations, case.prices),
-        "milliseconds": 1e3 * seconds * share,
+        "milliseconds": 1e3 * reached.seconds * window / neuron.window(last),
     }
 
 

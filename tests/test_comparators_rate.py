@@ -179,10 +179,10 @@ def test_a_shift_of_cos_moves_the_count_of_its_steps_by_one():
     # The theorem of the paper: a count that is wrong is corrected by one spike.
     x = jnp.asarray(uneven(4) / THETA)
     half = jnp.full((NEURONS,), 0.5)
-    first, _, left = bos.fire(x, half)
+    first, left = bos.fire(x, half)
     start = bos.calibrated_start(x)
     np.testing.assert_array_equal(start, [cos_start(train) for train in x.T.tolist()])
-    again, _, _ = bos.fire(x, start)
+    again, _ = bos.fire(x, start)
     moved = np.asarray(again.sum(0)) - np.asarray(first.sum(0))
     too_many = (left < 0) & (first.sum(0) > 0)
     too_few = (left >= 1) & (first.sum(0) < 4)
@@ -214,9 +214,23 @@ def test_layers_of_cos_send_rho_steps_at_least(steps, length):
         counts.append([*each_step[: steps - 1], each_step[steps - 1 :].sum()])
     neuron = bos.METHOD.neuron(steps)
     found = simulate(apply_fn, neuron, steps=steps)(variables, x)
-    np.testing.assert_allclose(found.outputs[0], flow[:steps].mean(0) @ w, atol=1e-12)
+    means = np.stack([flow[:t].mean(0) @ w for t in range(1, steps + 1)])
+    np.testing.assert_allclose(found.outputs, means, atol=1e-12)
     np.testing.assert_array_equal(np.stack([*found.spikes.values()]), counts)
     assert neuron.window(steps) == 4 + length
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 5, 8])
+def test_cos_read_on_the_way_is_a_run_of_its_own(steps):
+    apply_fn, variables, x = build_pure()
+    long, short = (
+        simulate(apply_fn, bos.METHOD.neuron(last), steps=last)(variables, x)
+        for last in (8, steps)
+    )
+    np.testing.assert_array_equal(long.outputs[:steps], short.outputs)
+    sent = bos.METHOD.neuron(8).length(steps)
+    for path, spikes in short.spikes.items():
+        assert spikes.sum() == long.spikes[path][:sent].sum()
 
 
 # --- SNM

@@ -41,15 +41,15 @@ from bitsnn_jax.comparators.method import Method
 
 
 def fire(x, v):
-    """(spikes [T, ...], potentials before reset [T, ...], the last potential)."""
+    """(spikes [T, ...], the last potential) of x [T, ...], in units of theta."""
 
     def step(v, x):
         before = v + x
         spikes = before >= 1
-        return jnp.where(spikes, before - 1, before), (spikes, before)
+        return jnp.where(spikes, before - 1, before), spikes
 
-    v, (spikes, before) = lax.scan(step, v, x)
-    return spikes, before, v
+    v, spikes = lax.scan(step, v, x)
+    return spikes, v
 
 
 def calibrated_start(x):
@@ -60,13 +60,19 @@ def calibrated_start(x):
     Array([-0.701,  0.5  ,  1.901], dtype=float32)
     """
     half = jnp.full(x.shape[1:], 0.5, x.dtype)
-    spikes, before, v = fire(x, half)
-    p = jnp.where(spikes, before, jnp.inf).min(0)
-    r = jnp.where(spikes, -jnp.inf, before).max(0)
-    too_many = (v < 0) & spikes.any(0)
+    v, fired = half, jnp.zeros(half.shape, bool)
+    p, r = half + jnp.inf, half - jnp.inf
+    # Unrolled: one pass over the neurons, with nothing of the steps in memory.
+    for now in x:
+        before = v + now
+        spikes = before >= 1
+        p = jnp.where(spikes, jnp.minimum(p, before), p)
+        r = jnp.where(spikes, r, jnp.maximum(r, before))
+        fired |= spikes
+        v = jnp.where(spikes, before - 1, before)
     lower = half - jnp.maximum(1, p - 0.999)
     higher = half + jnp.maximum(1, 1.001 - r)
-    return jnp.where(too_many, lower, jnp.where(v >= 1, higher, half))
+    return jnp.where((v < 0) & fired, lower, jnp.where(v >= 1, higher, half))
 
 
 def neuron(rho: int = 4) -> TrainNeuron:
@@ -76,7 +82,7 @@ def neuron(rho: int = 4) -> TrainNeuron:
 
     def sent(layer, currents):
         x = currents / layer.theta
-        spikes, _, _ = fire(x, calibrated_start(x[:rho]))
+        spikes, _ = fire(x, calibrated_start(x[:rho]))
         return Sent(jnp.where(spikes, layer.theta, 0 * layer.theta), spikes)
 
     def length(steps):
@@ -87,6 +93,7 @@ def neuron(rho: int = 4) -> TrainNeuron:
         window=lambda steps: rho + length(steps),
         length=length,
         wait=lambda steps: rho,
+        on_the_way=True,
     )
 
 

@@ -71,6 +71,23 @@ class StepNeuron(NamedTuple):
     step: Callable[[Layer, Any, Array, Any], tuple[Any, Sent]]
     warm_up: int = 0
 
+    @property
+    def on_the_way(self) -> bool:
+        """The output can be read at every step on the way to T."""
+        return True
+
+    def length(self, steps: int) -> int:
+        """Steps whose spikes are those of a run of T."""
+        return steps
+
+    def window(self, steps: int) -> int:
+        """Steps that a layer takes."""
+        return self.warm_up + steps
+
+    def until_output(self, steps: int, depth: int) -> int:
+        """Steps of a network of any depth until its output is there."""
+        return self.window(steps)
+
 
 class TrainNeuron(NamedTuple):
     """Neurons that see their whole input train first: layer by layer.
@@ -86,6 +103,8 @@ class TrainNeuron(NamedTuple):
       wait: T -> steps after which the next layer can begin; all of them if not given.
       by_sum: fire looks at the sum of the currents only, so that synapses may be
         applied once to the mean of a train, and not at each step.
+      on_the_way: a longer train begins with a shorter one, whose steps are at least
+        `length`: the output can be read at every step on the way to T.
     """
 
     fire: Callable[[Layer, Array], Sent]
@@ -94,6 +113,7 @@ class TrainNeuron(NamedTuple):
     length: Callable[[int], int] = lambda steps: steps
     by_sum: bool = False
     wait: Callable[[int], int] | None = None
+    on_the_way: bool = False
 
     def until_output(self, steps: int, depth: int) -> int:
         """Steps of a network of `depth` layers until its output is there."""

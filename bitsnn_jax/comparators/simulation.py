@@ -39,7 +39,8 @@ class Simulated(NamedTuple):
     """What came out, for each step t = 1..T at which the output may be read.
 
     Attributes:
-      outputs: [T, n, ...]: the mean up to and with t. Layer by layer, [1, n, ...].
+      outputs: [T, n, ...]: the mean up to and with t. Layer by layer [1, n, ...], that
+        at T, unless neurons can be read on the way.
       spikes: path -> float32 [T], spikes at that step, over the batch; those of the
         warm-up are all in the first, those of steps after T in the last.
       synaptic_operations: float32 [T], the same weighted by each neuron's fan-out; zero
@@ -124,9 +125,13 @@ def _each_step(apply_fn, neuron, steps, options, variables, x):
             tuple(before),
             (spikes, operations),
         )
-    counts = jnp.arange(1, steps + 1, dtype=outputs.dtype)
-    means = jnp.cumsum(outputs, 0) / counts.reshape(-1, *(1,) * (outputs.ndim - 1))
-    return Simulated(means, spikes, operations)
+    return Simulated(_means(outputs), spikes, operations)
+
+
+def _means(outputs):
+    """The mean of the first t, for t = 1..T."""
+    counts = jnp.arange(1, len(outputs) + 1, dtype=outputs.dtype)
+    return jnp.cumsum(outputs, 0) / counts.reshape(-1, *(1,) * (outputs.ndim - 1))
 
 
 def _layer_by_layer(apply_fn, neuron, steps, options, variables, x):
@@ -134,14 +139,18 @@ def _layer_by_layer(apply_fn, neuron, steps, options, variables, x):
     reading = _LayerByLayer(neuron, steps, **options)
     inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
     [output] = read(reading, program, *inputs)
-    if isinstance(output, Current):
-        output = reading.decode(output, "the output")
+    if not isinstance(output, Current):
+        outputs = output.value[None]
+    elif neuron.on_the_way:
+        outputs = _means(output.value[:steps])
+    else:
+        outputs = reading.decode(output, "the output").value[None]
     operations = jnp.broadcast_to(reading.operations, (reading.length,))
     spikes, operations = jax.tree.map(
         lambda counts: counts[:steps].at[-1].add(counts[steps:].sum()),
         (reading.spikes, operations),
     )
-    return Simulated(output.value[None], spikes, operations)
+    return Simulated(outputs, spikes, operations)
 
 
 class _Simulation(Reading):
