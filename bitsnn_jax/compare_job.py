@@ -294,7 +294,7 @@ def _nanojoules(shape: Structure, window, spikes, operations, prices) -> float:
     return 1e9 * energy(Operations((node,), 1, window), prices).total
 
 
-_SAME = ("run", "examples", "batch", "neurons", "depth", "profile", "networks")
+_SAME = ("run", "examples", "batch", "neurons", "depth", "profile")
 
 
 def _go_on(results: dict[str, Any], file: Path) -> None:
@@ -304,6 +304,8 @@ def _go_on(results: dict[str, Any], file: Path) -> None:
     try:
         before = json.loads(file.read_text())
         same = all(_identity(before[k]) == _identity(results[k]) for k in _SAME)
+        there, now = before["networks"], results["networks"]  # those that methods need
+        same &= all(_identity(there[k]) == _identity(now[k]) for k in there if k in now)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} cannot be read: expected what compare.py wrote; remove it"
@@ -312,6 +314,7 @@ def _go_on(results: dict[str, Any], file: Path) -> None:
         raise ValueError(
             f"{file} is of other networks or images: remove it, or give another --out"
         )
+    results["networks"] = before["networks"] | results["networks"]
     for field in ("methods", "rows", "failed"):
         results[field] = before[field]
     print(f"{len(results['rows'])} rows are in {file} already")
