@@ -72,6 +72,41 @@ def test_a_second_call_computes_what_is_missing(trained, compared, monkeypatch):
         run_job(trained, methods=["qcfs"], steps=[1], limit=LIMIT - 1, out=out)
 
 
+def test_methods_of_another_network_go_into_the_same_folder(trained, tmp_path):
+    options = {"steps": [2], "limit": LIMIT, "out": tmp_path}
+    first = run_job(trained, methods=["qcfs"], **options)
+    relu = run_job(trained, methods=["snm"], seeds=[0, 1], **options)
+    last = run_job(trained, methods=["qcfs", "bos"], **options)
+    assert set(first["networks"]) == {"qcfs"}
+    assert set(relu["networks"]) == set(last["networks"]) == {"qcfs", "relu"}
+    found = [(row["method"], row["seed"]) for row in last["rows"]]
+    assert found == [("qcfs", 0), ("bos", 0), ("snm", 0), ("snm", 1)]
+    assert last["rows"][0] == first["rows"][0]
+    with pytest.raises(ValueError, match="of other networks or images"):
+        run_job(trained, methods=["snm"], relu=str(other_relu(trained)), **options)
+
+
+def other_relu(trained):
+    """Another network, which has the accuracy of another."""
+    folder = trained.with_name("other_relu")
+    if not folder.exists():
+        settings = small(activation="relu")
+        settings.optimizer.learning_rate = 1e-6
+        train_and_evaluate(settings, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["bos", "srp"])
+def test_rows_on_the_way_are_those_of_calls_of_their_own(trained, tmp_path, name):
+    options = {"methods": [name], "limit": LIMIT}
+    at_once = run_job(trained, steps=[1, 3, 6], out=tmp_path / "a", **options)
+    for row in at_once["rows"]:
+        out = tmp_path / str(row["steps"])
+        [alone] = run_job(trained, steps=[row["steps"]], out=out, **options)["rows"]
+        for field in row.keys() - {"method", "milliseconds"}:
+            assert alone[field] == pytest.approx(row[field], rel=1e-6), field
+
+
 def test_any_batch_gives_the_same_rows(trained, compared, tmp_path):
     options = {"methods": ["qcfs"], "steps": [2, 4], "limit": LIMIT}
     after = run_job(trained, batch=7, out=tmp_path, **options)
