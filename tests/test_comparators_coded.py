@@ -495,8 +495,9 @@ def test_bad_tables_are_refused():
     with pytest.raises(ValueError, match="one length.*2, 1 and 2"):
         few_spikes.fs_neuron([1, 2], [1], [1, 2])
     neuron = few_spikes.fs_neuron([1.0], [1.0], [1.0])
-    with pytest.raises(ValueError, match="1 entries take 1 steps, got 2"):
-        neuron.fire(layer_of(1.0, (1,)), jnp.ones((2, 1)))
+    longer = simulate(lambda v, x: qcfs(x, v), neuron, steps=2)
+    with pytest.raises(ValueError, match="must send 2 steps.*neurons send 1"):
+        longer(jnp.array(1.0), jnp.ones((1, 1)))
     with pytest.raises(ValueError, match="maximum"):
         neuron.maximum(lambda a: a.max(-1), jnp.ones((1, 3)))
 

@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer, Sent, TrainNeuron
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.neurons import bit_serial_if
+from bitsnn_jax.neurons import fire_bits, integrate
 from bitsnn_jax.qcfs import step_size
 from bitsnn_jax.spikes import check_steps, pack, spike_planes, weights
 from bitsnn_jax.spiking import snn_levels
@@ -61,9 +61,10 @@ def neuron(steps: int) -> TrainNeuron:
     def fire(layer: Layer, currents: Array) -> Sent:
         theta = layer.theta * steps
         levels = snn_levels(layer.site.levels, steps)
-        spikes = bit_serial_if(currents, theta, steps=steps, levels=levels)
         delta = step_size(theta, levels)
-        return send_weighted(spikes, delta * over_time(weights(steps), currents[0]))
+        charge = integrate(currents, layer.full(delta / 2))
+        spikes = fire_bits(charge, delta, steps=steps)
+        return send_weighted(spikes, delta * over_time(weights(steps), charge))
 
     return TrainNeuron(fire, maximum=largest_code, by_sum=True)
 

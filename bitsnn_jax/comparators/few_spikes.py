@@ -121,8 +121,7 @@ def fs_neuron(
       maximum: as in `TrainNeuron`, if the tables allow one.
 
     Raises:
-      ValueError: the tables differ in length, are empty, or, when called, have not as
-        many entries as there are steps.
+      ValueError: the tables differ in length, or are empty.
 
     >>> from bitsnn_jax.program import Site
     >>> neuron = fs_neuron([2, 1], [2, 1], [4, 1])  # 0, 1, 2, 3 to 0, 1, 4, 5
@@ -139,10 +138,6 @@ def fs_neuron(
         )
 
     def fire(layer: Layer, currents: Array) -> Sent:
-        if currents.shape[0] != steps:
-            raise ValueError(
-                f"tables of {steps} entries take {steps} steps, got {len(currents)}"
-            )
         charge = integrate(currents, jnp.zeros(layer.site.shape, currents.dtype))
         scale = unit(layer) * steps
         tables = [scale * over_time(table, charge) for table in (theta, h, d)]

@@ -102,7 +102,8 @@ class TrainNeuron(NamedTuple):
         output is the mean of the first T.
       wait: T -> steps after which the next layer can begin; all of them if not given.
       by_sum: fire looks at the sum of the currents only, so that synapses may be
-        applied once to the mean of a train, and not at each step.
+        applied once to the mean of a train, and not at each step. It is given the sum
+        alone then, as currents of one step [1, ...], and still sends [T, ...].
       on_the_way: a longer train begins with a shorter one, whose steps are at least
         `length`: the output can be read at every step on the way to T.
     """

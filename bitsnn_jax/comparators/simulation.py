@@ -82,7 +82,8 @@ def simulate(
       A function to be wrapped in `jax.jit`.
 
     Raises:
-      ValueError: steps below 1; SpikingError, when called, as in `spiking`.
+      ValueError: steps below 1; when called, neurons that send another number of steps;
+        SpikingError, when called, as in `spiking`.
 
     >>> from bitsnn_jax import qcfs
     >>> from bitsnn_jax.comparators.qcfs import neuron
@@ -240,10 +241,18 @@ class _LayerByLayer(_Simulation):
         self.length = self.method.length(steps)
 
     def neuron(self, site, z, theta):
-        constant = not isinstance(z, Current)
-        train = z.value[None] if constant else z.value
-        currents = jnp.broadcast_to(train, (self.length, *site.shape))
+        train = z.value if isinstance(z, Current) else z.value[None]
+        if self.method.by_sum:
+            # Added up step by step, XLA would do so again for each spike of the train.
+            currents = self.length * train
+        else:
+            currents = jnp.broadcast_to(train, (self.length, *site.shape))
         sent = self.method.fire(self.layer(site, theta), currents)
+        if len(sent.spikes) != self.length:
+            raise ValueError(
+                f"{site.path} must send {self.length} steps, as many as are simulated; "
+                f"these neurons send {len(sent.spikes)}"
+            )
         self.count(site, sent.spikes)
         value = sent.value.astype(z.value.dtype)
         if self.method.by_sum:
