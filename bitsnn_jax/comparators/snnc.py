@@ -29,7 +29,7 @@ are found from the first 128 images, as many as the public code takes.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -44,7 +44,7 @@ from bitsnn_jax.comparators.method import Network
 from bitsnn_jax.comparators.observe import relu, replaced
 from bitsnn_jax.comparators.qcfs import integrate_and_fire, send
 from bitsnn_jax.comparators.simulation import simulate
-from bitsnn_jax.devices import split_over_devices
+from bitsnn_jax.devices import AXIS, split_over_devices
 from bitsnn_jax.program import ApplyFn
 
 SOURCE = (
@@ -143,36 +143,50 @@ def _errors(z, peak, steps):
 def _calibrated(network, batches, steps, correct) -> Found:
     batches = in_batches(batches, _IMAGES)
     found = thresholds(network, batches, steps)
-    given = (network.variables, batches[0], found)
-    corrections = _corrections(network.apply_fn, steps, correct, *given)
-    return {path: found[path] | jax.device_get(corrections[path]) for path in found}
+    corrections = _corrections(network.apply_fn, steps, correct)
+    made = corrections((network.variables, found), batches[0])
+    return {path: found[path] | _of_one_device(made[path]) for path in found}
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _corrections(apply_fn, steps: int, correct, variables, x, found) -> Found:
-    """What `correct` makes of a - s at each layer, in one pass layer by layer."""
+def _of_one_device(made):
+    return jax.tree.map(lambda a: np.asarray(a[0]), made)
+
+
+@lru_cache(maxsize=8)
+def _corrections(apply_fn, steps: int, correct):
+    """((variables, found), x) -> what `correct` makes of the mean of a - s, by layer.
+
+    In one pass layer by layer; the mean is over the images on all devices.
+    """
     neurons = neuron(steps)
-    _, seen = replaced(apply_fn, relu)(variables, x)
-    made = {}
 
-    def fire(layer: Layer, currents: Array) -> Sent:
-        path = layer.site.path
-        sent = _train(neurons, layer, currents).value.mean(0)
-        made[path] = correct(jnp.maximum(seen[path], 0) - sent, steps)
-        corrected = layer._replace(found={**layer.found, **made[path]})
-        return _train(neurons, corrected, currents)
+    @split_over_devices
+    def corrections(given, x):
+        variables, found = given
+        _, seen = replaced(apply_fn, relu)(variables, x)
+        made = {}
 
-    simulate(apply_fn, TrainNeuron(fire), steps=steps, found=found)(variables, x)
-    return made
+        def fire(layer: Layer, currents: Array) -> Sent:
+            path = layer.site.path
+            sent = _train(neurons, layer, currents).value.mean(0)
+            missing = (jnp.maximum(seen[path], 0) - sent).mean(0, keepdims=True)
+            made[path] = correct(lax.pmean(missing, AXIS), steps)
+            corrected = layer._replace(found={**layer.found, **made[path]})
+            return _train(neurons, corrected, currents)
+
+        simulate(apply_fn, TrainNeuron(fire), steps=steps, found=found)(variables, x)
+        return made
+
+    return corrections
 
 
 def _bias(missing: Array, steps: int) -> dict[str, Array]:
-    axes = tuple(range(missing.ndim - 1))
-    return {"bias": missing.mean(axes, keepdims=True)}
+    places = tuple(range(missing.ndim - 1))
+    return {"bias": missing.mean(places, keepdims=True)}
 
 
 def _potential(missing: Array, steps: int) -> dict[str, Array]:
-    return {"v_init": steps * missing.mean(0, keepdims=True)}
+    return {"v_init": steps * missing}
 
 
 def _train(neurons: StepNeuron, layer: Layer, currents: Array) -> Sent:
