@@ -67,20 +67,7 @@ def one_after_the_other() -> None:
     all layers: ResNet-20 at T = 32 took 7 GB in place of 1.3, and half as long again.
     As an option of `jax.jit` the flag does nothing.
     """
-    _xla_flag("--xla_cpu_enable_concurrency_optimized_scheduler", "false")
-
-
-def compile_quickly() -> None:
-    """On CPUs, a third less time to compile, and programs as fast; call it first.
-
-    For many programs that each run for seconds: LLVM's optimisation level 1 in place of
-    its highest.
-    """
-    _xla_flag("--xla_backend_optimization_level", "1")
-
-
-def _xla_flag(flag: str, value: str) -> None:
-    """Set, unless XLA_FLAGS has it."""
+    flag = "--xla_cpu_enable_concurrency_optimized_scheduler"
     given = os.environ.get("XLA_FLAGS", "")
     if flag not in given:
-        os.environ["XLA_FLAGS"] = f"{given} {flag}={value}".strip()
+        os.environ["XLA_FLAGS"] = f"{given} {flag}=false".strip()

@@ -15,11 +15,7 @@ from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.compare_images import BATCH
 from bitsnn_jax.compare_job import compare
 from bitsnn_jax.compare_report import write_comparison
-from bitsnn_jax.devices import (
-    compile_quickly,
-    one_after_the_other,
-    one_device_per_core,
-)
+from bitsnn_jax.devices import one_after_the_other, one_device_per_core
 from bitsnn_jax.energy import profiles
 from bitsnn_jax.runs import snn_folder
 
@@ -108,5 +104,4 @@ def run() -> None:
     with_huge_pages()
     one_device_per_core()
     one_after_the_other()
-    compile_quickly()
     main()
