@@ -93,9 +93,9 @@ def compare(
     others, missing = other_runs(main, str(ckpt), named, chosen, required=bool(methods))
     test = data.load(main.config.data, "test").first(limit)
     train = data.load(main.config.data, "train")
-    first = calibration_images(main, train, seed=0)
+    images_of = cache(lambda seed: calibration_images(main, train, seed=seed))
     anns = {
-        activation: load_source(run, source, main, test, first, batch=batch)
+        activation: load_source(run, source, main, test, images_of(0), batch=batch)
         for activation, (run, source) in {"qcfs": (main, str(ckpt)), **others}.items()
     }
     network = anns["qcfs"].network
@@ -129,7 +129,7 @@ def compare(
         run_of = cache(partial(_run, case))  # compiled once for all seeds
         for seed in seeds if method.seeds else seeds[:1]:
             try:
-                images = calibration_images(main, train, seed=seed)
+                images = images_of(seed)
                 shown = partial(batches, main.config.data, test, size=batch)
                 rows = _rows(case, run_of, seed, steps, results, images, shown)
                 for row in rows:

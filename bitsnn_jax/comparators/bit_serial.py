@@ -29,6 +29,12 @@ def send_weighted(spikes: Array, weights: Array) -> Sent:
     return Sent(jnp.where(spikes, weights, jnp.zeros((), weights.dtype)), spikes)
 
 
+def send_bits(charge: Array, delta: Array, steps: int) -> Sent:
+    """The bits of a charge in steps of delta, rounded down."""
+    spikes = fire_bits(charge, delta, steps=steps)
+    return send_weighted(spikes, delta * over_time(weights(steps), charge))
+
+
 def over_time(values, like: Array) -> Array:
     """[T] values with as many axes as `like` behind the first, in its type."""
     return jnp.array(values, like.dtype).reshape(-1, *(1,) * like.ndim)
@@ -62,9 +68,7 @@ def neuron(steps: int) -> TrainNeuron:
         theta = layer.theta * steps
         levels = snn_levels(layer.site.levels, steps)
         delta = step_size(theta, levels)
-        charge = integrate(currents, layer.full(delta / 2))
-        spikes = fire_bits(charge, delta, steps=steps)
-        return send_weighted(spikes, delta * over_time(weights(steps), charge))
+        return send_bits(integrate(currents, layer.full(delta / 2)), delta, steps)
 
     return TrainNeuron(fire, maximum=largest_code, by_sum=True)
 

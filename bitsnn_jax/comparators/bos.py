@@ -40,15 +40,21 @@ from bitsnn_jax.comparators.layer import Sent, TrainNeuron
 from bitsnn_jax.comparators.method import Method
 
 
+def step(v, x):
+    """(v after reset, spikes, v before it), in units of theta."""
+    before = v + x
+    spikes = before >= 1
+    return jnp.where(spikes, before - 1, before), spikes, before
+
+
 def fire(x, v):
     """(spikes [T, ...], the last potential) of x [T, ...], in units of theta."""
 
-    def step(v, x):
-        before = v + x
-        spikes = before >= 1
-        return jnp.where(spikes, before - 1, before), spikes
+    def now(v, x):
+        v, spikes, _ = step(v, x)
+        return v, spikes
 
-    v, spikes = lax.scan(step, v, x)
+    v, spikes = lax.scan(now, v, x)
     return spikes, v
 
 
@@ -64,12 +70,10 @@ def calibrated_start(x):
     p, r = half + jnp.inf, half - jnp.inf
     # Unrolled: one pass over the neurons, with nothing of the steps in memory.
     for now in x:
-        before = v + now
-        spikes = before >= 1
+        v, spikes, before = step(v, now)
         p = jnp.where(spikes, jnp.minimum(p, before), p)
         r = jnp.where(spikes, r, jnp.maximum(r, before))
         fired |= spikes
-        v = jnp.where(spikes, before - 1, before)
     lower = half - jnp.maximum(1, p - 0.999)
     higher = half + jnp.maximum(1, 1.001 - r)
     return jnp.where((v < 0) & fired, lower, jnp.where(v >= 1, higher, half))

@@ -20,17 +20,11 @@ so each takes T steps.
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from bitsnn_jax.comparators.bit_serial import (
-    can,
-    largest_code,
-    over_time,
-    send_weighted,
-)
+from bitsnn_jax.comparators.bit_serial import can, largest_code, send_bits
 from bitsnn_jax.comparators.layer import Layer, Sent, TrainNeuron
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.neurons import fire_bits, integrate
+from bitsnn_jax.neurons import integrate
 from bitsnn_jax.qcfs import step_size
-from bitsnn_jax.spikes import weights
 
 
 def neuron(steps: int) -> TrainNeuron:
@@ -39,8 +33,7 @@ def neuron(steps: int) -> TrainNeuron:
     def fire(layer: Layer, currents: Array) -> Sent:
         delta = step_size(layer.theta * steps, 2**steps - 1)
         charge = integrate(currents, jnp.zeros(layer.site.shape, currents.dtype))
-        spikes = fire_bits(charge, delta, steps=steps)
-        return send_weighted(spikes, delta * over_time(weights(steps), charge))
+        return send_bits(charge, delta, steps)
 
     return TrainNeuron(fire, maximum=largest_code, by_sum=True)
 

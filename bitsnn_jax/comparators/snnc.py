@@ -153,7 +153,7 @@ def _of_one_device(made):
 
 
 @lru_cache(maxsize=8)
-def _corrections(apply_fn, steps: int, correct):
+def _corrections(apply_fn: ApplyFn, steps: int, correct):
     """((variables, found), x) -> what `correct` makes of the mean of a - s, by layer.
 
     In one pass layer by layer; the mean is over the images on all devices.
