@@ -142,12 +142,21 @@ def compare(
                 failed = {"method": method.name, "steps": None, "error": text}
                 results["failed"].append(failed)
                 print(f"{method.name:14} failed: {text}", flush=True)
-    order = list(METHODS)
-    results["rows"].sort(
-        key=lambda r: (order.index(r["method"]), r["steps"], r["seed"])
-    )
+    _order(results)
     replace_json(file, results)
     return results
+
+
+def _order(results: dict[str, Any]) -> None:
+    """As one call would have it, whatever the calls; unknown methods come last."""
+    place = {name: i for i, name in enumerate(METHODS)}
+    last = len(place)
+    results["methods"] = dict(
+        sorted(results["methods"].items(), key=lambda item: place.get(item[0], last))
+    )
+    results["rows"].sort(
+        key=lambda r: (place.get(r["method"], last), r["steps"], r["seed"])
+    )
 
 
 def _methods(names: Sequence[str]) -> list[Method]:

@@ -82,8 +82,20 @@ def test_methods_of_another_network_go_into_the_same_folder(trained, tmp_path):
     found = [(row["method"], row["seed"]) for row in last["rows"]]
     assert found == [("qcfs", 0), ("bos", 0), ("snm", 0), ("snm", 1)]
     assert last["rows"][0] == first["rows"][0]
+    assert list(last["methods"]) == ["qcfs", "bos", "snm"]
     with pytest.raises(ValueError, match="of other networks or images"):
         run_job(trained, methods=["snm"], relu=str(other_relu(trained)), **options)
+
+
+def test_a_method_that_is_no_longer_known_comes_last(trained, tmp_path):
+    options = {"steps": [2], "limit": LIMIT, "out": tmp_path}
+    before = run_job(trained, methods=["qcfs"], **options)
+    before["methods"] = {"eager": before["methods"]["qcfs"]}
+    before["rows"][0]["method"] = "eager"
+    (tmp_path / "compare.json").write_text(json.dumps(before))
+    found = run_job(trained, methods=["bos"], **options)
+    assert list(found["methods"]) == ["bos", "eager"]
+    assert [row["method"] for row in found["rows"]] == ["bos", "eager"]
 
 
 def other_relu(trained):
