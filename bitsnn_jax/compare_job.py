@@ -149,13 +149,11 @@ def compare(
 
 def _order(results: dict[str, Any]) -> None:
     """As one call would have it, whatever the calls; unknown methods come last."""
-    place = {name: i for i, name in enumerate(METHODS)}
-    last = len(place)
-    results["methods"] = dict(
-        sorted(results["methods"].items(), key=lambda item: place.get(item[0], last))
-    )
+    known = [name for name in METHODS if name in results["methods"]]
+    results["methods"] = dict.fromkeys(known) | results["methods"]
+    order = list(results["methods"])
     results["rows"].sort(
-        key=lambda r: (place.get(r["method"], last), r["steps"], r["seed"])
+        key=lambda r: (order.index(r["method"]), r["steps"], r["seed"])
     )
 
 
