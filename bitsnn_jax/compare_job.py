@@ -27,7 +27,7 @@ from bitsnn_jax.compare_networks import Ann, load_source, other_runs
 from bitsnn_jax.devices import split_over_devices
 from bitsnn_jax.energy import Profile, energy, profile
 from bitsnn_jax.fan_out import fan_out
-from bitsnn_jax.files import replace_json
+from bitsnn_jax.files import make_folder, replace_json
 from bitsnn_jax.operations import NodeOperations, Operations
 from bitsnn_jax.provenance import about_machine, about_run
 from bitsnn_jax.runs import find_run
@@ -114,7 +114,7 @@ def compare(
         "rows": [],
         "failed": [],
     }
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     file = out / "compare.json"
     _go_on(results, file)
     print(_HEAD, flush=True)

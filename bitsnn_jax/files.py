@@ -8,6 +8,21 @@ from pathlib import Path
 from typing import Any
 
 
+def make_folder(folder: Path) -> None:
+    """Makes it, and those above it, where they are missing.
+
+    Raises:
+      ValueError: a file stands where a folder must be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(
+            f"{folder} must be a folder, and a file has this name or that of a folder "
+            "above it: give another"
+        ) from error
+
+
 def replace_text(path: Path, text: str) -> None:
     """Writes a whole file, or leaves the old one."""
     new = path.with_name(f"{path.name}.new")
@@ -30,7 +45,7 @@ def write_files(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -
       folder: made where it is missing.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # Inside the folder, because a rename must stay in one file system.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as scratch:
         for name, content in contents.items():

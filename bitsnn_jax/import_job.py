@@ -18,7 +18,7 @@ from bitsnn_jax.columns import table
 from bitsnn_jax.config import Config, Data
 from bitsnn_jax.conversion import convert
 from bitsnn_jax.evaluation import evaluate, without_spikes
-from bitsnn_jax.files import replace_json
+from bitsnn_jax.files import make_folder, replace_json
 from bitsnn_jax.job import certify
 from bitsnn_jax.provenance import about_machine, commit, run_metadata
 from bitsnn_jax.runs import ann_fn
@@ -136,7 +136,7 @@ def import_network(
         "command": command,
         "machine": about_machine(),
     }
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     _save(out / "ann", source, imported, seen.image_shape)
     _save(out, config, variables, seen.image_shape)
     replace_json(out / "import.json", results)

@@ -15,7 +15,7 @@ from bitsnn_jax.checkpoint import load_variables, save_variables
 from bitsnn_jax.config import to_dict
 from bitsnn_jax.conversion import Report, convert
 from bitsnn_jax.evaluation import Evaluation, evaluate, without_spikes
-from bitsnn_jax.files import replace_json
+from bitsnn_jax.files import make_folder, replace_json
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import fine_tuned, lower_pixels, run_integers
 from bitsnn_jax.program import ApplyFn
@@ -108,7 +108,7 @@ def convert_run(
                 seed=config.seed,
             )
             networks = _rounded(graph, steps, bits)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
 
     image = jax.ShapeDtypeStruct((1, *examples.image_shape), jnp.float32)
     conversion = convert(apply_fn, variables, image, steps=native)

@@ -191,6 +191,21 @@ def test_bad_input_is_one_line(trained, tmp_path, capsys, arguments, message):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("below", ["", "further"])
+def test_a_file_in_the_place_of_the_folder_is_left_alone(
+    trained, tmp_path, capsys, below
+):
+    file = tmp_path / "notes"
+    file.write_text("mine")
+    arguments = ["--ckpt", str(trained), "--out", str(file / below)]
+    with pytest.raises(SystemExit) as stopped:
+        compare.main([*arguments, "--methods", "qcfs", "--limit", "20"])
+    assert stopped.value.code == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "must be a folder, and a file has this name" in line
+    assert file.read_text() == "mine"
+
+
 def test_a_network_of_relu_is_no_checkpoint_to_compare_on(trained, tmp_path):
     relu = trained.with_name("small_relu")
     with pytest.raises(ValueError, match="give this one as --relu"):

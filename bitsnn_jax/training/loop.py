@@ -18,7 +18,7 @@ from bitsnn_jax import data
 from bitsnn_jax.checkpoint import CheckpointError, Checkpoints, check_values
 from bitsnn_jax.config import Config, differences, validate
 from bitsnn_jax.devices import AXIS, data_parallel
-from bitsnn_jax.files import replace_text
+from bitsnn_jax.files import make_folder, replace_text
 from bitsnn_jax.models import build_model
 from bitsnn_jax.provenance import run_metadata
 from bitsnn_jax.runs import ann_fn
@@ -69,7 +69,7 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
     evaluate = _evaluator(model, config)
 
     workdir = Path(workdir).absolute()
-    workdir.mkdir(parents=True, exist_ok=True)
+    make_folder(workdir)
     result_file = workdir / "result.json"
     with Checkpoints(workdir) as checkpoints:
         trained, seconds = _train(
