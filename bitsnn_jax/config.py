@@ -5,9 +5,12 @@ set on the command line as `--config.optimizer.epochs=3`.
 """
 
 import dataclasses
-import math
+import os
+import traceback
+import types
 from dataclasses import dataclass, field
 from functools import reduce
+from pathlib import Path
 from typing import get_type_hints
 
 # Fields that may change between a run and its continuation: they train the same.
@@ -125,6 +128,53 @@ def from_dict(values: dict) -> Config:
     return config
 
 
+def read_config(path: str | os.PathLike) -> Config:
+    """Return the config that the `get_config` of a Python file gives.
+
+    Args:
+      path: of the file. Of FILE:TEXT, as ml_collections has it, the text behind the
+        colon is the argument of `get_config`.
+
+    Raises:
+      ValueError: the file cannot be run, or gives no config. It is a program, and may
+        raise whatever it likes: all of that is one line that names the file.
+      OSError: no such file.
+    """
+    file, *argument = str(path).split(":", 1)
+    source = Path(file).read_bytes()
+    module = types.ModuleType("config_file")
+    module.__file__ = file
+    try:
+        exec(compile(source, file, "exec"), vars(module))
+        get_config = getattr(module, "get_config", None)
+        config = get_config(*argument) if callable(get_config) else None
+    except (Exception, SystemExit) as error:
+        lines = [f.lineno for f in _frames(error) if f.filename == file]
+        place = f" in line {lines[-1]}" if lines else ""
+        raise ValueError(
+            f"{file} cannot be run ({type(error).__name__}{place}: {error!s:.200}): "
+            f"expected {_A_CONFIG_FILE}"
+        ) from error
+    if get_config is None or not callable(get_config):
+        raise ValueError(f"{file} has no get_config(): expected {_A_CONFIG_FILE}")
+    if not isinstance(config, Config):
+        raise ValueError(
+            f"{file}: get_config() gives a {type(config).__name__}: expected "
+            f"{_A_CONFIG_FILE}"
+        )
+    return config
+
+
+_A_CONFIG_FILE = (
+    "a Python file with a get_config() that returns a bitsnn_jax.config.Config, as "
+    "configs/digits_small.py is one"
+)
+
+
+def _frames(error):
+    return traceback.extract_tb(error.__traceback__)
+
+
 def differences(saved: dict, wanted: dict) -> list[str]:
     """Fields in which two configs, as dictionaries, would train differently.
 
@@ -164,6 +214,8 @@ def validate(config: Config) -> None:
         "loss.spike_surrogate": _one_of(SURROGATES),
     }
     for path, value in _flatten(to_dict(config)).items():
+        if isinstance(value, str):
+            _check_text(path, value)
         expected, holds = rules.get(path, ("anything", lambda value: True))
         if not holds(value):
             raise ValueError(f"{path} must be {expected}, got {value!r}")
@@ -210,52 +262,65 @@ def _check_types(part, prefix=""):
         raise ValueError(f"{prefix}{name} is not a field of a config")
 
 
-def _at_least(low):
-    return f"at least {low}", lambda value: low <= value < math.inf
+def _check_text(path, value):
+    """What is written down about a run holds its names, for others to read."""
+    if not (value.isprintable() and value == value.strip()):
+        raise ValueError(
+            f"{path} must be text that can be printed, without spaces around it, got "
+            f"{value!a:.80}"
+        )
+
+
+def _within(low, high):
+    words = f"at least {low:,} and at most {high:,}"
+    return words, lambda value: low <= value <= high
 
 
 def _one_of(names):
     return f"one of {', '.join(sorted(names))}", lambda value: value in names
 
 
-_POSITIVE = ("positive and finite", lambda value: 0 < value < math.inf)
+def _positive(high):
+    return f"positive and at most {high:,}", lambda value: 0 < value <= high
+
+
 _BELOW_ONE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 
 # What a field must be, and whether a value is that; else its type decides.
 _RULES = {
     "name": (
-        "a name without slashes",
-        lambda v: v not in ("", ".", "..") and "/" not in v,
+        "a name of at most 200 letters, without slashes",
+        lambda v: v not in ("", ".", "..") and "/" not in v and len(v.encode()) <= 200,
     ),
     "seed": ("in 0..2**32 - 1", lambda value: 0 <= value < 2**32),
     "steps": ("in 1..30", lambda value: 1 <= value <= 30),
-    "data.image_size": _at_least(0),
+    "data.image_size": _within(0, 4096),
     "data.unreadable": _one_of(("error", "skip")),
-    "data.crop": _at_least(0),
+    "data.crop": _within(0, 4096),
     "data.color_jitter": _BELOW_ONE,
-    "data.cutout": _at_least(0),
-    "data.workers": _at_least(0),
-    "data.batch_size": _at_least(1),
-    "data.eval_batch_size": _at_least(1),
-    "model.num_classes": _at_least(1),
-    "model.width": _POSITIVE,
+    "data.cutout": _within(0, 4096),
+    "data.workers": _within(0, 1024),
+    "data.batch_size": _within(1, 2**17),
+    "data.eval_batch_size": _within(1, 2**17),
+    "model.num_classes": _within(1, 10**6),
+    "model.width": _within(0.01, 64),
     "model.activation": _one_of(("qcfs", "clipped_relu", "relu", "relu6")),
     "model.stem": _one_of(("cifar", "imagenet")),
     "model.pool": _one_of(("average", "max")),
     "model.norm": _one_of(("batch", "none")),
     "model.levels": ("in 1..2**30 - 1", lambda value: 1 <= value < 2**30),
-    "model.theta_init": _POSITIVE,
+    "model.theta_init": _positive(10**6),
     "model.bottleneck": _one_of(("linear", "qcfs")),
     "model.dtype": _one_of(("float32", "bfloat16")),
-    "optimizer.learning_rate": _POSITIVE,
-    "optimizer.warmup_epochs": _at_least(0),
+    "optimizer.learning_rate": _positive(1000),
+    "optimizer.warmup_epochs": _within(0, 10**5),
     "optimizer.momentum": _BELOW_ONE,
-    "optimizer.weight_decay": _at_least(0),
-    "optimizer.epochs": _at_least(1),
-    "optimizer.accumulate": _at_least(1),
-    "loss.spike_lambda": _at_least(0),
+    "optimizer.weight_decay": _within(0, 1),
+    "optimizer.epochs": _within(1, 10**5),
+    "optimizer.accumulate": _within(1, 2**17),
+    "loss.spike_lambda": _within(0, 10**6),
     "loss.spike_weights": _one_of(("neurons", "fan_out")),
     "loss.label_smoothing": _BELOW_ONE,
-    "checkpoint_every_steps": _at_least(0),
-    "log_every_steps": _at_least(1),
+    "checkpoint_every_steps": _within(0, 2**31 - 1),
+    "log_every_steps": _within(1, 2**31 - 1),
 }

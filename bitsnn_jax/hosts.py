@@ -15,8 +15,13 @@ from contextlib import contextmanager, redirect_stdout
 import jax
 from jax._src import distributed as jax_distributed
 
+from bitsnn_jax.cli import INTERRUPTED
+
 TIMEOUT = 300  # seconds for all hosts to come
+_DAY = 86_400  # seconds that it may wait for them at most
+_MOST = 2**16  # hosts: the first one keeps a record of each before any has come
 _SILENCE = 100  # seconds without a sign of life, after which a host counts as dead
+_PORTS = 2**16 - 1
 _GRACE = 10  # seconds that a host in error gives the others to end as well
 
 # Words of the transports of CPUs and GPUs when the other end of a collective is gone.
@@ -51,6 +56,8 @@ def together(
         range, or no cluster was found.
       ConnectionError: in place of whatever the body raised because a host is gone.
     """
+    if not 1 <= timeout <= _DAY:
+        raise ValueError(f"--host_timeout must be in 1..{_DAY} seconds, got {timeout}")
     given = {"coordinator": coordinator, "num_hosts": num_hosts, "host": host}
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if not distributed and len(missing) == 3:
@@ -69,9 +76,10 @@ def together(
         with open(os.devnull, "w") as nowhere:
             with redirect_stdout(sys.stdout if first else nowhere):
                 yield
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         # Else the barrier that JAX has at exit waits for hosts that wait for this one.
-        _end_after(_GRACE, status=2)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        _end_after(_GRACE, status=INTERRUPTED if interrupted else 2)
         if any(word in str(error) for word in _CONTACT_LOST):
             raise ConnectionError(
                 f"host {jax.process_index()} of {jax.process_count()} lost another "
@@ -83,10 +91,15 @@ def together(
 
 def _check(coordinator, num_hosts, host):
     address, _, port = coordinator.rpartition(":")
-    if not address or not port.isdigit():
+    numbered = port.isascii() and port.isdigit() and len(port) <= 5
+    if not (address and address == "".join(address.split()) and numbered):
         raise ValueError(f"--coordinator must be ADDRESS:PORT, got {coordinator}")
-    if num_hosts < 1:
-        raise ValueError(f"--num_hosts must be at least 1, got {num_hosts}")
+    if not 1 <= int(port) <= _PORTS:
+        raise ValueError(
+            f"--coordinator must have a port in 1..{_PORTS}, got {coordinator}"
+        )
+    if not 1 <= num_hosts <= _MOST:
+        raise ValueError(f"--num_hosts must be in 1..{_MOST}, got {num_hosts}")
     if not 0 <= host < num_hosts:
         raise ValueError(f"--host must be in 0..{num_hosts - 1}, got {host}")
 

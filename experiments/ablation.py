@@ -15,10 +15,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rows import Rows, as_script
+from rows import Rows
 
 from bitsnn_jax import data
-from bitsnn_jax.cli import Parser
+from bitsnn_jax.cli import Parser, as_script
 from bitsnn_jax.comparators import Network, simulate
 from bitsnn_jax.comparators.ablation import CELLS, ablated
 from bitsnn_jax.runs import load_ann

@@ -10,11 +10,10 @@ printed is of the second.
 
 import jax
 import numpy as np
-from rows import as_script
 
 from bitsnn_jax import data
 from bitsnn_jax.anytime import accuracy_curve, early_exit, mean_missing, prefix_logits
-from bitsnn_jax.cli import Parser
+from bitsnn_jax.cli import Parser, as_script
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import BATCH, lower_pixels
 from bitsnn_jax.integers import one_shot

@@ -12,10 +12,10 @@ import argparse
 import time
 from pathlib import Path
 
-from rows import Rows, as_script
+from rows import Rows
 
 from bitsnn_jax import data, qat
-from bitsnn_jax.cli import Parser
+from bitsnn_jax.cli import Parser, as_script
 from bitsnn_jax.evaluation import evaluate
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import accuracy, fine_tuned, lower_pixels

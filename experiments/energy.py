@@ -16,10 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib.figure import Figure
-from rows import as_script
 
 from bitsnn_jax import data, plots
-from bitsnn_jax.cli import Parser
+from bitsnn_jax.cli import Parser, as_script
 from bitsnn_jax.comparators import METHODS, simulate
 from bitsnn_jax.energy import (
     bit_serial_ann,

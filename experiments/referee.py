@@ -14,10 +14,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rows import as_script
 
 from bitsnn_jax import data, exchange, referee
-from bitsnn_jax.cli import Parser
+from bitsnn_jax.cli import Parser, as_script
 from bitsnn_jax.config import Data, Model
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import lower_pixels

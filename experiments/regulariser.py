@@ -17,10 +17,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
-from rows import Rows, as_script
+from rows import Rows
 
 from bitsnn_jax import config, data, plots, spiking
-from bitsnn_jax.cli import Parser, with_huge_pages
+from bitsnn_jax.cli import Parser, as_script, with_huge_pages
 from bitsnn_jax.evaluation import evaluate
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.training import train_and_evaluate

@@ -12,10 +12,9 @@ import statistics
 from pathlib import Path
 
 from regulariser import a_config
-from rows import as_script
 
 from bitsnn_jax import config
-from bitsnn_jax.cli import Parser, with_huge_pages
+from bitsnn_jax.cli import Parser, as_script, with_huge_pages
 from bitsnn_jax.files import replace_json
 from bitsnn_jax.training import train_and_evaluate
 

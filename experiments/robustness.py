@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rows import Rows, as_script
+from rows import Rows
 
 from bitsnn_jax import data, robustness
 from bitsnn_jax.checkpoint import Run
-from bitsnn_jax.cli import Parser, with_huge_pages
+from bitsnn_jax.cli import Parser, as_script, with_huge_pages
 from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.spiking import spiking

@@ -1,11 +1,10 @@
-"""What the experiments share: rows kept as JSON, and bad input as one line."""
+"""What the experiments share: rows kept as JSON."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitsnn_jax.cli import fail, only_our_errors
 from bitsnn_jax.files import replace_json
 
 
@@ -47,12 +46,3 @@ class Rows(list[dict[str, Any]]):
 
     def save(self) -> None:
         replace_json(self.path, list(self))
-
-
-def as_script(main: Callable[[], None]) -> None:
-    """An experiment as a script: what it is given wrong is one line and status 2."""
-    only_our_errors()
-    try:
-        main()
-    except (ValueError, OSError, ImportError) as error:
-        fail(error)

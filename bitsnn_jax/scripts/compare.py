@@ -10,7 +10,17 @@ runs/NAME/compare, or RUN/compare: `compare.json` (every number), `compare.csv`,
 import sys
 from pathlib import Path
 
-from bitsnn_jax.cli import Parser, fail, only_our_errors, with_huge_pages
+from bitsnn_jax.cli import (
+    SEEDS,
+    STEPS,
+    Distinct,
+    Parser,
+    filled,
+    one_line,
+    only_our_errors,
+    whole,
+    with_huge_pages,
+)
 from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.compare_images import BATCH
 from bitsnn_jax.compare_job import compare
@@ -20,16 +30,19 @@ from bitsnn_jax.energy import profiles
 from bitsnn_jax.runs import snn_folder
 
 
+@one_line()
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument(
         "--ckpt",
+        type=filled,
         required=True,
         metavar="RUN",
         help="run folder or name of a network trained with QCFS",
     )
     parser.add_argument(
         "--methods",
+        action=Distinct,
         nargs="+",
         default=[],
         metavar="NAME",
@@ -37,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=whole(1, STEPS),
+        action=Distinct,
         nargs="+",
         default=[1, 2, 4, 8, 16, 32],
         metavar="T",
@@ -45,17 +59,20 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--relu",
+        type=filled,
         metavar="RUN",
         help="the same network trained with ReLU (default: RUN_relu)",
     )
     parser.add_argument(
         "--clipped_relu",
+        type=filled,
         metavar="RUN",
         help="the same network trained with clipped ReLU (default: RUN_clipped)",
     )
     parser.add_argument(
         "--seeds",
-        type=int,
+        type=whole(0, SEEDS),
+        action=Distinct,
         nargs="+",
         default=[0],
         metavar="N",
@@ -69,36 +86,36 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--batch",
-        type=int,
+        type=whole(1),
         default=BATCH,
         metavar="N",
         help="images at a time; a GPU takes hundreds (default: %(default)s)",
     )
     parser.add_images()
-    parser.add_argument("--out", metavar="DIR", help="default: beside the RUN's snn")
+    parser.add_argument(
+        "--out", type=filled, metavar="DIR", help="default: beside the RUN's snn"
+    )
     options = parser.parse_args(argv)
     only_our_errors()
     out = Path(options.out or snn_folder(options.ckpt).parent / "compare")
-    try:
-        results = compare(
-            options.ckpt,
-            methods=options.methods,
-            steps=options.steps,
-            relu=options.relu,
-            clipped_relu=options.clipped_relu,
-            seeds=options.seeds,
-            limit=options.limit,
-            batch=options.batch,
-            directory=options.data,
-            profile_name=options.profile,
-            out=out,
-            command=" ".join(["python compare.py", *(argv or sys.argv[1:])]),
-        )
-        print(f"report {write_comparison(results, out)}")
-    except (ValueError, OSError, ImportError) as error:
-        fail(error)
+    results = compare(
+        options.ckpt,
+        methods=options.methods,
+        steps=options.steps,
+        relu=options.relu,
+        clipped_relu=options.clipped_relu,
+        seeds=options.seeds,
+        limit=options.limit,
+        batch=options.batch,
+        directory=options.data,
+        profile_name=options.profile,
+        out=out,
+        command=" ".join(["python compare.py", *(argv or sys.argv[1:])]),
+    )
+    print(f"report {write_comparison(results, out)}")
 
 
+@one_line()
 def run() -> None:
     """The command, in a process of its own."""
     with_huge_pages()

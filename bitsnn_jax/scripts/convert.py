@@ -19,7 +19,16 @@ from pathlib import Path
 
 from bitsnn_jax import hosts, qat
 from bitsnn_jax.calibration import METHODS
-from bitsnn_jax.cli import Parser, fail, only_our_errors, with_huge_pages
+from bitsnn_jax.cli import (
+    Distinct,
+    Parser,
+    between,
+    filled,
+    one_line,
+    only_our_errors,
+    whole,
+    with_huge_pages,
+)
 from bitsnn_jax.import_job import import_network
 from bitsnn_jax.integers import CARRIERS
 from bitsnn_jax.job import convert_run
@@ -35,6 +44,7 @@ PRECISIONS = {
 }
 STEPS = (1, 2, 3, 4, 6, 8)
 TORCH_STEPS = (4, 6, 8)  # without training, smaller T cost accuracy
+EPOCHS, SIDE = 100_000, 4096  # at most
 # Options of one kind of source only.
 _OF = {
     "--ckpt": (
@@ -49,20 +59,26 @@ def _listed(numbers):
     return " ".join(map(str, numbers))
 
 
+@one_line()
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--ckpt",
+        type=filled,
         metavar="RUN",
         help="folder of a training run, or the name of a network of the package",
     )
     source.add_argument(
-        "--torch", metavar="FILE", help="a checkpoint of PyTorch, see below"
+        "--torch",
+        type=filled,
+        metavar="FILE",
+        help="a checkpoint of PyTorch, see below",
     )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=whole(1),
+        action=Distinct,
         nargs="+",
         metavar="T",
         help=f"time steps to simulate (default: {_listed(STEPS)}; with --torch, "
@@ -90,6 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--carriers",
+        action=Distinct,
         nargs="+",
         choices=CARRIERS,
         default=["float32"],
@@ -97,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--qat_epochs",
-        type=int,
+        type=whole(0, EPOCHS),
         default=0,
         metavar="N",
         help="fine-tune the weights for that rounding, on the training split; with "
@@ -105,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--qat_learning_rate",
-        type=float,
+        type=between(0, 1),
         default=qat.LEARNING_RATE,
         metavar="RATE",
         help="of fine-tuning, as a part of the largest weight (default: %(default)s)",
@@ -113,19 +130,29 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_images()
     parser.add_argument(
         "--out",
+        type=filled,
         metavar="DIR",
         help="default: RUN/snn, runs/NAME/snn; with --torch, runs/MODEL_torch",
     )
     torch = parser.add_argument_group("a checkpoint of PyTorch, .pth or .safetensors")
     torch.add_argument("--model", choices=TORCHVISION, help="what it is of")
     torch.add_argument(
-        "--calibrate", metavar="DIR", help="images to find thresholds with"
+        "--calibrate",
+        type=filled,
+        metavar="DIR",
+        help="images to find thresholds with",
     )
     torch.add_argument(
-        "--pictures", metavar="DIR", help="images to compare on (default: the same)"
+        "--pictures",
+        type=filled,
+        metavar="DIR",
+        help="images to compare on (default: the same)",
     )
     torch.add_argument(
-        "--size", type=int, metavar="PIXELS", help="side of images (default: 224)"
+        "--size",
+        type=whole(32, SIDE),  # these networks halve it five times
+        metavar="PIXELS",
+        help="side of images (default: 224)",
     )
     torch.add_argument(
         "--method", choices=METHODS, help="of finding thresholds (default: mse)"
@@ -138,7 +165,10 @@ def main(argv: list[str] | None = None) -> None:
         "--distributed", action="store_true", help="found by SLURM or as TPUs do"
     )
     several.add_argument(
-        "--coordinator", metavar="ADDRESS:PORT", help="of host 0, open to the others"
+        "--coordinator",
+        type=filled,
+        metavar="ADDRESS:PORT",
+        help="of host 0, open to the others",
     )
     several.add_argument("--num_hosts", type=int, metavar="N", help="how many")
     several.add_argument("--host", type=int, metavar="I", help="this one, from 0")
@@ -152,33 +182,30 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     only_our_errors()
     command = " ".join(["python convert.py", *(argv or sys.argv[1:])])
-    try:
-        _check_belong(parser, options)
-        if options.torch:
-            return _import(options, command)
-        with hosts.together(
-            distributed=options.distributed,
-            coordinator=options.coordinator,
-            num_hosts=options.num_hosts,
-            host=options.host,
-            timeout=options.host_timeout,
-        ):
-            convert_run(
-                options.ckpt,
-                steps=options.steps or STEPS,
-                modes=MODES[options.mode],
-                precisions=PRECISIONS[options.certificate],
-                bits=options.fixed_point,
-                carriers=options.carriers,
-                qat_epochs=options.qat_epochs,
-                qat_learning_rate=options.qat_learning_rate,
-                limit=options.limit,
-                directory=options.data,
-                out=Path(options.out or snn_folder(options.ckpt)),
-                command=command,
-            )
-    except (ValueError, OSError, ImportError) as error:
-        fail(error)
+    _check_belong(parser, options)
+    if options.torch:
+        return _import(options, command)
+    with hosts.together(
+        distributed=options.distributed,
+        coordinator=options.coordinator,
+        num_hosts=options.num_hosts,
+        host=options.host,
+        timeout=options.host_timeout,
+    ):
+        convert_run(
+            options.ckpt,
+            steps=options.steps or STEPS,
+            modes=MODES[options.mode],
+            precisions=PRECISIONS[options.certificate],
+            bits=options.fixed_point,
+            carriers=options.carriers,
+            qat_epochs=options.qat_epochs,
+            qat_learning_rate=options.qat_learning_rate,
+            limit=options.limit,
+            directory=options.data,
+            out=Path(options.out or snn_folder(options.ckpt)),
+            command=command,
+        )
 
 
 def _import(options, command):
@@ -210,6 +237,7 @@ def _check_belong(parser, options):
             raise ValueError(f"--torch needs --{name}")
 
 
+@one_line()
 def run() -> None:
     """The command, in a process of its own."""
     with_huge_pages()

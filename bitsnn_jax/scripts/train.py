@@ -10,16 +10,22 @@ goes on from its newest checkpoint. Several hosts: the same command on each, wit
 SIGTERM saves and ends with status 143.
 """
 
+import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from bitsnn_jax import hosts
-from bitsnn_jax.cli import fail, only_our_errors, with_huge_pages
-from bitsnn_jax.config import validate
+from bitsnn_jax.cli import (
+    fail,
+    one_line,
+    only_our_errors,
+    readable,
+    with_huge_pages,
+)
+from bitsnn_jax.config import read_config, validate
 from bitsnn_jax.training import train_and_evaluate
 
 _PACKAGE = Path(__file__).parents[1]
@@ -28,7 +34,6 @@ _FOLDERS = (
     _PACKAGE.parent / "configs",  # in a clone, beside the package
 )
 _DEFAULT = "digits_resnet"
-_CONFIG_FLAGS = ("--config", "-config")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Checkpoints and results go here; default runs/<config.name>."
 )
@@ -43,23 +48,25 @@ _HOST = flags.DEFINE_integer("host", None, "Which of them this is, from 0.")
 _HOST_TIMEOUT = flags.DEFINE_integer(
     "host_timeout", hosts.TIMEOUT, "Seconds to wait for all hosts to come."
 )
+flags.register_validator(
+    _WORKDIR,
+    lambda folder: folder is None or folder.strip(),
+    "must not be empty: leave it out for runs/<config.name>",
+)
 
 
 def main(argv):
     del argv
     config = flags.FLAGS.config
-    try:
-        validate(config)  # before hosts wait for each other
-        with hosts.together(
-            distributed=_DISTRIBUTED.value,
-            coordinator=_COORDINATOR.value,
-            num_hosts=_NUM_HOSTS.value,
-            host=_HOST.value,
-            timeout=_HOST_TIMEOUT.value,
-        ):
-            train_and_evaluate(config, _WORKDIR.value or Path("runs", config.name))
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        fail(error)
+    validate(config)  # before hosts wait for each other
+    with hosts.together(
+        distributed=_DISTRIBUTED.value,
+        coordinator=_COORDINATOR.value,
+        num_hosts=_NUM_HOSTS.value,
+        host=_HOST.value,
+        timeout=_HOST_TIMEOUT.value,
+    ):
+        train_and_evaluate(config, _WORKDIR.value or Path("runs", config.name))
 
 
 def configs() -> dict[str, Path]:
@@ -84,25 +91,18 @@ def config_file(name: str) -> str:
     )
 
 
-def _with_files(argv: list[str]) -> Iterator[str]:
-    """The arguments with files for the names of configs."""
-    before = ""
-    for word in argv:
-        flag, equals, name = word.partition("=")
-        if before in _CONFIG_FLAGS:
-            yield config_file(word)
-        elif flag in _CONFIG_FLAGS and equals:
-            yield f"{flag}={config_file(name)}"
-        else:
-            yield word
-        before = word
-
-
 def _parse(argv):
     try:
-        argv = list(_with_files(argv))
+        for word in argv:
+            readable(word)
         # Not at the top: a wrong override is found while the flag is defined.
-        config_flags.DEFINE_config_file("config", config_file(_DEFAULT), "The run.")
+        config_flags.DEFINE_config_dataclass(
+            "config",
+            read_config(config_file(_DEFAULT)),
+            "The run.",
+            sys_argv=argv,
+            parse_fn=lambda name: read_config(config_file(name)),
+        )
         # absl's help is that of the program, which is another file than this.
         for flag in flags.FLAGS.get_key_flags_for_module(__name__):
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
@@ -110,6 +110,7 @@ def _parse(argv):
         if flags.FLAGS["verbosity"].using_default_value:
             only_our_errors()
     except (
+        argparse.ArgumentTypeError,
         flags.Error,
         AttributeError,
         KeyError,
@@ -125,6 +126,7 @@ def _parse(argv):
     return rest
 
 
+@one_line()
 def run() -> None:
     """The command, in a process of its own."""
     with_huge_pages()
