@@ -8,11 +8,17 @@ import numpy as np
 from jaxtyping import Int32
 
 from bitsnn_jax.data.examples import Record
+from bitsnn_jax.data.images import read
+from bitsnn_jax.data.listing import (
+    SUFFIXES,
+    list_classes,
+    list_pictures,
+    say_left_out,
+)
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 # Where the test part may be. ILSVRC's own "test" has neither classes nor labels.
 _TEST = ("val", "validation", "test")
-_EXPECTED = "DIR/train/<class>/*.JPEG and DIR/val/<class>/*.JPEG (or .jpg, .png)"
+_EXPECTED = "DIR/train/<class>/*.JPEG and DIR/val/<class>/*.JPEG (or .png, ...)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +28,8 @@ class Folder:
     Attributes:
       root: holds a folder for each class.
       classes: names of these folders, sorted; a label is a position among them.
-      names: of the files, as bytes: a million of them go to every worker.
+      names: paths of the files in these folders, as bytes: a million of them go to
+        every worker.
       labels: of the files.
     """
 
@@ -41,14 +48,15 @@ class Folder:
     def __getitem__(self, index: int) -> Record:
         label = int(self.labels[index])
         path = self.root / self.classes[label] / os.fsdecode(self.names[index])
-        return Record(path.read_bytes(), label, str(path))
+        return Record(read(path), label, str(path))
 
 
 def open_folder(directory: str, part: str) -> Folder:
     """The training or the test part of an image folder.
 
-    The test part is the first of `val`, `validation` and `test` that there is. Files
-    with other suffixes than those of `SUFFIXES`, in upper or lower case, are ignored.
+    The test part is the first of `val`, `validation` and `test` that there is. A class
+    has all pictures below its folder, as `list_pictures` finds them; a warning says
+    which files are left out.
 
     Args:
       directory: holds `train` and the test part.
@@ -69,11 +77,15 @@ def open_folder(directory: str, part: str) -> Folder:
             "https://image-net.org, unpacked into one folder for each class"
         )
     test = tests[0]
-    classes = _classes(train)
-    _check_same(train, classes, test, _classes(test))
+    found = {root: list_classes(root) for root in (train, test)}
+    classes = found[train].names
+    _check_same(train, classes, test, found[test].names)
     root = train if part == "train" else test
-    files = [_images(root / name) for name in classes]
-    empty = [name for name, found in zip(classes, files, strict=True) if not found]
+    listed = [list_pictures(root / name) for name in classes]
+    files = [pictures.names for pictures in listed]
+    left_out = sum((pictures.left_out for pictures in listed), found[root].left_out)
+    say_left_out(root, left_out)
+    empty = [name for name, names in zip(classes, files, strict=True) if not names]
     if part == "train" and empty or not any(files):
         raise ValueError(
             f"{root}: expected images ({', '.join(SUFFIXES)}) in every class folder, "
@@ -81,21 +93,12 @@ def open_folder(directory: str, part: str) -> Folder:
         )
     return Folder(
         root=root,
-        classes=classes,
-        names=np.array([name for found in files for name in found], bytes),
+        classes=tuple(classes),
+        names=np.array([os.fsencode(n) for names in files for n in names], bytes),
         labels=np.repeat(
             np.arange(len(classes), dtype=np.int32), list(map(len, files))
         ),
     )
-
-
-def _classes(root):
-    return tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir()))
-
-
-def _images(folder):
-    names = (entry.name for entry in os.scandir(folder))
-    return sorted(os.fsencode(n) for n in names if n.lower().endswith(SUFFIXES))
 
 
 def _check_same(train, train_classes, test, test_classes):
@@ -126,11 +129,13 @@ class Pictures:
 
     def __getitem__(self, index: int) -> Record:
         path = self.paths[index]
-        return Record(path.read_bytes(), 0, str(path))
+        return Record(read(path), 0, str(path))
 
 
 def open_pictures(directory: str | os.PathLike[str]) -> Pictures:
-    """All images of a folder and the folders in it, as examples of label 0.
+    """All images of a folder and the folders below it, as examples of label 0.
+
+    They are those that `list_pictures` finds; a warning says which files are left out.
 
     Raises:
       FileNotFoundError: no such folder; ValueError: no image in it.
@@ -138,8 +143,8 @@ def open_pictures(directory: str | os.PathLike[str]) -> Pictures:
     base = Path(directory)
     if not base.is_dir():
         raise FileNotFoundError(f"{base}: expected a folder of images, found none")
-    found = (Path(root, n) for root, _, names in os.walk(base) for n in names)
-    paths = tuple(sorted(p for p in found if p.suffix.lower() in SUFFIXES))
-    if not paths:
+    names, left_out = list_pictures(base)
+    say_left_out(base, left_out)
+    if not names:
         raise ValueError(f"{base}: expected images ({', '.join(SUFFIXES)}), found none")
-    return Pictures(paths)
+    return Pictures(tuple(base / name for name in names))

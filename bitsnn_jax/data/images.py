@@ -1,14 +1,51 @@
-"""JPEG and PNG to pixels."""
+"""Encoded pictures to pixels: the one place where they are read and decoded."""
 
 import io
+import os
+import warnings
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+
+# Two that Pillow would look for among all others, Ghostscript's included.
+from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+
+# By content, whatever the name: of an EPS in a .png Pillow would start Ghostscript.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+# Larger ones are no examples, but cost a gigabyte: a camera makes 50 million pixels.
+MAX_PIXELS, MAX_SIDE, MAX_BYTES = 2**26, 2**16 - 1, 2**28
+# A progressive JPEG has 10, of which each is as long as the picture, however small.
+MAX_SCANS = 100
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK")
+_MODES += ("YCbCr", "LAB", "HSV")
+_BAND = 2**22  # pixels that are converted at once
+
+# Ours is the lower limit, and an error.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Unreadable(ValueError):
-    """The content of an image is damaged."""
+    """The content of an image is damaged, or more than an example can be."""
+
+    @classmethod
+    def because(cls, place: str | os.PathLike[str], found: str) -> "Unreadable":
+        return cls(
+            f"{place}: expected a whole image, got {found}; mend or delete it, or set "
+            'data.unreadable="skip"'
+        )
+
+
+def read(path: str | os.PathLike[str]) -> bytes:
+    """The content of an image file.
+
+    Raises:
+      Unreadable: more than `MAX_BYTES`.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise Unreadable.because(path, f"{size} bytes, the limit is {MAX_BYTES}")
+        return file.read()
 
 
 def decode(content: bytes, *, channels: int, place: str) -> UInt8[np.ndarray, "h w c"]:
@@ -19,26 +56,76 @@ def decode(content: bytes, *, channels: int, place: str) -> UInt8[np.ndarray, "h
     for is not done, as in torchvision and TensorFlow, for which most weights were made.
 
     Args:
-      content: of a file in any format that Pillow knows.
+      content: of a file in one of `FORMATS`.
       channels: 1 or 3.
       place: where it comes from, for the message.
 
     Raises:
-      Unreadable: damaged or truncated content, with its place.
+      Unreadable: damaged or truncated content, another format, more pixels than
+        `MAX_PIXELS`, sides longer than `MAX_SIDE`, or numbers whose white is unknown;
+        with its place.
 
     >>> file = io.BytesIO()
     >>> Image.new("L", (3, 2), 7).save(file, "PNG")
     >>> decode(file.getvalue(), channels=3, place="here").shape
     (2, 3, 3)
     """
+    size, cause = f"{len(content)} bytes", None
     try:
-        image = Image.open(io.BytesIO(content))
-        if image.mode.startswith("I;16"):  # which Pillow would clip at 255
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        _check_header(image, content)
+        return _pixels(image, "L" if channels == 1 else "RGB")
+    except _Refused as refusal:
+        found = str(refusal)
+    except Image.UnidentifiedImageError:
+        found = f"{size} that cannot be decoded as any of {', '.join(FORMATS)}"
+    except Image.DecompressionBombError:
+        found = f"more than the {MAX_PIXELS} pixels that are the limit"
     except Exception as error:  # decoders raise whatever the damage makes of them
-        raise Unreadable(
-            f"{place}: expected a whole image, got {len(content)} bytes that cannot be "
-            'decoded; mend or delete it, or set data.unreadable="skip"'
-        ) from error
-    return pixels.reshape(*pixels.shape[:2], channels)
+        found, cause = f"{size} that cannot be decoded", error
+    raise Unreadable.because(place, found) from cause
+
+
+class _Refused(ValueError):
+    pass
+
+
+def _check_header(image, content):
+    """Refuses what is too much or not known, before anything is decoded."""
+    width, height = image.size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise _Refused(
+            f"{width} x {height} pixels, the limits are {MAX_PIXELS} in all and "
+            f"{MAX_SIDE} a side"
+        )
+    scans = content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
+    if scans > MAX_SCANS:
+        raise _Refused(f"a JPEG of {scans} scans, the limit is {MAX_SCANS}")
+    if image.mode not in _MODES and not _sixteen_bits(image):
+        raise _Refused(f"pixels of Pillow's mode {image.mode}, whose white is unknown")
+
+
+def _sixteen_bits(image):
+    """Whether it has one channel of 16 bits, white the largest number."""
+    if image.format == "TIFF":
+        # Pillow widens 12 bits as they are, and turns nothing round.
+        bits, white_is_zero = image.tag_v2.get(258), image.tag_v2.get(262) == 0
+        return image.mode.startswith("I;16") and bits == (16,) and not white_is_zero
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def _pixels(image, mode):
+    """The pixels as uint8 [h, w, c], converted in bands for the sake of memory."""
+    image.load()
+    width, height = image.size
+    out = np.empty((height, width, len(mode)), np.uint8)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        whole = rows >= height
+        band = image if whole else image.crop((0, top, width, min(top + rows, height)))
+        if band.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
+            band = Image.fromarray((np.asarray(band) >> 8).astype(np.uint8))
+        if band.mode != mode:
+            band = band.convert(mode)
+        out[top : top + rows] = np.asarray(band).reshape(-1, width, len(mode))
+    return out
