@@ -244,6 +244,50 @@ def test_a_corrupt_file_is_named_with_what_was_expected_and_what_came(
     assert name in message or "data.directory" in message
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected", "came"),
+    [
+        ([1, 2, 3, 1], "3 different labels to be 0..2", "got 1..3 without 0"),
+        ([0, 1, 2, 255], "0..3", "0..255 without 3, 4, 5, 6, 7 and 247 more"),
+        ([255, 255, 255, 255], "1 different labels to be 0..0", "got 255..255"),
+        ([0, 1, 3, 4], "0..3", "got 0..4 without 2"),
+    ],
+)
+def test_labels_that_are_not_numbered_from_0_on_are_no_classes(
+    tmp_path, labels, expected, came
+):
+    train = np.zeros((4, 2, 2)), np.array(labels)
+    write_idx_folder(tmp_path, train, (train[0], np.zeros(4)))
+    for split in ("train", "validation", "test"):
+        with pytest.raises(ValueError) as error:
+            load(Data(name="idx", directory=str(tmp_path)), split)
+        message = str(error.value)
+        assert message.startswith(str(tmp_path / LABELS)) and "\n" not in message
+        assert expected in message and came in message
+
+
+def test_a_test_part_may_lack_classes_but_not_have_others(tmp_path):
+    train = np.zeros((4, 2, 2)), np.array([0, 1, 2, 3])
+    write_idx_folder(tmp_path, train, (train[0][:2], np.array([3, 1])))
+    data = Data(name="idx", directory=str(tmp_path))
+    assert load(data, "test").num_classes == 4
+    write_idx_folder(tmp_path, train, (train[0][:2], np.array([0, 255])))
+    with pytest.raises(ValueError, match=r"t10k-labels.*0\.\.3 .*, got 255$"):
+        load(data, "train")
+
+
+def test_images_of_no_pixels_or_of_two_sizes_are_refused(tmp_path):
+    data = Data(name="idx", directory=str(tmp_path))
+    labels = np.arange(4)
+    nothing, small, large = (np.zeros((4, n, 3)) for n in (0, 2, 5))
+    write_idx_folder(tmp_path, (nothing, labels), (nothing, labels))
+    with pytest.raises(ValueError, match="train-images.*one pixel, got 0 x 3"):
+        load(data, "train")
+    write_idx_folder(tmp_path, (large, labels), (small, labels))
+    with pytest.raises(ValueError, match=r"test images of \(5, 3\) .* got \(2, 3\)"):
+        load(data, "train")
+
+
 def test_a_missing_file_is_named_with_the_way_to_get_it(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         load(Data(name="idx", directory=str(tmp_path)), "train")

@@ -17,6 +17,7 @@ from bitsnn_jax.data.autoaugment import autoaugment
 Pixels = UInt8[np.ndarray, "h w c"]
 _AREA = 0.08, 1.0  # of a window, as a part of the image
 _ASPECT = 3 / 4, 4 / 3  # its width by its height
+_WHOLE = 2**24  # pixels that are resized as a whole, of which the middle is kept
 
 
 def augment(
@@ -76,7 +77,9 @@ def resize_and_crop(image: Pixels, *, size: int) -> UInt8[np.ndarray, "size size
 
     The shorter side is brought to size * 256 / 224, rounded, and the other in
     proportion, rounded down; then the centre is cropped. Bilinear, over as many pixels
-    as fall together. As torchvision's `Resize(256)` and `CenterCrop(224)`.
+    as fall together. As torchvision's `Resize(256)` and `CenterCrop(224)`; only of an
+    image so long that more than 2**24 pixels would be thrown away, nothing but the
+    middle is resized, which may round another way.
 
     Args:
       image: of any height and width, 1 or 3 channels.
@@ -89,8 +92,14 @@ def resize_and_crop(image: Pixels, *, size: int) -> UInt8[np.ndarray, "size size
     shorter = round(size * 256 / 224)
     scaled = [int(shorter * n / min(height, width)) for n in (width, height)]
     left, top = (round((n - size) / 2) for n in scaled)
+    box = left, top, left + size, top + size
+    if math.prod(scaled) > _WHOLE:
+        x, y = width / scaled[0], height / scaled[1]  # pixels of the image for one
+        middle = left * x, top * y, (left + size) * x, (top + size) * y
+        picture = _picture(image)
+        return _pixels(picture.resize((size, size), Image.Resampling.BILINEAR, middle))
     picture = _picture(image).resize(scaled, Image.Resampling.BILINEAR)
-    return _pixels(picture.crop((left, top, left + size, top + size)))
+    return _pixels(picture.crop(box))
 
 
 def random_resized_crop(

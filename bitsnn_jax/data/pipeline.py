@@ -6,6 +6,7 @@ batch that a single host would have had, augmentation included. Nor does the num
 workers change a bit: each makes whole batches, in turn.
 """
 
+import math
 import multiprocessing
 import os
 import signal
@@ -24,6 +25,7 @@ from bitsnn_jax import config
 from bitsnn_jax.data.augment import augment, resize_and_crop
 from bitsnn_jax.data.examples import Examples, normalise
 from bitsnn_jax.data.images import Unreadable
+from bitsnn_jax.data.memory import check_fits
 
 # Counted in batches: grain's default of 500 would hold 40 GB of ImageNet.
 _THREADS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
@@ -100,11 +102,19 @@ def train_batches(
       goes on bit by bit as the old one would have.
 
     Raises:
-      ValueError: no examples, a batch size that the shards cannot share, a seed or a
-        shard index out of range; and `Unreadable` by the iterator.
+      ValueError: no examples, a batch size that the shards cannot share or that memory
+        does not hold, a seed, a shard index or `data.crop` out of range; and
+        `Unreadable` by the iterator.
     """
     rows = _rows(data.batch_size, shard_index, num_shards, field="data.batch_size")
     _check_some(examples)
+    _check_room("data.batch_size", rows, examples)
+    side = min(examples.image_shape[:2])
+    if data.crop >= side:
+        raise ValueError(
+            f"data.crop must be below the {side} pixels of an image's side, got "
+            f"{data.crop}: windows without a pixel of the image would be drawn"
+        )
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in 0..2**32 - 1, got {seed}")
     if data.autoaugment and examples.white != 255:
@@ -151,12 +161,14 @@ def eval_batches(
       `pixels`; "label": int32 [b], "mask": bool [b]} with b = batch_size / num_shards.
 
     Raises:
-      ValueError: no examples, a batch size that the shards cannot share, or a shard
-        index out of range; and `Unreadable` while it is iterated over.
+      ValueError: no examples, a batch size that the shards cannot share or that memory
+        does not hold, or a shard index out of range; and `Unreadable` while it is
+        iterated over.
     """
     size = data.eval_batch_size if batch_size is None else batch_size
     rows = _rows(size, shard_index, num_shards, field="data.eval_batch_size")
     _check_some(examples)
+    _check_room("data.eval_batch_size", rows, examples)
     last = len(examples) - 1
     padded_length = -(-len(examples) // size) * size
     order = grain.MapDataset.range(padded_length).map(
@@ -284,3 +296,10 @@ def _rows(batch_size, shard_index, num_shards, *, field):
 def _check_some(examples):
     if not len(examples):
         raise ValueError("expected at least one example, got none: see data.directory")
+
+
+def _check_room(field, rows, examples):
+    """One batch must fit, as float32."""
+    shape = " x ".join(map(str, examples.image_shape))
+    what = f"{field}: {rows} rows of {shape} (data.image_size)"
+    check_fits(what, 4.0 * rows * math.prod(examples.image_shape))

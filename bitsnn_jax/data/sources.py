@@ -53,8 +53,9 @@ def load(data: config.Data, split: str) -> Examples:
       The examples, in a fixed order.
 
     Raises:
-      ValueError: unknown name or split, files that are not what they should be, or
-        images of any size without `data.image_size`.
+      ValueError: unknown name or split, files that are not what they should be,
+        images of any size without `data.image_size`, or a `data.directory` for a set
+        that has no files.
       FileNotFoundError: files that are not there.
       ImportError: "digits" without scikit-learn.
 
@@ -70,8 +71,17 @@ def load(data: config.Data, split: str) -> Examples:
     return SOURCES[data.name](data, split)
 
 
-def _in_memory(open_source, data: config.Data, split: str) -> InMemory:
-    source = open_source(data.directory)
+def _made(make_source, data: config.Data, split: str) -> InMemory:
+    """Of a source without files: a directory that is set was meant for another."""
+    if data.directory:
+        raise ValueError(
+            f"data.directory (--data) must be empty for data.name={data.name}, which "
+            f"reads no files; got {data.directory!r}"
+        )
+    return _arrays(make_source(), data, split)
+
+
+def _arrays(source: Source, data: config.Data, split: str) -> InMemory:
     images, labels = source.train
     train, validation = _held_out(len(labels), source.num_validation)
     mean, std = _pixel_moments(images[train], white=source.white)
@@ -158,13 +168,20 @@ def _pixel_moments(images, *, white):
     """Mean and standard deviation of each channel, from integer counts: no rounding."""
     values = np.arange(256) / white
     channels = images.reshape(-1, images.shape[-1]).T
-    shares = np.stack([np.bincount(c, minlength=256) / c.size for c in channels])
+    # In parts: NumPy counts 64-bit copies.
+    parts = [channels[:, i : i + 2**22] for i in range(0, channels.shape[1], 2**22)]
+    counts = sum(_histograms(part) for part in parts)
+    shares = counts / channels.shape[1]
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
     return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
 
 
-def _digits(directory):
+def _histograms(channels):
+    return np.stack([np.bincount(values, minlength=256) for values in channels])
+
+
+def _digits():
     """1797 handwritten digits of 8x8 pixels from 0 to 16, inside scikit-learn."""
     try:
         from sklearn.datasets import load_digits
@@ -187,21 +204,24 @@ def _digits(directory):
     )
 
 
-def _idx(directory):
+def _idx(data: config.Data, split: str) -> InMemory:
     """MNIST, Fashion-MNIST and whatever else comes as the same four files."""
+    directory = data.directory
     train = idx.read_pair(directory, prefix="train")
-    test = idx.read_pair(directory, prefix="t10k")
     num_classes = int(train[1].max(initial=0)) + 1
-    if test[1].max(initial=0) >= num_classes:
+    test = idx.read_pair(directory, prefix="t10k", num_classes=num_classes)
+    shapes = [images.shape[1:3] for images, _ in (train, test)]
+    if shapes[0] != shapes[1]:
         raise ValueError(
-            f"data.directory {directory}: expected test labels 0..{num_classes - 1} as "
-            f"in the training files, got {test[1].max()}"
+            f"data.directory {directory}: expected test images of {shapes[0]} pixels "
+            f"as in the training files, got {shapes[1]}"
         )
     # A twelfth: 5000 of the 60,000 that MNIST and Fashion-MNIST have.
-    return Source(train, test, num_classes, num_validation=max(1, len(train[1]) // 12))
+    held_out = max(1, len(train[1]) // 12)
+    return _arrays(Source(train, test, num_classes, held_out), data, split)
 
 
-def _fake(directory, *, shape, num_classes, num_train, num_test):
+def _fake(*, shape, num_classes, num_train, num_test):
     """Noise with random labels: the shapes and the cost of a data set without it."""
     rng = np.random.RandomState(0)
 
@@ -252,9 +272,8 @@ _STORED = {
     ),
 }
 
-_ARRAYS: dict[str, Callable[[str], Source]] = {
+_MADE: dict[str, Callable[[], Source]] = {
     "digits": _digits,
-    "idx": _idx,
     "fake": partial(
         _fake, shape=(32, 32, 3), num_classes=10, num_train=640, num_test=128
     ),
@@ -264,6 +283,7 @@ _ARRAYS: dict[str, Callable[[str], Source]] = {
 }
 
 SOURCES: dict[str, Callable[[config.Data, str], Examples]] = {
-    **{name: partial(_in_memory, open_source) for name, open_source in _ARRAYS.items()},
+    "idx": _idx,
+    **{name: partial(_made, make_source) for name, make_source in _MADE.items()},
     **{name: partial(_streamed, stored) for name, stored in _STORED.items()},
 }
