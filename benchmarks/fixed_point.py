@@ -9,7 +9,6 @@ code, then timed as `simulate.py` times its passes. Limits: one-shot 1, stepped 
 passes of one-shot.
 """
 
-import argparse
 import resource
 import statistics
 import time
@@ -18,20 +17,22 @@ import jax
 import numpy as np
 from simulate import compile_pass, interleaved, network, print_table
 
+from bitsnn_jax.cli import Parser, as_script, whole
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integers import CARRIERS, one_shot, stepped
 from bitsnn_jax.lowering import lower
+from bitsnn_jax.models import MODELS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--bits", type=int, default=8)
+    parser = Parser(__doc__)
+    parser.add_argument("--model", choices=sorted(MODELS), default="resnet20")
+    parser.add_argument("--batch", type=whole(1, 2**17), default=64)
+    parser.add_argument("--size", type=whole(1, 4096), default=32)
+    parser.add_argument("--steps", type=whole(1, 24), default=4)
+    parser.add_argument("--bits", type=whole(2, 8), default=8)
     parser.add_argument("--carrier", choices=CARRIERS, default="float32")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=whole(2, 10**6), default=30)
     options = parser.parse_args()
 
     apply_fn, variables, images = network(options.model, options.batch, options.size)
@@ -80,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

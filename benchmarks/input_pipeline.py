@@ -9,7 +9,6 @@ round, so that the machine's drift cancels. The limit of a folder is Pillow's de
 of the same files to RGB in a single thread; sets in memory have none.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -21,6 +20,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from bitsnn_jax.cli import Parser, as_script, whole
 from bitsnn_jax.config import Data
 from bitsnn_jax.data import load, train_batches
 
@@ -31,10 +31,12 @@ AHEAD = 6  # batches that may lie ready; they are taken before the clock starts
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, default=24, help="that are timed")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=2)
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--batches", type=whole(1, 10**6), default=24, help="that are timed"
+    )
+    parser.add_argument("--rounds", type=whole(2, 10**6), default=5)
+    parser.add_argument("--workers", type=whole(0, 1024), default=2)
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, Pillow {PIL.__version__}, NumPy {np.__version__}")
     with tempfile.TemporaryDirectory() as folder:
@@ -131,4 +133,4 @@ def interleaved(passes: dict, rounds: int) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

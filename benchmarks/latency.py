@@ -9,23 +9,29 @@ interleaved, and ratios are medians over rounds to the ANN of the same round. Al
 fed images of noise: the time does not depend on what is in them.
 """
 
-import argparse
-
 import jax
 from simulate import compile_pass, interleaved, print_table
 
 from bitsnn_jax import convert, spiking
+from bitsnn_jax.cli import STEPS as MOST_STEPS
+from bitsnn_jax.cli import Distinct, Parser, as_script, filled, whole
 from bitsnn_jax.comparators import METHODS, simulate
 from bitsnn_jax.runs import load_ann
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ckpt", default="resnet20_fashion_mnist")
-    parser.add_argument("--at", nargs="+", default=["qcfs=4", "qcfs=32"])
-    parser.add_argument("--steps", type=int, default=4, help="T of our network")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 64])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = Parser(__doc__)
+    parser.add_argument("--ckpt", type=filled, default="resnet20_fashion_mnist")
+    parser.add_argument(
+        "--at", nargs="+", action=Distinct, default=["qcfs=4", "qcfs=32"]
+    )
+    parser.add_argument(
+        "--steps", type=whole(1, 24), default=4, help="T of our network"
+    )
+    parser.add_argument(
+        "--batch", type=whole(1, 2**17), action=Distinct, nargs="+", default=[1, 64]
+    )
+    parser.add_argument("--rounds", type=whole(2, 10**6), default=15)
     options = parser.parse_args()
     rivals = [parsed(text, parser) for text in options.at]
     apply_fn, run = load_ann(options.ckpt)
@@ -50,14 +56,18 @@ def main() -> None:
         print_table(compiled, interleaved(compiled, options.rounds))
 
 
-def parsed(text: str, parser: argparse.ArgumentParser) -> tuple[str, int]:
+def parsed(text: str, parser: Parser) -> tuple[str, int]:
     """qcfs=32 as a method and its T; methods that calibrate have no place here."""
     name, _, steps = text.partition("=")
     known = [m.name for m in METHODS.values() if m.prepare is None]
-    if name not in known or not steps.isdigit() or int(steps) < 1:
-        parser.error(f"--at: expected METHOD=T with a method of {known}, got {text}")
-    return name, int(steps)
+    number = int(steps) if steps.isdecimal() and len(steps) < 5 else 0
+    if name not in known or not 1 <= number <= MOST_STEPS:
+        parser.error(
+            f"--at must be METHOD=T with a method of {', '.join(known)} and a T in "
+            f"1..{MOST_STEPS}, got {text:.40}"
+        )
+    return name, number
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

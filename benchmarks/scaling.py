@@ -12,13 +12,14 @@ square] for each norm on the way there and one of their gradients on the way bac
 wait for each other, so they cannot be joined; XLA lets gradients ride along with them.
 """
 
-import argparse
-import importlib.util
 import math
 import os
 import re
 from collections import Counter
 from pathlib import Path
+
+from bitsnn_jax.cli import Parser, a_path, as_script, whole
+from bitsnn_jax.config import read_config, validate
 
 BYTES = {"pred": 1, "u8": 1, "s32": 4, "u32": 4, "f32": 4, "bf16": 2, "f64": 8}
 COLLECTIVE = re.compile(
@@ -29,21 +30,25 @@ ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     root = Path(__file__).parents[1]
-    parser.add_argument("--config", default=root / "configs" / "digits_resnet.py")
-    parser.add_argument("--devices", type=int, default=4)
-    parser.add_argument("--rows", type=int, default=2, help="of each device")
-    parser.add_argument("--image", type=int, nargs=3, default=[8, 8, 1])
+    parser.add_argument(
+        "--config", type=a_path, default=root / "configs" / "digits_resnet.py"
+    )
+    parser.add_argument("--devices", type=whole(1, 1024), default=4)
+    parser.add_argument(
+        "--rows", type=whole(1, 2**17), default=2, help="of each device"
+    )
+    parser.add_argument("--image", type=whole(1, 4096), nargs=3, default=[8, 8, 1])
     options = parser.parse_args()
+    config = read_config(options.config)
+    validate(config)
     # Before JAX looks at its devices.
     os.environ["XLA_FLAGS"] = (
         f"--xla_force_host_platform_device_count={options.devices} "
         "--xla_backend_optimization_level=0"
     )
-    text, sizes = compiled_step(
-        read_config(options.config), options.devices, options.rows, options.image
-    )
+    text, sizes = compiled_step(config, options.devices, options.rows, options.image)
     found = list(collectives(text))
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(k for k, _ in found).items())
     print(
@@ -62,15 +67,6 @@ def main() -> None:
         print(f"{purpose:12} {sent[purpose]:12,} {size:12,}")
     parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     print(f"\nall else is {parts}; XLA sends equal arrays once")
-
-
-def read_config(path):
-    """What `get_config` of a file gives."""
-    spec = importlib.util.spec_from_file_location("config", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
 
 
 def compiled_step(config, devices, rows, image_shape):
@@ -139,4 +135,4 @@ def _array(dtype, dims):
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

@@ -8,24 +8,24 @@ the median over rounds of the ratio within a round, so that the machine's drift 
 The work of a stepped pass is T ANN passes: T is its limit; that of fused is 1.
 """
 
-import argparse
 import statistics
 import time
 
 import jax
 
 from bitsnn_jax import convert, spiking
+from bitsnn_jax.cli import Parser, as_script, whole
 from bitsnn_jax.config import Model
-from bitsnn_jax.models import build_model
+from bitsnn_jax.models import MODELS, build_model
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser = Parser(__doc__)
+    parser.add_argument("--model", choices=sorted(MODELS), default="resnet20")
+    parser.add_argument("--batch", type=whole(1, 2**17), default=64)
+    parser.add_argument("--size", type=whole(1, 4096), default=32)
+    parser.add_argument("--steps", type=whole(1, 24), default=4)
+    parser.add_argument("--rounds", type=whole(2, 10**6), default=30)
     options = parser.parse_args()
 
     apply_fn, variables, x = network(options.model, options.batch, options.size)
@@ -89,4 +89,4 @@ def interleaved(compiled, rounds):
 
 
 if __name__ == "__main__":
-    main()
+    as_script(main)

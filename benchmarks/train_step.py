@@ -9,7 +9,6 @@ PyTorch installed (the extra `oracles`), its step of the same network with ReLU,
 channels last, takes part from a process of its own.
 """
 
-import argparse
 import multiprocessing
 import os
 import statistics
@@ -18,7 +17,7 @@ import time
 import jax
 import numpy as np
 
-from bitsnn_jax.cli import with_huge_pages
+from bitsnn_jax.cli import Parser, as_script, whole, with_huge_pages
 from bitsnn_jax.config import Config
 from bitsnn_jax.devices import AXIS, data_parallel
 from bitsnn_jax.models import build_model
@@ -35,11 +34,11 @@ STEPS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--size", type=int, default=28)
-    parser.add_argument("--channels", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser = Parser(__doc__)
+    parser.add_argument("--batch", type=whole(1, 2**17), default=128)
+    parser.add_argument("--size", type=whole(1, 4096), default=28)
+    parser.add_argument("--channels", type=whole(1, 4096), default=1)
+    parser.add_argument("--rounds", type=whole(2, 10**6), default=30)
     options = parser.parse_args()
     shape = (options.batch, options.size, options.size, options.channels)
     rng = np.random.default_rng(0)
@@ -182,4 +181,4 @@ def _torch_resnet20(channels):
 
 if __name__ == "__main__":
     with_huge_pages()
-    main()
+    as_script(main)

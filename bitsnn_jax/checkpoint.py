@@ -1,5 +1,6 @@
 """Checkpoints: written by Orbax, read back only if they are whole and make sense."""
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from orbax.checkpoint import args as ocp_args
 from orbax.checkpoint import checkpoint_managers
 
 from bitsnn_jax.config import Config, from_dict
+from bitsnn_jax.files import naming
 from bitsnn_jax.models import build_model
 
 FOLDER = "checkpoints"  # inside a run folder
@@ -82,7 +84,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_):
-        self._manager.close()
+        with _writable(self.folder):
+            self._manager.close()
 
     @property
     def latest(self) -> int | None:
@@ -96,7 +99,8 @@ class Checkpoints:
         Without any that was evaluated, the newest.
         """
         # Complete, and with its accuracy on disk, before it is chosen.
-        self._manager.wait_until_finished()
+        with _writable(self.folder):
+            self._manager.wait_until_finished()
         with _readable(self.folder, advice=_ADVICE_ALL):
             return self._manager.best_step()
 
@@ -133,7 +137,10 @@ class Checkpoints:
             progress=progress,
             metadata=metadata,
         )
-        self._manager.save(step, args=items, metrics={"accuracy": accuracy}, force=True)
+        with _writable(self.folder):  # also of the save before, which goes on till then
+            self._manager.save(
+                step, args=items, metrics={"accuracy": accuracy}, force=True
+            )
 
     def read(self, step: int, *names: str, optimizer: Any = None) -> tuple:
         """The named arguments of `save`, bit by bit as they were given at that step.
@@ -197,7 +204,10 @@ def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> 
     path = Path(path).absolute()
     new, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
     items = _to_save(variables=variables, metadata=metadata)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    with (
+        _writable(path),
+        ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
+    ):
         checkpointer.save(new, args=items, force=True)
     if jax.process_index() == 0:
         if path.exists():
@@ -311,6 +321,22 @@ def _checksum(name, item):
 
 _ADVICE = "Delete this folder to use the checkpoint before it, or copy it again"
 _ADVICE_ALL = "Delete the folder of the damaged step inside it, or copy it again"
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Whatever Orbax raises of a full disk is an OSError that names the folder.
+
+    TensorStore has a page of its own words, of another type each time.
+    """
+    try:
+        with naming(path):
+            yield
+    except Exception as error:
+        full = os.strerror(errno.ENOSPC)
+        if isinstance(error, OSError) or full not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, full, str(path)) from error
 
 
 @contextmanager

@@ -225,7 +225,7 @@ def only_our_errors() -> None:
     Orbax warns of options that it sets itself, and reads that are still under way when
     one fails find their event loop closed, each with a traceback of its own.
     """
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)
     show = sys.unraisablehook
 
     def hook(unraisable):

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from bitsnn_jax import compare_plots, plots
 from bitsnn_jax.compare_plots import NETWORKS, WITHIN, Series, is_equal, short
 from bitsnn_jax.files import write_files
-from bitsnn_jax.report import complete, number, render
+from bitsnn_jax.report import number, render
+from bitsnn_jax.shapes import complete
 
 OURS = "bit_serial"
 
@@ -23,22 +24,26 @@ _MEASURED = (
     *("accuracy", "agreement", "spikes_per_neuron", "synaptic_operations"),
     *("nanojoules", "milliseconds"),
 )
-FIELDS = ("method", "steps", "window", "until_output", "seed", *_MEASURED)
+_ROW = {"method": str, "steps": int, "window": int, "until_output": int, "seed": int}
+FIELDS = (*_ROW, *_MEASURED)
 
 
 def _values(names: str | Iterable[str]) -> dict[str, Any]:
     return dict.fromkeys(names.split() if isinstance(names, str) else names)
 
 
-# The shape of `results`; see `report.SCHEMA`. "*" is any name.
+# The shape of `results`; see `shapes.complete`.
 SCHEMA: dict[str, Any] = {
     "run": _values("name model dataset checkpoint_step seed version commit? command?"),
     "machine": _values("jax device num_devices time"),
     **_values("examples batch? neurons depth profile?"),
-    "networks": {"*": _values("accuracy milliseconds from")},
-    "methods": {"*": _values("title source trained_with seconds")},
-    "rows": [_values(FIELDS)],
-    "failed": [_values("method steps? error")],
+    "networks": {"*": {"accuracy": float, **_values("milliseconds from")}},
+    "methods": {
+        "*": dict.fromkeys(("title", "source", "trained_with"), str)
+        | _values("seconds")
+    },
+    "rows": [dict.fromkeys(FIELDS, float) | _ROW],
+    "failed": [{"method": str, "steps?": int, "error": str}],
 }
 PICTURES = (
     "accuracy_against_steps",
@@ -237,38 +242,45 @@ def amount(value: float) -> str:
 
 
 def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
-    """A complete copy of `results`, which contradicts itself nowhere."""
-    shape = dict(SCHEMA)
-    for part in ("networks", "methods"):
-        names = results.get(part) if isinstance(results, Mapping) else None
-        if isinstance(names, Mapping):
-            shape[part] = dict.fromkeys(names, SCHEMA[part]["*"])
-        else:
-            shape[part] = {}
-    whole = complete(results, shape, "results")
+    """A complete copy of `results`, of which there are some."""
+    whole = checked(results, "results")
     if not whole["rows"]:
         failures = "; ".join(map(_failure, whole["failed"])) or "nothing failed"
         raise ValueError(
             f"results.rows is empty: the report needs a row of some method ({failures})"
         )
-    for name, method in whole["methods"].items():
+    return whole
+
+
+def checked(results: Any, name: str) -> dict[str, Any]:
+    """Copy `results`, if they have the shape of `SCHEMA` and do not contradict it.
+
+    Args:
+      results: plain JSON values.
+      name: what the messages call them.
+
+    Raises:
+      ValueError: a part is missing, of the wrong kind, or contradicts another.
+    """
+    whole = complete(results, SCHEMA, name)
+    for each, method in whole["methods"].items():
         if method["trained_with"] not in whole["networks"]:
             raise ValueError(
-                f"results.networks.{method['trained_with']} is missing: "
-                f"results.methods.{name} starts from it"
+                f"{name}.networks.{method['trained_with']} is missing: "
+                f"{name}.methods.{each} starts from it"
             )
     for i, row in enumerate(whole["rows"]):
         if row["method"] not in whole["methods"]:
             raise ValueError(
-                f"results.methods.{row['method']} is missing: results.rows[{i}] is "
-                "of it"
+                f"{name}.methods.{row['method']} is missing: {name}.rows[{i}] is of it"
             )
     counts = Counter((r["method"], r["steps"], r["seed"]) for r in whole["rows"])
-    (method, steps, seed), most = counts.most_common(1)[0]
-    if most > 1:
-        raise ValueError(
-            f"results.rows has {method} at T = {steps} with seed {seed} {most} times"
-        )
+    for (method, steps, seed), count in counts.items():
+        if count > 1:
+            raise ValueError(
+                f"{name}.rows has {method} at T = {steps} with seed {seed} {count} "
+                "times"
+            )
     return whole
 
 

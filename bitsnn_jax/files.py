@@ -3,9 +3,21 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in an error of the system that does not, as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def make_folder(folder: Path) -> None:
@@ -26,8 +38,13 @@ def make_folder(folder: Path) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Writes a whole file, or leaves the old one."""
     new = path.with_name(f"{path.name}.new")
-    new.write_text(text)
-    os.replace(new, path)
+    try:
+        with naming(path):
+            new.write_text(text)
+        os.replace(new, path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def replace_json(path: Path, value: Any) -> None:
@@ -49,7 +66,8 @@ def write_files(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -
     # Inside the folder, because a rename must stay in one file system.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as scratch:
         for name, content in contents.items():
-            (Path(scratch) / name).write_bytes(content)
+            with naming(folder / name):
+                (Path(scratch) / name).write_bytes(content)
         for name in contents:
             os.replace(Path(scratch) / name, folder / name)
     return folder / list(contents)[-1]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from bitsnn_jax import plots
 from bitsnn_jax.files import write_files
+from bitsnn_jax.shapes import complete
 from bitsnn_jax.verdict import is_exact, native_row, verdict
 
 
@@ -24,7 +25,7 @@ _CERTIFICATE = {
     **_values("exact examples examples_differing neurons differing"),
     "layers": [_values("path neurons differing largest_membrane_difference")],
 }
-# The shape of `results`. None: any value; [x]: a list of x; "name?": may be absent.
+# The shape of `results`, see `shapes.complete`.
 SCHEMA = {
     "run": _values(
         "name model dataset checkpoint_step seed steps levels version commit? command?"
@@ -102,40 +103,6 @@ def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> 
     for name in set(PICTURES) - set(figures):  # of an earlier, fuller report
         (page.parent / f"{name}.png").unlink(missing_ok=True)
     return page
-
-
-def complete(value: Any, shape: Any, path: str) -> Any:
-    """A copy of `value` in which an absent optional part is None.
-
-    Args:
-      value: plain JSON values.
-      shape: as `SCHEMA`.
-      path: what the messages call `value`.
-
-    Raises:
-      ValueError: a part is missing, or of the wrong kind; the message names it.
-    """
-    if isinstance(shape, list):
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{path} must be a list, got {type(value).__name__}")
-        return [complete(v, shape[0], f"{path}[{i}]") for i, v in enumerate(value)]
-    if not isinstance(shape, dict):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{path} must be a mapping, got {type(value).__name__}")
-    copy = dict(value)
-    for key, part in shape.items():
-        name = key.removesuffix("?")
-        if name in value and not (value[name] is None and key != name):
-            copy[name] = complete(value[name], part, f"{path}.{name}")
-        elif key != name:
-            copy[name] = None
-        else:
-            raise ValueError(
-                f"{path}.{name} is missing: the report needs it, and {path} holds only "
-                f"{', '.join(map(str, value)) or 'nothing'}"
-            )
-    return copy
 
 
 def _figures(results: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:

@@ -18,7 +18,8 @@ import numpy as np
 from rows import Rows
 
 from bitsnn_jax import data
-from bitsnn_jax.cli import Parser, as_script
+from bitsnn_jax.cli import STEPS as MOST_STEPS
+from bitsnn_jax.cli import Distinct, Parser, a_path, as_script, filled, whole
 from bitsnn_jax.comparators import Network, simulate
 from bitsnn_jax.comparators.ablation import CELLS, ablated
 from bitsnn_jax.runs import load_ann
@@ -54,10 +55,21 @@ MARKS = {
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--ckpt", default="resnet20_fashion_mnist", metavar="NAME")
-    parser.add_argument("--steps", nargs="+", type=int, default=(2, 4), metavar="T")
-    parser.add_argument("--limit", type=int, metavar="N", help="first N test images")
-    parser.add_argument("--out", type=Path, default=NUMBERS, help="the JSON file")
+    parser.add_argument(
+        "--ckpt", type=filled, default="resnet20_fashion_mnist", metavar="NAME"
+    )
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        type=whole(1, MOST_STEPS),
+        action=Distinct,
+        default=(2, 4),
+        metavar="T",
+    )
+    parser.add_argument(
+        "--limit", type=whole(1), metavar="N", help="first N test images"
+    )
+    parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
     rows = Rows(options.out, KEYS)
     for row in missing(options, rows.known):

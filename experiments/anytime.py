@@ -13,7 +13,7 @@ import numpy as np
 
 from bitsnn_jax import data
 from bitsnn_jax.anytime import accuracy_curve, early_exit, mean_missing, prefix_logits
-from bitsnn_jax.cli import Parser, as_script
+from bitsnn_jax.cli import Distinct, Parser, as_script, filled
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import BATCH, lower_pixels
 from bitsnn_jax.integers import one_shot
@@ -26,7 +26,14 @@ LOSS = 0.001
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        type=filled,
+        action=Distinct,
+        default=NETWORKS,
+        metavar="NAME",
+    )
     options = parser.parse_args()
     print("| network | t = 1 | 2 | 3 | 4 | mean steps | accuracy there |")
     print("|---|---|---|---|---|---|---|")

@@ -15,7 +15,7 @@ from pathlib import Path
 from rows import Rows
 
 from bitsnn_jax import data, qat
-from bitsnn_jax.cli import Parser, as_script
+from bitsnn_jax.cli import Distinct, Parser, a_path, as_script, between, filled, whole
 from bitsnn_jax.evaluation import evaluate
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import accuracy, fine_tuned, lower_pixels
@@ -32,12 +32,32 @@ KEYS = ("network", "bits", "epochs", "learning_rate", "images")
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
-    parser.add_argument("--bits", nargs="+", type=int, default=BITS, metavar="B")
-    parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning")
-    parser.add_argument("--learning_rate", type=float, default=qat.LEARNING_RATE)
-    parser.add_argument("--limit", type=int, metavar="N", help="first N test images")
-    parser.add_argument("--out", type=Path, default=NUMBERS, help="the JSON file")
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        type=filled,
+        action=Distinct,
+        default=NETWORKS,
+        metavar="NAME",
+    )
+    parser.add_argument(
+        "--bits",
+        nargs="+",
+        type=whole(2, 8),
+        action=Distinct,
+        default=BITS,
+        metavar="B",
+    )
+    parser.add_argument(
+        "--epochs", type=whole(0, 10**5), default=2, help="of fine-tuning"
+    )
+    parser.add_argument(
+        "--learning_rate", type=between(0, 1), default=qat.LEARNING_RATE
+    )
+    parser.add_argument(
+        "--limit", type=whole(1), metavar="N", help="first N test images"
+    )
+    parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
     rows = Rows(options.out, KEYS)
     for name in options.networks:

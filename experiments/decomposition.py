@@ -20,7 +20,8 @@ from matplotlib.ticker import MaxNLocator
 from rows import Rows
 
 from bitsnn_jax import data, plots
-from bitsnn_jax.cli import Parser, as_script
+from bitsnn_jax.cli import STEPS as MOST_STEPS
+from bitsnn_jax.cli import Distinct, Parser, a_path, as_script, filled, whole
 from bitsnn_jax.comparators.ablation import CELLS, first_and_biases
 from bitsnn_jax.comparators.decomposition import Errors, decomposed
 from bitsnn_jax.runs import load_ann
@@ -36,13 +37,22 @@ BY_LAYER = 4  # the T of the picture's last panel
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--ckpt", default="resnet20_fashion_mnist", metavar="NAME")
     parser.add_argument(
-        "--steps", nargs="+", type=int, default=(1, 2, 4, 8, 16), metavar="T"
+        "--ckpt", type=filled, default="resnet20_fashion_mnist", metavar="NAME"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="first N test images")
-    parser.add_argument("--out", type=Path, default=NUMBERS, help="the JSON file")
-    parser.add_argument("--picture", type=Path, default=PICTURE, help="the PNG file")
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        type=whole(1, MOST_STEPS),
+        action=Distinct,
+        default=(1, 2, 4, 8, 16),
+        metavar="T",
+    )
+    parser.add_argument(
+        "--limit", type=whole(1), metavar="N", help="first N test images"
+    )
+    parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
+    parser.add_argument("--picture", type=a_path, default=PICTURE, help="the PNG file")
     options = parser.parse_args()
     rows = Rows(options.out, KEYS)
     apply_fn, run = load_ann(options.ckpt)

@@ -18,7 +18,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bitsnn_jax import data, plots
-from bitsnn_jax.cli import Parser, as_script
+from bitsnn_jax.cli import STEPS as MOST_STEPS
+from bitsnn_jax.cli import Distinct, Parser, as_script, filled, whole
 from bitsnn_jax.comparators import METHODS, simulate
 from bitsnn_jax.energy import (
     bit_serial_ann,
@@ -59,9 +60,18 @@ STEPS = 4
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--rate_steps", type=int, default=32, help="T of that network")
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        type=filled,
+        action=Distinct,
+        default=NETWORKS,
+        metavar="NAME",
+    )
+    parser.add_argument("--images", type=whole(1), default=1000)
+    parser.add_argument(
+        "--rate_steps", type=whole(1, MOST_STEPS), default=32, help="T of that network"
+    )
     options = parser.parse_args()
     rows = [row(name, options.images, options.rate_steps) for name in options.networks]
     NUMBERS.parent.mkdir(exist_ok=True)
@@ -74,6 +84,7 @@ def main() -> None:
 def row(name: str, images: int, rate_steps: int) -> dict:
     """Counts of a network, and its energy and that of its rivals, for each profile."""
     operations = counted(name, images)
+    images = operations.examples  # the split may have fewer
     accuracy, spikes = rate_coded(name, images, rate_steps)
     rate = rate_snn(operations, steps=rate_steps, spikes_per_neuron=spikes)
     priced = {}

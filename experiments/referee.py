@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from bitsnn_jax import data, exchange, referee
-from bitsnn_jax.cli import Parser, as_script
+from bitsnn_jax.cli import Parser, as_script, whole
 from bitsnn_jax.config import Data, Model
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import lower_pixels
@@ -30,10 +30,10 @@ STEPS = 4
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=whole(1), default=200)
     options = parser.parse_args()
     test = data.load(FASHION, "test").first(options.images)
-    images = np.stack([test[i]["image"] for i in range(options.images)])
+    images = np.stack([test[i]["image"] for i in range(len(test))])
     for name in ("resnet20_fashion_mnist", "vgg_fashion_mnist", "mobilenetv2"):
         network = fixed_point(lower_pixels(*ann(name), test), steps=STEPS)
         with tempfile.TemporaryDirectory() as scratch:
@@ -48,7 +48,7 @@ def main() -> None:
             started = time.perf_counter()
             counts, agreed, difference = referee.compare(referee.read(folder))
             seconds = time.perf_counter() - started
-        derived = count(network, codes, examples=options.images)
+        derived = count(network, codes, examples=len(test))
         same = all(
             getattr(counts[node.name], kind) == getattr(node, kind)
             for node in derived.nodes
@@ -58,7 +58,7 @@ def main() -> None:
         )
         total = derived.total("synaptic_operations")
         print(
-            f"{name}, {options.images} images, {seconds:.0f} s: "
+            f"{name}, {len(test)} images, {seconds:.0f} s: "
             + (difference or f"all {agreed:,} spikes and all logits agree")
             + f"; {total:,} synaptic operations; counts "
             + ("equal" if same else "DIFFER"),

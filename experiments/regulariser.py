@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from rows import Rows
 
 from bitsnn_jax import config, data, plots, spiking
-from bitsnn_jax.cli import Parser, as_script, with_huge_pages
+from bitsnn_jax.cli import SEEDS, Distinct, Parser, as_script, whole, with_huge_pages
 from bitsnn_jax.evaluation import evaluate
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.training import train_and_evaluate
@@ -44,7 +44,9 @@ NATIVE = 4
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds", type=whole(0, SEEDS), action=Distinct, nargs="+", default=[0, 1, 2]
+    )
     parser.add_argument("--only-draw", action="store_true", help="train nothing")
     options = parser.parse_args()
     rows = Rows(NUMBERS, ("name",))

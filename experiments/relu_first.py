@@ -14,7 +14,15 @@ from pathlib import Path
 from regulariser import a_config
 
 from bitsnn_jax import config
-from bitsnn_jax.cli import Parser, as_script, with_huge_pages
+from bitsnn_jax.cli import (
+    SEEDS,
+    Distinct,
+    Parser,
+    as_script,
+    between,
+    whole,
+    with_huge_pages,
+)
 from bitsnn_jax.files import replace_json
 from bitsnn_jax.training import train_and_evaluate
 
@@ -24,9 +32,11 @@ NUMBERS = Path("docs/results/relu_first.json")
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--fine_rate", type=float, default=0.02)
+    parser.add_argument(
+        "--seeds", type=whole(0, SEEDS), action=Distinct, nargs="+", default=[0, 1, 2]
+    )
+    parser.add_argument("--epochs", type=whole(1, 10**5), default=10)
+    parser.add_argument("--fine_rate", type=between(0, 1000), default=0.02)
     options = parser.parse_args()
     rows = [three_runs(seed, options) for seed in options.seeds]
     NUMBERS.parent.mkdir(exist_ok=True)

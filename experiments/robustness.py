@@ -26,7 +26,16 @@ from rows import Rows
 
 from bitsnn_jax import data, robustness
 from bitsnn_jax.checkpoint import Run
-from bitsnn_jax.cli import Parser, as_script, with_huge_pages
+from bitsnn_jax.cli import (
+    SEEDS,
+    Distinct,
+    Parser,
+    a_path,
+    as_script,
+    filled,
+    whole,
+    with_huge_pages,
+)
 from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.runs import load_ann
 from bitsnn_jax.spiking import spiking
@@ -62,13 +71,44 @@ class Kind(NamedTuple):
 def main() -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--ckpt", default="resnet20_fashion_mnist", help="a run folder, or a name")
-    add("--steps", type=int, nargs="+", default=STEPS, help="T of the SNNs")
-    add("--attacked", type=int, nargs="*", help="T to attack; default: --steps")
-    add("--limit", type=int, metavar="N", help="first N test images")
-    add("--seeds", type=int, nargs="+", default=[0], help="of noise and of PGD's start")
-    add("--check", type=int, default=0, metavar="N", help="compare stepped on N images")
-    add("--out", type=Path, default=NUMBERS, help="the JSON file")
+    add(
+        "--ckpt",
+        type=filled,
+        default="resnet20_fashion_mnist",
+        help="a run folder, or a name",
+    )
+    add(
+        "--steps",
+        type=whole(1, 24),
+        action=Distinct,
+        nargs="+",
+        default=STEPS,
+        help="T of the SNNs",
+    )
+    add(
+        "--attacked",
+        type=whole(1, 24),
+        action=Distinct,
+        nargs="*",
+        help="T to attack; default: --steps",
+    )
+    add("--limit", type=whole(1), metavar="N", help="first N test images")
+    add(
+        "--seeds",
+        type=whole(0, SEEDS),
+        action=Distinct,
+        nargs="+",
+        default=[0],
+        help="of noise and of PGD's start",
+    )
+    add(
+        "--check",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="compare stepped on N images",
+    )
+    add("--out", type=a_path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
     rows = Rows(options.out, KEYS)
     apply_fn, run = load_ann(options.ckpt)

@@ -22,6 +22,7 @@ INTERNAL = {
     "files",
     "plots",
     "pretrained.__main__",
+    "shapes",
     "stored",
 }
 
