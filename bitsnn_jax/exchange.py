@@ -3,7 +3,6 @@
 docs/format.md describes them. `referee.py` is a reader that needs NumPy only.
 """
 
-import json
 import os
 import shutil
 import uuid
@@ -30,6 +29,7 @@ from bitsnn_jax.exchange_reader import (
 )
 from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode, largest_sum
 from bitsnn_jax.integers import one_shot
+from bitsnn_jax.reading import ReadingError, parse_json, sealed
 
 
 def save(
@@ -69,7 +69,7 @@ def save(
         "files": {name: sha256(data) for name, data in files.items()},
         "nodes": nodes,
     }
-    files[NETWORK] = json.dumps(text, indent=1).encode()
+    files[NETWORK] = sealed(text)
     _replace(folder, files)
 
 
@@ -80,7 +80,7 @@ def load(folder: str | os.PathLike) -> IntegerNetwork:
       ExchangeError: a missing or damaged file, another format or version, an array that
         is missing or has another type or shape, a weight beyond `bits`, an unknown
         operation, a source that does not come before what it feeds, a bound that a sum
-        can exceed; with the file or the layer.
+        can exceed, a shape beyond what readers take; with the file or the layer.
     """
     network = read_folder(Path(folder))[0]
     for node in network.of_kind("neurons", "sum", "output"):
@@ -182,8 +182,8 @@ def _check_replaceable(folder: Path) -> None:
 
 def _is_export(folder):
     try:
-        text = json.loads((folder / NETWORK).read_bytes())
-    except (OSError, ValueError):
+        text = parse_json((folder / NETWORK).read_bytes())
+    except (OSError, ReadingError):
         return False
     return isinstance(text, dict) and text.get("format") == FORMAT
 

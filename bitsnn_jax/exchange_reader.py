@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from safetensors.numpy import load as load_arrays
 
 from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode
 from bitsnn_jax.graph import (
-    KINDS,
     Conv,
     Dense,
     Max,
@@ -23,17 +21,20 @@ from bitsnn_jax.graph import (
     Reshape,
     Scale,
     Shift,
-    Structure,
     Sum,
     Term,
-    Weight,
     WindowMax,
     WindowSum,
-    out_shape,
 )
-from bitsnn_jax.spikes import check_steps
+from bitsnn_jax.node_checks import (
+    check_node,
+    check_numbers,
+    check_shape,
+    check_term,
+)
+from bitsnn_jax.reading import ReadingError, parse_json, unsealed
 
-FORMAT, VERSION = "bitsnn", 1
+FORMAT, VERSION = "bitsnn", 2
 NETWORK, ARRAYS, VECTORS = "network.json", "network.safetensors", "vectors.safetensors"
 
 _STRUCTURES = (Reshape, Move, Sum, WindowSum, Max, WindowMax, Shift)
@@ -49,7 +50,7 @@ DTYPES: Mapping[str, Any] = {
 }
 
 
-class ExchangeError(ValueError):
+class ExchangeError(ReadingError):
     """A folder that is no such network, or that may not be written."""
 
 
@@ -59,6 +60,15 @@ def read_folder(folder: Path) -> tuple[IntegerNetwork, dict[str, np.ndarray]]:
     Raises:
       ExchangeError: see `exchange.load`.
     """
+    try:
+        return _read_folder(folder)
+    except ExchangeError:
+        raise
+    except ReadingError as error:
+        raise ExchangeError(str(error)) from None
+
+
+def _read_folder(folder):
     text = _read_text(folder)
     sums = _field(text, "files", dict, NETWORK)
     arrays = _read_arrays(folder, ARRAYS, sums)
@@ -66,12 +76,7 @@ def read_folder(folder: Path) -> tuple[IntegerNetwork, dict[str, np.ndarray]]:
     steps, bits, levels = (
         _field(text, field, int, NETWORK) for field in ("steps", "bits", "levels")
     )
-    try:
-        check_steps(steps)
-    except ValueError as error:
-        raise ExchangeError(f"{NETWORK}: {error}") from None
-    if not 2 <= bits <= 8 or levels < 1:
-        raise ExchangeError(f"{NETWORK}: bits {bits}, levels {levels} are out of range")
+    check_numbers(steps, bits, levels, where=NETWORK)
     network = IntegerNetwork((), steps, bits, levels)
     for i, entry in enumerate(_field(text, "nodes", list, NETWORK)):
         node = _node_in(entry, arrays, network, f"{NETWORK}: node {i}")
@@ -128,39 +133,44 @@ def check_vector(name, array, node, top, count=None) -> None:
 
 
 def _read_text(folder):
+    path = folder / NETWORK
+    data = _bytes(path)
     try:
-        text = json.loads((folder / NETWORK).read_bytes())
+        text = parse_json(data)
+        if not isinstance(text, dict) or text.get("format") != FORMAT:
+            raise ReadingError(f"the format is not {FORMAT!r}")
+        if (version := text.get("version")) != VERSION:
+            anew = " and has no checksum: export the network anew" * (version == 1)
+            raise ReadingError(
+                f"version {version!r}{anew}; this reader knows {VERSION}"
+            )
+        return unsealed(data)
+    except ReadingError as error:
+        raise ExchangeError(f"{path}: {error}") from None
+
+
+def _bytes(path):
+    try:
+        return path.read_bytes()
     except OSError as error:
-        raise ExchangeError(f"{folder / NETWORK}: {error.strerror}") from None
-    except ValueError as error:
-        raise ExchangeError(f"{folder / NETWORK}: damaged: {error}") from None
-    if not isinstance(text, dict) or text.get("format") != FORMAT:
-        raise ExchangeError(f"{folder / NETWORK}: the format is not {FORMAT!r}")
-    if (version := text.get("version")) != VERSION:
-        raise ExchangeError(
-            f"{folder / NETWORK}: version {version!r}; this reader knows {VERSION}"
-        )
-    return text
+        raise ExchangeError(f"{path}: {error.strerror}") from None
 
 
 def _read_arrays(folder, name, sums):
-    try:
-        data = (folder / name).read_bytes()
-    except OSError as error:
-        raise ExchangeError(f"{folder / name}: {error.strerror}") from None
+    data = _bytes(folder / name)
     if sha256(data) != sums.get(name):
         raise ExchangeError(f"{folder / name}: damaged, its checksum is another")
     try:
         return load_arrays(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
+        # The last: a type that NumPy has none for.
         raise ExchangeError(f"{folder / name}: damaged: {error}") from None
 
 
 def _node_in(entry, arrays, network: IntegerNetwork, where: str) -> IntegerNode:
     name = _field(entry, "name", str, where)
     kind, shape = _field(entry, "kind", str, name), _sizes(entry, "shape", name)
-    if kind not in KINDS:
-        raise ExchangeError(f"{name}: unknown kind {kind!r}; one of {', '.join(KINDS)}")
+    check_shape(name, kind, shape)
     if any(node.name == name for node in network.nodes):
         raise ExchangeError(f"{name}: there are two of that name")
     if (kind == "input") != (not network.nodes):
@@ -175,45 +185,8 @@ def _node_in(entry, arrays, network: IntegerNetwork, where: str) -> IntegerNode:
     )
     bound = _field(entry, "bound", int, name)
     node = IntegerNode(name, kind, shape, terms, bias, fraction, unit, bound)
-    _check_node(node, network)
+    check_node(node, network)
     return node
-
-
-def _check_node(node: IntegerNode, network: IntegerNetwork) -> None:
-    def ensure(holds, text):
-        if not holds:
-            raise ExchangeError(f"{node.name}: {text}")
-
-    fraction, sources = node.fraction, [network[term.source] for term in node.terms]
-    ensure(0 <= node.bound < 2**31, f"a bound of {node.bound} does not fit 32 bits")
-    ensure(((fraction >= 0) & (fraction < 31)).all(), "fraction must be 0 to 30")
-    ensure(
-        (node.unit > 0).all() and np.isfinite(node.unit).all(), "unit must be above 0"
-    )
-    if node.kind in ("input", "maximum"):
-        ensure(not node.bias.any(), f"a node of kind {node.kind!r} has no bias")
-    if node.kind not in ("neurons", "sum"):
-        ensure(not fraction.any(), f"a node of kind {node.kind!r} has no fraction")
-    if node.kind == "sum":
-        ensure(fraction.size == 1, "a sum has one fraction")
-    if node.kind == "input":
-        ensure(not node.terms, "the input has no terms")
-    is_max = [_has_maximum(term) for term in node.terms]
-    if node.kind == "maximum":
-        ensure(
-            is_max == [True]
-            and not node.terms[0].after
-            and isinstance(node.terms[0].weight, Scale)
-            and np.all(node.terms[0].weight.factor == 1)
-            and sources[0].kind in ("neurons", "maximum"),
-            "a maximum has one term, of spikes, with factor 1",
-        )
-    else:
-        ensure(not any(is_max), "a maximum is in a node of kind 'maximum' only")
-
-
-def _has_maximum(term):
-    return any(isinstance(op, (Max, WindowMax)) for op in (*term.before, *term.after))
 
 
 def _term_in(entry, arrays, network, name, shape) -> Term:
@@ -232,38 +205,9 @@ def _term_in(entry, arrays, network, name, shape) -> Term:
         _op_in(op, _STRUCTURES, arrays, name)
         for op in _field(entry, "after", list, name)
     ]
-    if any(isinstance(op, Shift) for op in before):
-        raise ExchangeError(f"{name}: a Shift comes after the weight only")
-    if not isinstance(weight, Scale):
-        limit = 2 ** (network.bits - 1) - 1
-        largest = int(np.abs(weight.kernel.astype(np.int32)).max(initial=0))
-        if largest > limit:
-            raise ExchangeError(
-                f"{name}: a weight of {largest} does not fit {network.bits} bits, "
-                f"which end at {limit}"
-            )
-    made = fed_by.shape
-    for op in (*before, weight, *after):
-        made = _made(op, made, name)
-    if made != shape:
-        raise ExchangeError(
-            f"{name}: what comes from {source} has shape {made}, not {shape}"
-        )
-    return Term(source, tuple(before), weight, tuple(after))
-
-
-def _made(op: Structure | Weight, shape, name):
-    """The shape that the operation makes, checked by trying."""
-    kind = type(op).__name__
-    if isinstance(op, Move):
-        size = int(np.prod(shape))
-        if op.index.size and not (-1 <= op.index.min() and op.index.max() < size):
-            raise ExchangeError(f"{name}: Move: an index beyond its {size} entries")
-    try:
-        return tuple(out_shape(op, shape))
-    except (TypeError, ValueError, IndexError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ExchangeError(f"{name}: {kind} does not fit {shape}: {reason}") from None
+    term = Term(source, tuple(before), weight, tuple(after))
+    check_term(term, network, name=name, shape=shape)
+    return term
 
 
 def _op_in(entry, allowed, arrays, name):
@@ -285,8 +229,6 @@ def _op_in(entry, allowed, arrays, name):
                 raise ExchangeError(f"{name}: padding must have pairs, got {pairs}")
         else:
             values[field] = _sizes(entry, field, name)
-    if kind == "Shift" and not 0 <= values["amount"] < 31:
-        raise ExchangeError(f"{name}: Shift must be 0 to 30, got {values['amount']}")
     return cls(**values)
 
 
@@ -313,8 +255,8 @@ def _array(entry, field, arrays, name, shape=None) -> np.ndarray:
 
 def _sizes(entry, field, name) -> tuple[int, ...]:
     sizes = _integers(_field(entry, field, list, name), field, name)
-    if any(n < (0 if field in ("axes", "shape") else 1) for n in sizes):
-        raise ExchangeError(f"{name}: {field} must not be negative, got {sizes}")
+    if any(n < (field != "axes") for n in sizes):
+        raise ExchangeError(f"{name}: {field} must be above 0, got {sizes}")
     return sizes
 
 

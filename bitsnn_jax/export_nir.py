@@ -9,7 +9,6 @@ first. Paddings that differ between two sides become zeros of the kernel.
 Needs the packages `nir` and `h5py`: the extra `nir`.
 """
 
-import hashlib
 import math
 import os
 import tempfile
@@ -17,12 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import jax.numpy as jnp
 import nir
 import numpy as np
 from jax import lax
-from nir.serialization import hdf2dict
 
 from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode, fixed_point
 from bitsnn_jax.graph import (
@@ -43,6 +40,7 @@ from bitsnn_jax.graph import (
     out_shape,
 )
 from bitsnn_jax.import_nir import from_nir
+from bitsnn_jax.nir_files import contents, digest
 from bitsnn_jax.nir_nodes import (
     FORMAT,
     OWN,
@@ -122,25 +120,33 @@ def write(path: str | os.PathLike, network: IntegerNetwork | nir.NIRGraph) -> No
     """Writes a NIR file (HDF5), with a checksum, whole or not at all."""
     graph = network if isinstance(network, nir.NIRGraph) else to_nir(network)
     checked = nir.NIRGraph(graph.nodes, graph.edges, dict(graph.metadata), False)
-    checked.metadata["sha256"] = _digest(checked.to_dict())
+    checked.metadata["sha256"] = digest(checked.to_dict())
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         nir.write(Path(folder) / path.name, checked)
         os.replace(Path(folder) / path.name, path)
 
 
-def read(path: str | os.PathLike) -> IntegerNetwork:
+def read(path: str | os.PathLike, *, max_bytes: int | None = None) -> IntegerNetwork:
     """The network of a file of `write`.
 
+    Args:
+      path: of the file.
+      max_bytes: that its arrays may unfold to; by default 32 times the size of the
+        file, and 128 MiB at least. A large network compresses better than that.
+
     Raises:
-      NIRError: no such file, no NIR file, a damaged one, another format version.
+      NIRError: no such file, no NIR file, a damaged one or one without its checksum,
+        another format version, arrays that unfold to more than `max_bytes`.
     """
     try:
-        with h5py.File(path, "r") as file:
-            found = hdf2dict(file["node"])
-        digest = found.get("metadata", {}).pop("sha256", None)
-        if digest not in (None, _digest(found)):
-            raise NIRError("its contents do not have the checksum that they had")
+        found = contents(path, max_bytes=max_bytes)
+        meta = found.get("metadata", {})
+        if meta.get("format") == FORMAT:  # of others, `from_nir` says what they are
+            if "sha256" not in meta:
+                raise NIRError("it has no checksum: write it with `export_nir.write`")
+            if meta.pop("sha256") != digest(found):
+                raise NIRError("its contents do not have the checksum that they had")
         nodes = {name: _node(fields) for name, fields in found["nodes"].items()}
         edges = [(a.decode(), b.decode()) for a, b in found["edges"]]
         graph = nir.NIRGraph(nodes, edges, found.get("metadata", {}), type_check=False)
@@ -148,8 +154,10 @@ def read(path: str | os.PathLike) -> IntegerNetwork:
     except NIRError as error:
         raise NIRError(f"{path}: {error}") from None
     except Exception as error:  # h5py and nir do not say what a damaged file raises
+        reason = " ".join(str(error).split())
         raise NIRError(
-            f"{path}: not a NIR file, or a damaged one: {type(error).__name__}: {error}"
+            f"{path}: not a NIR file, or a damaged one: {type(error).__name__}: "
+            f"{reason:.200}"
         ) from None
 
 
@@ -314,26 +322,3 @@ def _conv(op: Conv, shape, target, node) -> Iterator[nir.NIRNode]:
 def _node(fields: dict[str, Any]) -> nir.NIRNode:
     own = OWN.get(fields["type"])
     return nir.dict2NIRNode(fields) if own is None else own.from_dict(fields)
-
-
-def _digest(found: Any) -> str:
-    """SHA-256 of all that a file holds, whatever the order and the containers."""
-    return hashlib.sha256("\n".join(_lines("", found)).encode()).hexdigest()
-
-
-def _lines(path: str, value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key in sorted(value):
-            yield from _lines(f"{path}/{key}", value[key])
-    else:
-        array = np.asarray(value)
-        if array.dtype.kind in "OSU":  # strings, of which HDF5 makes bytes
-            names = [_text(name) for name in array.reshape(-1)]
-            yield f"{path} {array.shape} {names!r}"
-        else:
-            digest = hashlib.sha256(np.ascontiguousarray(array).tobytes())
-            yield f"{path} {array.dtype.str} {array.shape} {digest.hexdigest()}"
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)

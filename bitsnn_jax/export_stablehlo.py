@@ -11,7 +11,6 @@ in their last bits, since XLA compiles another program for a batch of open size.
 """
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -21,11 +20,13 @@ from typing import Any, NamedTuple
 import jax
 from jax import export
 
+from bitsnn_jax.reading import ReadingError, parse_json, sealed, unsealed
+
 FORMAT = "bitsnn_jax stablehlo"
-VERSION = 1
+VERSION = 2
 
 
-class ArtefactError(ValueError):
+class ArtefactError(ReadingError):
     """A function that cannot be written, or a file that is none of ours or damaged."""
 
 
@@ -35,7 +36,7 @@ class Artefact(NamedTuple):
     Attributes:
       call: arrays of the shapes of the example, with any batch -> what was exported.
         As `jax.jit` does, it compiles once for each size.
-      description: the contents of the JSON file.
+      description: the contents of the JSON file, but for its checksum.
     """
 
     call: Callable[..., Any]
@@ -93,10 +94,9 @@ def write(
         "sha256": hashlib.sha256(contents).hexdigest(),
     }
     path = Path(path)
-    text = json.dumps(description, indent=2) + "\n"
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         (Path(folder) / "program").write_bytes(contents)
-        (Path(folder) / "description").write_text(text)
+        (Path(folder) / "description").write_bytes(sealed(description))
         # A kill in between leaves a checksum that `read` finds wrong.
         os.replace(Path(folder) / "program", path)
         os.replace(Path(folder) / "description", described_in(path))
@@ -109,18 +109,21 @@ def read(path: str | os.PathLike) -> Artefact:
       ArtefactError: no such files, others, damaged ones, or of another version of the
         format; in one line.
     """
+    where = described_in(path)
     try:
-        description = json.loads(described_in(path).read_text())
-        contents = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
+        text, contents = where.read_bytes(), Path(path).read_bytes()
+    except OSError as error:
         raise ArtefactError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ArtefactError(f"{described_in(path)}: does not describe a {FORMAT} file")
-    if description.get("format_version") != VERSION:
-        raise ArtefactError(
-            f"{path}: format version {description.get('format_version')}, "
-            f"expected {VERSION}"
-        )
+    try:
+        description = parse_json(text)
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            raise ReadingError(f"does not describe a {FORMAT} file")
+        if (version := description.get("format_version")) != VERSION:
+            anew = ", which has no checksum: write the file anew" * (version == 1)
+            raise ReadingError(f"format version {version}{anew}; expected {VERSION}")
+        description = unsealed(text)
+    except ReadingError as error:
+        raise ArtefactError(f"{where}: {error}") from None
     digest = hashlib.sha256(contents).hexdigest()
     if digest != description.get("sha256"):
         raise ArtefactError(

@@ -26,7 +26,6 @@ from bitsnn_jax.graph import (
     Weight,
     WindowMax,
     WindowSum,
-    out_shape,
 )
 from bitsnn_jax.nir_nodes import (
     FORMAT,
@@ -42,6 +41,14 @@ from bitsnn_jax.nir_nodes import (
     thresholds,
     unquoted,
 )
+from bitsnn_jax.node_checks import (
+    check_node,
+    check_numbers,
+    check_shape,
+    check_term,
+    made_shape,
+)
+from bitsnn_jax.reading import ReadingError
 from bitsnn_jax.spikes import weights
 
 
@@ -50,8 +57,15 @@ def from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
 
     Raises:
       NIRError: another graph or format version, a node that the format does not have,
-        thresholds that do not halve.
+        thresholds that do not halve, numbers out of range.
     """
+    try:
+        return _from_nir(graph)
+    except ReadingError as error:
+        raise NIRError(str(error)) from None
+
+
+def _from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
     meta = graph.metadata
     if meta.get("format") != FORMAT:
         raise NIRError(f"a NIR graph of format {meta.get('format')!r}, not {FORMAT!r}")
@@ -59,12 +73,15 @@ def from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
         raise NIRError(
             f"format version {meta.get('format_version')}, expected {VERSION}"
         )
-    steps, bits, levels = (int(meta[key]) for key in ("steps", "bits", "levels"))
+    steps, bits, levels = (
+        int(_exact(meta[key], np.int64, key)) for key in ("steps", "bits", "levels")
+    )
     chains = {
         name: _chains(graph, name)
         for name, node in graph.nodes.items()
         if type(node) in KINDS
     }
+    check_numbers(steps, bits, levels, where="metadata")
     network = IntegerNetwork((), steps, bits, levels)
     for name in _ordered(chains):
         node = _from_anchor(name, graph.nodes[name], steps, levels)
@@ -73,14 +90,7 @@ def from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
             ops = [(link, graph.nodes[link]) for link in links]
             feeding = network[unquoted(source)]
             term = _term(feeding.name, feeding.shape, ops)
-            after = (*term.before, term.weight, *term.after)
-            made = feeding.shape
-            for op in after:
-                made = out_shape(op, made)
-            if made != node.shape:
-                raise NIRError(
-                    f"{node.name}: {source} brings {made}, expected {node.shape}"
-                )
+            check_term(term, network, name=node.name, shape=node.shape)
             terms.append(term)
         node = node._replace(terms=tuple(terms))
         if node.kind == "maximum":
@@ -92,6 +102,7 @@ def from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
             )
             if node.bound >= 2**31:
                 raise NIRError(f"{node.name}: its sum leaves 32 bits: {node.bound:,}")
+        check_node(node, network)
         network = IntegerNetwork((*network.nodes, node), steps, bits, levels)
     return network
 
@@ -131,12 +142,17 @@ def _ordered(chains) -> list[str]:
 
 def _from_anchor(name, node, steps, levels) -> IntegerNode:
     kind, name = KINDS[type(node)], unquoted(name)
-    shape = channels_last(np.empty(node.output_type["output"], np.bool_)).shape
+    sizes = ints(node.output_type["output"])
+    # As `channels_last` makes it, before there is an array of any size.
+    shape = (1, *sizes[1:], *sizes[:1])
+    check_shape(name, kind, shape)
     if kind == "input":
         return IntegerNode(name, kind, shape, bound=levels)
 
     def small(x, dtype=np.int32):
-        return shrunk(channels_last(x)).astype(dtype)
+        if np.shape(x) != sizes:
+            raise NIRError(f"{name}: an array of {np.shape(x)}, expected {sizes}")
+        return _exact(shrunk(channels_last(x)), dtype, name)
 
     made = IntegerNode(name, kind, shape, unit=small(node.unit, np.float64))
     if kind == "maximum":
@@ -145,9 +161,14 @@ def _from_anchor(name, node, steps, levels) -> IntegerNode:
     if kind == "output":
         return made
     if kind == "sum":
-        fraction = node.shift
+        fraction = _exact(node.shift, np.int32, name)
     else:
-        fraction = np.log2(node.v_threshold[-1]).astype(np.int32)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            halvings = np.log2(node.v_threshold[-1])
+        fraction = np.nan_to_num(halvings, nan=-1, neginf=-1).astype(np.int32)
+    if not ((fraction >= 0) & (fraction < 31)).all():
+        raise NIRError(f"{name}: thresholds must be 2**0 to 2**30")
+    if kind != "sum":
         if not (
             np.array_equal(node.spike, weights(steps))
             and np.array_equal(node.v_threshold, thresholds(fraction, node.spike))
@@ -168,6 +189,7 @@ def _term(source: str, shape: tuple, links: list[tuple[str, nir.NIRNode]]) -> Te
     after: tuple[Structure, ...] = ()
     for name, node in links:
         op = _read_op(name, node, shape)
+        made = made_shape(op, shape, name=name)
         if isinstance(op, Dense) and before and weight is None:
             before, op = _rows_moved(before, op)
         if isinstance(op, (Conv, Dense)) or (isinstance(op, Scale) and weight is None):
@@ -175,14 +197,15 @@ def _term(source: str, shape: tuple, links: list[tuple[str, nir.NIRNode]]) -> Te
                 raise NIRError(f"{name}: a second weight between two nodes")
             weight = op
         elif isinstance(op, Scale):
-            [amount] = {int(a) for a in np.log2(op.factor).reshape(-1)}
-            op = Shift(amount)
-            after = (*after, op)
+            amount = int(op.factor.max()).bit_length() - 1
+            if amount < 0 or (op.factor != 2**amount).any():
+                raise NIRError(f"{name}: a second weight between two nodes")
+            after = (*after, Shift(amount))
         elif weight is None:
             before = simplified((*before, op), shape)
         else:
             after = simplified((*after, op), shape)
-        shape = out_shape(op, shape)
+        shape = made
     return Term(source, before, weight or Scale(np.ones((), np.int16)), after)
 
 
@@ -211,9 +234,9 @@ def _read_op(name: str, node: nir.NIRNode, shape: tuple) -> Structure | Weight:
     if isinstance(node, (nir.SumPool2d, BitSerialPool)):
         return _read_pool(node)
     if isinstance(node, nir.Scale):
-        return Scale(shrunk(channels_last(node.scale)).astype(np.int16))
+        return Scale(_exact(shrunk(channels_last(node.scale)), np.int16, name))
     if isinstance(node, nir.Linear):
-        return Dense(node.weight.T.copy())
+        return Dense(_exact(node.weight, np.int8, name).T.copy())
     if isinstance(node, (nir.Conv1d, nir.Conv2d)):
         return _read_conv(name, node)
     raise NIRError(f"{name}: the format has no nodes of type {type(node).__name__}")
@@ -221,6 +244,8 @@ def _read_op(name: str, node: nir.NIRNode, shape: tuple) -> Structure | Weight:
 
 def _read_move(index, shape):
     order = nir_places(shape)
+    if not (-1 <= index.min(initial=-1) and index.max(initial=-1) < order.size):
+        raise ReadingError(f"an index beyond the {order.size} entries of {shape}")
     return Move(channels_last(np.where(index < 0, -1, order[np.maximum(index, 0)])))
 
 
@@ -243,7 +268,7 @@ def _read_conv(name, node):
     if np.any(node.bias):
         raise NIRError(f"{name}: a bias at each step")
     space = node.weight.ndim - 2
-    kernel = node.weight.transpose(*range(2, space + 2), 1, 0)
+    kernel = _exact(node.weight, np.int8, name).transpose(*range(2, space + 2), 1, 0)
     strides, padding, dilation = (
         np.broadcast_to(entries, space)
         for entries in (node.stride, node.padding, node.dilation)
@@ -261,6 +286,16 @@ def _read_conv(name, node):
         ints(dilation),
         int(node.groups),
     )
+
+
+def _exact(values, dtype, name) -> np.ndarray:
+    """The same numbers in this type."""
+    values = np.asarray(values)
+    with np.errstate(invalid="ignore"):
+        same = values.astype(dtype)
+    if not np.array_equal(same, values):
+        raise NIRError(f"{name}: numbers that are no {np.dtype(dtype)}")
+    return same
 
 
 def _pairs(entries) -> tuple[tuple[int, int], ...]:

@@ -27,11 +27,13 @@ from typing import Any
 import nir
 import numpy as np
 
+from bitsnn_jax.reading import ReadingError
+
 FORMAT = "bitsnn_jax bit-serial"
 VERSION = 1
 
 
-class NIRError(ValueError):
+class NIRError(ReadingError):
     """A network without a NIR form, or a file or graph that is none of ours."""
 
 

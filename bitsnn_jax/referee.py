@@ -23,6 +23,7 @@ Operations are counted where they happen; see `Counts`.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -34,9 +35,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FORMAT, VERSION = "bitsnn", 1
+FORMAT, VERSION = "bitsnn", 2
 KINDS = ("input", "neurons", "maximum", "sum", "output")
 NUMBERS = ("input", "sum")  # what nodes of these kinds send has no time
+# What is larger is refused: entries of an array on the way, and pairs of an entry and
+# where it goes, or of an entry and a place of a window.
+MOST, MOST_STEPS = 2**24, 30
+STORED = {"kernel": "i1", "factor": "i2", "index": "i4"}
+STORED |= {"bias": "i4", "fraction": "i4", "unit": "f8"}
 # Of safetensors, little endian.
 DTYPES = {
     **{"I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"},
@@ -68,6 +74,7 @@ def follow(routes: Routes, addresses: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """(which, targets): addresses[which[i]] goes to targets[i]."""
     first = routes.starts[addresses]
     count = routes.starts[addresses + 1] - first
+    check(count.sum() <= MOST, f"{count.sum():,} pairs, more than {MOST:,}")
     which = np.repeat(np.arange(len(addresses)), count)
     nth = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
     return which, routes.targets[first[which] + nth]
@@ -87,6 +94,7 @@ def route(ops: list[dict], shape: tuple[int, ...]) -> Routes:
     for op in ops:
         sources = math.prod(shape)
         begin, end, shape = pairs_of(op, shape)
+        check_entries(shape)
         which, targets = follow(table(begin, end, sources, shape), targets)
         origins = origins[which]
     return table(origins, targets, size, shape)
@@ -102,12 +110,17 @@ def pairs_of(op: dict, shape: tuple[int, ...]):
     if kind == "Shift":  # of values, not of addresses: see `Term.shift`
         return every, every, shape
     if kind == "Reshape":
+        check(math.prod(op["shape"]) == every.size, f"{shape} to {op['shape']}")
         return every, every, tuple(op["shape"])
     if kind == "Move":
         index = op["index"].reshape(-1)
+        check(index.size > 0, "a move of nothing")
+        check(-1 <= index.min() and index.max() < every.size, "an index beyond")
         targets = np.flatnonzero(index >= 0)
         return index[targets], targets, op["index"].shape
     if kind in ("Sum", "Max"):
+        axes = op["axes"]
+        check(len({*axes}) == len(axes) and {*axes} <= {*range(len(shape))}, "axes")
         kept = [1 if axis in op["axes"] else n for axis, n in enumerate(shape)]
         target = np.arange(math.prod(kept)).reshape(kept)
         result = tuple(n for axis, n in enumerate(shape) if axis not in op["axes"])
@@ -132,6 +145,11 @@ def landings(shape, window, strides, padding, lhs, rhs):
     Returns:
       int [taps, addresses]: the output, -1 for none; and the shape of the outputs.
     """
+    check(math.prod(window) * math.prod(shape) <= MOST, f"a window {window}")
+    check_entries(
+        (n - 1) * a + 1 + low + high
+        for n, a, (low, high) in zip(shape, lhs, padding, strict=True)
+    )
     spans = [
         (n - 1) * a + low + high - (k - 1) * b
         for n, k, a, b, (low, high) in zip(
@@ -139,6 +157,7 @@ def landings(shape, window, strides, padding, lhs, rhs):
         )
     ]
     result = tuple(span // s + 1 for span, s in zip(spans, strides, strict=True))
+    check_entries(result)
     inputs = np.indices(shape).reshape(len(shape), -1)
     where = []
     for tap in itertools.product(*map(range, window)):
@@ -176,16 +195,21 @@ class Synapses(NamedTuple):
 def synapses_of(weight: dict, shape: tuple[int, ...]) -> Synapses:
     """Scale, Dense and Conv are the same thing, with other addresses."""
     if weight["op"] == "Scale":  # each entry is a channel, with a row of one weight
+        check_entries(shape)
         factor = np.broadcast_to(weight["factor"], shape).reshape(1, -1, 1)
         return Synapses(factor, np.zeros((1, 1), int), factor.size, shape)
     if weight["op"] == "Dense":  # one tap; position p lands on row p
         kernel = weight["kernel"]
+        check(len(shape) == kernel.ndim == 2, f"Dense of {shape}")
+        check(shape[1] == len(kernel), f"Dense of {shape} with {kernel.shape}")
         return Synapses(
             kernel[None], np.arange(shape[0])[None], 1, (shape[0], kernel.shape[1])
         )
     if weight["op"] == "Conv":
         *window, _, outputs = weight["kernel"].shape
         groups, inputs = weight["groups"], weight["kernel"].shape[-2]
+        check(groups >= 1 and outputs % groups == 0, f"{groups} groups of {outputs}")
+        check(groups * inputs == shape[-1], f"Conv of {shape}, {inputs} inputs a group")
         where, positions = landings(  # the first axis, the batch, has a window of 1
             shape[:-1],
             (1, *window),
@@ -320,85 +344,196 @@ def read(folder) -> Network:
     """The network of a folder, with its test vectors; {} where there are none.
 
     Raises:
-      RefereeError: another format or version, damaged files, an unknown operation.
+      RefereeError: another format or version, damaged files, numbers out of range, an
+        unknown operation, what would need more memory than a reader gives it.
     """
     folder = Path(folder)
-    try:
-        text = json.loads((folder / "network.json").read_text())
-    except (OSError, ValueError) as error:
-        raise RefereeError(f"network.json: {error}") from None
-    if (text.get("format"), text.get("version")) != (FORMAT, VERSION):
-        raise RefereeError(
-            f"network.json: expected format {FORMAT}, version {VERSION}, got "
-            f"{text.get('format')!r}, version {text.get('version')!r}"
+    with damaged("network.json"):
+        text = read_text((folder / "network.json").read_bytes())
+        steps, bits, levels, sums, entries = (
+            text[name] for name in ("steps", "bits", "levels", "files", "nodes")
         )
+        whole(steps, 1, MOST_STEPS, "steps")
+        whole(bits, 2, 8, "bits")
+        whole(levels, 1, 2**31 - 1, "levels")
+        check(isinstance(sums, dict), "files is no object")
+        check(isinstance(entries, list) and entries != [], "no list of nodes")
+    arrays, vectors = (
+        read_safetensors(folder / name, sums.get(name)) if name in needed else {}
+        for name, needed in (
+            ("network.safetensors", ("network.safetensors",)),
+            ("vectors.safetensors", sums),
+        )
+    )
     nodes: dict[str, Node] = {}
-    where = "network.json"
-    try:
-        arrays, vectors = (
-            read_safetensors(folder / name, text["files"][name])
-            if name in text["files"]
-            else {}
-            for name in ("network.safetensors", "vectors.safetensors")
-        )
-        steps, levels = text["steps"], text["levels"]
-        for entry in text["nodes"]:
-            where = entry["name"]
-            nodes[where] = _node(entry, arrays, nodes)
-    except KeyError as error:
-        raise RefereeError(f"{where}: there is no {error}") from None
-    except (TypeError, ValueError, IndexError) as error:
-        raise RefereeError(f"{where}: {error}") from None
+    for i, entry in enumerate(entries):
+        with damaged(f"network.json: node {i}"):
+            name = entry["name"]
+            fits = isinstance(name, str) and name.isprintable() and name not in nodes
+            check(fits, f"the name {name!r:.80} is of no kind, or there twice")
+        with damaged(name):
+            nodes[name] = _node(entry, arrays, nodes, bits)
+    with damaged("vectors.safetensors"):
+        _check_vectors(vectors, nodes, steps, levels)
     return Network(tuple(nodes.values()), steps, levels, vectors)
 
 
-def read_safetensors(path: Path, sha256: str) -> dict[str, np.ndarray]:
+def read_text(data: bytes) -> dict:
+    """The JSON object; "checksum" in it is the SHA-256 of the text with zeros there."""
+    text = json.loads(data)
+    check(isinstance(text, dict), "no JSON object")
+    check(
+        (text.get("format"), text.get("version")) == (FORMAT, VERSION),
+        f"expected format {FORMAT}, version {VERSION}, got {text.get('format')!r}, "
+        f"version {text.get('version')!r}: export the network anew",
+    )
+    digits = text.get("checksum")
+    check(isinstance(digits, str) and len(digits) == 64, "there is no checksum")
+    empty = data.replace(digits.encode(), b"0" * 64)
+    check(hashlib.sha256(empty).hexdigest() == digits, "damaged: another checksum")
+    return text
+
+
+def read_safetensors(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
     """8 bytes, the length of a header; the header, JSON; the bytes of all arrays."""
-    try:
+    with damaged(path.name):
         data = path.read_bytes()
-    except OSError as error:
-        raise RefereeError(f"{path.name}: {error}") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise RefereeError(f"{path.name}: damaged, its checksum is another")
-    end = 8 + int.from_bytes(data[:8], "little")
-    header, arrays = json.loads(data[8:end]), {}
-    header.pop("__metadata__", None)
-    for name, entry in header.items():
-        first, last = entry["data_offsets"]
-        flat = np.frombuffer(data[end + first : end + last], DTYPES[entry["dtype"]])
-        arrays[name] = flat.reshape(entry["shape"])
+        found = hashlib.sha256(data).hexdigest()
+        check(found == sha256, "damaged, its checksum is another")
+        end = 8 + int.from_bytes(data[:8], "little")
+        header, arrays = json.loads(data[8:end]), {}
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            first, last = entry["data_offsets"]
+            whole(first, 0, len(data) - end, f"an offset of {name}")
+            whole(last, first, len(data) - end, f"an offset of {name}")
+            flat = np.frombuffer(data[end + first : end + last], DTYPES[entry["dtype"]])
+            arrays[name] = flat.reshape(entry["shape"])
     return arrays
 
 
-def _node(entry: dict, arrays: dict, nodes: dict[str, Node]) -> Node:
-    if entry["kind"] not in KINDS:
-        raise RefereeError(f"unknown kind {entry['kind']!r}")
-    shape = tuple(entry["shape"])
-    terms = tuple(_term(term, arrays, nodes[term["source"]]) for term in entry["terms"])
+@contextlib.contextmanager
+def damaged(where: str):
+    """Whatever stumbles over a damaged file becomes one line that says where."""
+    try:
+        yield
+    except RefereeError as error:
+        raise RefereeError(f"{where}: {error}") from None
+    except KeyError as error:
+        raise RefereeError(f"{where}: there is no {error}") from None
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise RefereeError(f"{where}: {type(error).__name__}: {first:.200}") from None
+
+
+def check(holds, text: str) -> None:
+    if not holds:
+        raise RefereeError(text)
+
+
+def whole(value, low: int, high: int, what: str) -> int:
+    check(type(value) is int, f"{what} must be a whole number, got {value!r:.40}")
+    check(low <= value <= high, f"{what} must be {low} to {high}, got {value}")
+    return value
+
+
+def check_entries(shape) -> None:
+    """No entry, or more than anybody allocates."""
+    entries = math.prod(shape := [*map(int, shape)])
+    check(all(n >= 1 for n in shape), f"a shape of {shape}")
+    check(entries <= MOST, f"{entries:,} entries, more than {MOST:,}")
+
+
+def _node(entry: dict, arrays: dict, nodes: dict[str, Node], bits: int) -> Node:
+    kind, shape = entry["kind"], tuple(entry["shape"])
+    check(kind in KINDS, f"unknown kind {kind!r:.40}")
+    check(
+        (kind == "input") == (not nodes), "the first node, and no other, is the input"
+    )
+    check_entries(shape)
+    check(shape[:1] == (1,), f"a shape of {shape}, whose first axis is not 1")
+    sources = [nodes[term["source"]] for term in entry["terms"]]
+    check(all(source.kind != "output" for source in sources), "fed by an output")
+    terms = tuple(
+        _term(term, arrays, source, bits, kind)
+        for term, source in zip(entry["terms"], sources, strict=True)
+    )
     for term in terms:
         if term.after.shape != shape:
             raise RefereeError(f"a term of shape {term.after.shape}, not {shape}")
     bias, fraction, unit = (
-        np.broadcast_to(arrays[entry[field]], shape).reshape(-1)
+        np.broadcast_to(_array(entry, field, arrays), shape).reshape(-1)
         for field in ("bias", "fraction", "unit")
     )
     bias, fraction = bias.astype(np.int64), fraction.astype(np.int64)
-    kind, bound = entry["kind"], entry["bound"]
+    check(((fraction >= 0) & (fraction <= 30)).all(), "a fraction that is not 0 to 30")
+    check((np.isfinite(unit) & (unit > 0)).all(), "a unit that is not above 0")
+    if kind == "maximum":
+        check(len(terms) == 1 and not terms[0].shift, "a maximum has one term")
+        check(sources[0].kind in ("neurons", "maximum"), "a maximum of numbers")
+    check(not (terms and kind == "input"), "an input that is fed")
+    bound = whole(entry["bound"], 0, 2**31 - 1, "bound")
     return Node(entry["name"], kind, shape, terms, bias, fraction, unit, bound)
 
 
-def _term(entry: dict, arrays: dict, source: Node) -> Term:
+def _term(entry: dict, arrays: dict, source: Node, bits: int, kind: str) -> Term:
     def loaded(op):
         fields = {"kernel", "factor", "index"} & op.keys()
-        return {**op, **{f: arrays[op[f]].astype(np.int64) for f in fields}}
+        for field in {"window", "strides", "lhs_dilation", "rhs_dilation"} & op.keys():
+            for n in op[field]:
+                whole(n, 1, 2**31, field)
+        for pair in op.get("padding", ()):
+            for n in pair:
+                whole(n, -MOST, MOST, "padding")
+        for n in (*op.get("shape", ()), *op.get("axes", ())):
+            whole(n, 0, 2**31, f"{op['op']} of")
+        whole(op.get("amount", 0), 0, 30, "amount")
+        whole(op.get("groups", 1), 1, 2**31, "groups")
+        is_maximum = op["op"] in ("Max", "WindowMax")
+        check(kind == "maximum" or not is_maximum, "a maximum in a sum")
+        arrays_of = {f: _array(op, f, arrays).astype(np.int64) for f in fields}
+        return {**op, **arrays_of}
 
+    weight = loaded(entry["weight"])
+    kernel = weight.get("kernel", np.zeros(1, np.int64))
+    largest = int(np.abs(kernel).max(initial=0))
+    check(largest < 2 ** (bits - 1), f"a weight of {largest} in {bits} bits")
     before = route([loaded(op) for op in entry["before"]], source.shape)
-    synapses = synapses_of(loaded(entry["weight"]), before.shape)
+    synapses = synapses_of(weight, before.shape)
     after = route([loaded(op) for op in entry["after"]], synapses.shape)
     reach = np.diff(after.starts).reshape(synapses.blocks, -1).sum(1)
     shift = sum(op["amount"] for op in entry["after"] if op["op"] == "Shift")
+    whole(shift, 0, 30, "the sum of shifts")
     has_time = source.kind not in NUMBERS
     return Term(source.name, has_time, before, synapses, after, reach, shift)
+
+
+def _array(entry: dict, field: str, arrays: dict) -> np.ndarray:
+    array = arrays[entry[field]]
+    expected = np.dtype(STORED[field])
+    check(array.dtype == expected, f"{field} is {array.dtype}, not {expected}")
+    return array
+
+
+def _check_vectors(vectors: dict, nodes: dict[str, Node], steps: int, levels) -> None:
+    """Each is of a node, [n, ...] of its shape, and in its range."""
+    expected: dict[str, tuple[Node, int, int]] = {}
+    for node in nodes.values():
+        if node.kind == "input":
+            expected["input"] = (node, 0, levels)
+        elif node.kind == "neurons":
+            expected[f"codes/{node.name}"] = (node, 0, 2**steps - 1)
+        elif node.kind == "output":
+            expected[f"outputs/{node.name}"] = (node, -(2**31), 2**31 - 1)
+    for name, array in vectors.items():
+        node, low, high = expected[name]
+        check(array.dtype.kind in "iu", f"{name} is {array.dtype}")
+        check(array.ndim > 0, f"{name} has no axis of examples")
+        check(len(array) == len(vectors["input"]), f"{name} has {len(array)} examples")
+        size = math.prod(array.shape[1:])
+        check(size == node.size, f"{name} has {size} entries, its layer {node.size}")
+        inside = low <= array.min(initial=low) and array.max(initial=high) <= high
+        check(inside, f"{name} must be {low} to {high}")
 
 
 # Running it.

@@ -1,7 +1,6 @@
 """Networks of integers on disk: the same ones come back, or a clear error does."""
 
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -9,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from exports import change_arrays, change_text
 from networks import (
     Concatenated,
     Convolutions,
@@ -18,7 +18,6 @@ from networks import (
     Residual,
     lowered,
 )
-from safetensors.numpy import load_file, save
 
 from bitsnn_jax import exchange
 from bitsnn_jax.exchange import ExchangeError
@@ -96,22 +95,6 @@ def folder(exported, tmp_path):
     return shutil.copytree(exported, tmp_path / "net")
 
 
-def change_text(folder, change):
-    text = json.loads((folder / "network.json").read_text())
-    change(text)
-    (folder / "network.json").write_text(json.dumps(text))
-
-
-def change_arrays(folder, change, name="network.safetensors"):
-    """With the checksum made right again: what is wrong is the content."""
-    arrays = load_file(folder / name)
-    change(arrays)
-    data = save(arrays)
-    (folder / name).write_bytes(data)
-    checksum = hashlib.sha256(data).hexdigest()
-    change_text(folder, lambda text: text["files"].update({name: checksum}))
-
-
 def put(path, value):
     """A change of the text: text[path[0]][path[1]]... = value."""
 
@@ -127,8 +110,13 @@ def put(path, value):
 WEIGHT = ("nodes", 1, "terms", 0, "weight")
 BROKEN_TEXTS = {
     "format": (put(["format"], "onnx"), "the format is not 'bitsnn'"),
-    "version": (put(["version"], 2), "version 2; this reader knows 1"),
+    "version": (put(["version"], 3), "version 3; this reader knows 2"),
+    "version 1": (
+        put(["version"], 1),
+        "version 1 and has no checksum: export the network anew; this reader knows 2",
+    ),
     "steps": (put(["steps"], 0), "network.json: steps must be"),
+    "endless steps": (put(["steps"], 10**9), "network.json: steps must be at most 30"),
     "bits": (put(["bits"], 9), "network.json: bits 9"),
     "too few bits": (put(["bits"], 4), "QCFS_0: a weight of .* does not fit 4 bits"),
     "kind": (put(["nodes", 1, "kind"], "relu"), "QCFS_0: unknown kind 'relu'"),
@@ -143,6 +131,23 @@ BROKEN_TEXTS = {
     "array name": (put([*WEIGHT, "kernel"], "W"), "QCFS_0: no array 'W'"),
     "strides": (put([*WEIGHT, "strides"], [2, 2]), "QCFS_0: what comes from input has"),
     "zero stride": (put([*WEIGHT, "strides"], [0, 1]), "QCFS_0: strides must"),
+    "huge": (
+        put(["nodes", 0, "shape"], [1, 2**20, 2**20, 3]),
+        "input: shape: 3,298,534,883,328 entries; at most 16,777,216 are read",
+    ),
+    "nothing": (put(["nodes", 0, "shape"], [1, 0, 8, 3]), "input: shape must be above"),
+    "huge padding": (
+        put([*WEIGHT, "padding"], [[2**40, -(2**40)], [1, 1]]),
+        "QCFS_0: Conv does not fit",
+    ),
+    "huge padding on the way": (
+        put([*WEIGHT, "padding"], [[2**40, 1], [1, 1]]),
+        "QCFS_0: Conv: padded: .* entries; at most 16,777,216 are read",
+    ),
+    "a window beyond its input": (
+        put([*WEIGHT, "rhs_dilation"], [2**40, 1]),
+        "QCFS_0: Conv does not fit .* is larger than",
+    ),
     "groups": (put([*WEIGHT, "groups"], 2), "QCFS_0: Conv does not fit"),
     "padding": (put([*WEIGHT, "padding"], [[1], [1]]), "QCFS_0: padding must"),
     "axes": (
@@ -209,6 +214,34 @@ def test_an_index_beyond_its_source_is_an_error(tmp_path):
     change_arrays(tmp_path / "net", fill("QCFS_1/terms/0/before/0/index", 8 * 8 * 8))
     with pytest.raises(ExchangeError, match="QCFS_1: Move: an index beyond"):
         exchange.load(tmp_path / "net")
+
+
+def test_every_changed_byte_of_the_text_is_noticed(folder):
+    path = folder / "network.json"
+    whole = path.read_bytes()
+    for at in (*range(0, len(whole), 37), *range(len(whole) - 70, len(whole))):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(ExchangeError, match="network.json: "):
+            exchange.load(folder)
+    # Other bytes of the same values are another file, and so is one without checksum.
+    text = json.loads(whole)
+    path.write_text(json.dumps(text))
+    with pytest.raises(ExchangeError, match="network.json: damaged, its checksum is"):
+        exchange.load(folder)
+    text.pop("checksum")
+    path.write_text(json.dumps(text))
+    with pytest.raises(ExchangeError, match="network.json: damaged, it holds no check"):
+        exchange.load(folder)
+
+
+@pytest.mark.parametrize("text", (b"[" * 100_000, b"[]", b"null", b"\xff", b"9" * 9999))
+def test_a_text_that_is_no_network_is_one_line(folder, text):
+    (folder / "network.json").write_bytes(text)
+    with pytest.raises(ExchangeError, match="network.json: ") as caught:
+        exchange.load(folder)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", FILES)

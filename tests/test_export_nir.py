@@ -304,12 +304,37 @@ def test_a_file_of_other_contents_is_an_error(tmp_path):
     path.write_bytes(whole)
     with h5py.File(path, "r+") as file:
         file["node/nodes/neuron/bias"][0] += 1
-    with pytest.raises(NIRError, match="checksum"):
+    with pytest.raises(NIRError, match="do not have the checksum that they had"):
+        read(path)
+    nir.write(path, to_nir(network))
+    with pytest.raises(NIRError, match="it has no checksum: write it with"):
         read(path)
     shape = {"input": np.array([2])}
     other = nir.NIRGraph.from_list(nir.Input(shape), nir.Scale(np.ones(2)))
     nir.write(path, other)
     with pytest.raises(NIRError, match="a NIR graph of format None"):
+        read(path)
+
+
+def test_what_unfolds_to_more_than_its_file_is_not_read(tmp_path):
+    path = tmp_path / "net.nir"
+    write(path, fixed_point(mlp(), steps=4))
+    with h5py.File(path, "r+") as file:
+        # 2.4 GB that take no place: no chunk of it was written.
+        file.create_dataset("node/nodes/more", (3 * 10**8,), "f8", chunks=(2**20,))
+    with pytest.raises(
+        NIRError, match=r"declare 2,400,\S+; at most 134,217,728 are rea"
+    ):
+        read(path)
+    with h5py.File(path, "r+") as file:
+        del file["node/nodes/more"]
+        file["node/nodes/more"] = h5py.ExternalLink("other.h5", "/node")
+    with pytest.raises(NIRError, match="net.nir: more is a link to somewhere else"):
+        read(path)
+    with h5py.File(path, "r+") as file:
+        del file["node/nodes/more"]
+        file["node/nodes/more"] = file["node"]  # itself
+    with pytest.raises(NIRError, match="net.nir: groups in groups, deeper than any"):
         read(path)
 
 
@@ -323,6 +348,18 @@ def changed(change):
     ("change", "message"),
     [
         (lambda g: g.metadata.update(format_version=2), "version 2, expected 1"),
+        (lambda g: g.metadata.update(steps=2**31 - 1), "steps must be at most 30"),
+        (lambda g: g.metadata.update(steps=2.5), "steps: numbers that are no int64"),
+        (lambda g: g.metadata.update(bits=9), "bits 9, levels 255 are out of range"),
+        (lambda g: g.metadata.update(bits=2), "neuron: a weight of .* 2 bits"),
+        (
+            lambda g: setattr(g.nodes["neuron"], "bias", np.full(4, 2**40)),
+            "^neuron: numbers that are no int32",
+        ),
+        (
+            lambda g: g.nodes["input"].output_type.update(output=np.array([2**40])),
+            "^input: shape: 1,099,511,627,776 entries; at most 16,777,216 are read",
+        ),
         (lambda g: g.nodes["neuron"].v_threshold.__imul__(3), "^neuron: .*halve"),
         (lambda g: g.nodes["neuron"].v_init.__iadd__(1), "^neuron: v_init"),
         (
@@ -334,7 +371,7 @@ def changed(change):
             lambda g: g.nodes.update(
                 {"neuron:000.0": nir.Linear(np.ones((5, 6), np.int8))}
             ),
-            r"^neuron: input brings \(1, 5\), expected \(1, 4\)",
+            r"^neuron: what comes from input has shape \(1, 5\), not \(1, 4\)",
         ),
     ],
 )

@@ -15,6 +15,7 @@ from bitsnn_jax.export_stablehlo import ArtefactError, described_in, read, write
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integers import one_shot
 from bitsnn_jax.lowering import lower
+from bitsnn_jax.reading import sealed
 
 RNG = np.random.default_rng(0)
 W = np.float32(RNG.normal(size=(3, 3, 2, 4)))
@@ -82,7 +83,10 @@ def test_the_description_says_what_is_in_the_file(tmp_path):
     write(path, integers(), jax.ShapeDtypeStruct((9, 6, 6, 2), np.uint8), steps=4)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net", "net.json"]
     description = json.loads(described_in(path).read_text())
+    checksum = description.pop("checksum")
     assert description == read(path).description
+    empty = described_in(path).read_text().replace(checksum, "0" * 64)
+    assert checksum == hashlib.sha256(empty.encode()).hexdigest()
     assert description["steps"] == 4
     assert description["inputs"] == [
         {"shape": ["batch", "6", "6", "2"], "type": "uint8"}
@@ -123,7 +127,7 @@ def test_other_files_are_an_error_of_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
     def described(**changes):
-        described_in(path).write_text(json.dumps(description | changes))
+        described_in(path).write_bytes(sealed(description | changes))
 
     path.write_bytes(whole[:-10])
     fails("net: truncated, damaged, or not the file")
@@ -132,13 +136,22 @@ def test_other_files_are_an_error_of_one_line(tmp_path):
     described(sha256=hashlib.sha256(b"something else").hexdigest())
     fails("net: JAX cannot read it")
     path.write_bytes(whole)
-    described(format_version=2)
-    fails("format version 2, expected 1")
+    described()
+    described_in(path).write_text(
+        described_in(path).read_text().replace('"steps": 4', '"steps": 5')
+    )
+    fails("net.json: damaged, its checksum is another")
+    described_in(path).write_text(json.dumps(description))
+    fails("net.json: damaged, its checksum is another")
+    described(format_version=1)
+    fails("format version 1, which has no checksum: write the file anew; expected 2")
     described(format="another")
     fails("net.json: does not describe")
     described_in(path).write_text("[]")
     fails("net.json: does not describe")
     described_in(path).write_text("{")
-    fails("net: cannot be read")
+    fails("net.json: no JSON")
+    described_in(path).write_text("[" * 100_000)
+    fails("net.json: no JSON that is meant: it is nested too deep")
     described_in(path).unlink()
     fails("net: cannot be read: .*No such file")

@@ -1,7 +1,6 @@
 """The second reading of an export: it agrees with the first, and needs NumPy only."""
 
 import dataclasses
-import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from exports import change_arrays, change_text
 from networks import (
     Concatenated,
     Convolutions,
@@ -18,7 +18,6 @@ from networks import (
     Residual,
     lowered,
 )
-from safetensors.numpy import load_file, save_file
 
 from bitsnn_jax import exchange, operations, referee
 from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode, fixed_point
@@ -220,23 +219,12 @@ def test_a_copy_of_the_file_runs_where_there_is_no_jax(folder, tmp_path):
     assert not done.stderr
 
 
-def rewrite(folder, name, change):
-    arrays = load_file(folder / name)
-    change(arrays)
-    save_file(arrays, folder / name)
-    text = json.loads((folder / "network.json").read_text())
-    text["files"][name] = referee.hashlib.sha256(
-        (folder / name).read_bytes()
-    ).hexdigest()
-    (folder / "network.json").write_text(json.dumps(text))
-
-
 def test_the_first_wrong_spike_is_named(folder, capsys):
     def flip(arrays):
         arrays["codes/QCFS_1"] = arrays["codes/QCFS_1"].copy()
         arrays["codes/QCFS_1"][1, 2, 3, 4] ^= 4  # bit 2 of 4: the spike of step 2
 
-    rewrite(folder, "vectors.safetensors", flip)
+    change_arrays(folder, flip, "vectors.safetensors")
     assert referee.main([str(folder)]) == 1
     assert "QCFS_1, example 1, entry (2, 3, 4), step 2: expected" in (
         capsys.readouterr().out
@@ -248,18 +236,21 @@ def test_a_wrong_output_is_named(folder, capsys):
     def change(arrays):
         arrays["outputs/output"] = arrays["outputs/output"] + np.int32([0, 0, 1])
 
-    rewrite(folder, "vectors.safetensors", change)
+    change_arrays(folder, change, "vectors.safetensors")
     assert referee.main([str(folder)]) == 1
     assert "output, example 0, entry (2,), expected" in capsys.readouterr().out
 
 
 def changed_text(change):
-    def damage(folder):
-        text = json.loads((folder / "network.json").read_text())
-        change(text)
-        (folder / "network.json").write_text(json.dumps(text))
+    return lambda folder: change_text(folder, change)
 
-    return damage
+
+def changed_arrays(change, name="network.safetensors"):
+    return lambda folder: change_arrays(folder, change, name)
+
+
+def replaced(content, name="network.json"):
+    return lambda folder: (folder / name).write_bytes(content)
 
 
 def cut(folder):
@@ -267,8 +258,20 @@ def cut(folder):
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def weight_of(text):
+    return text["nodes"][1]["terms"][0]["weight"]
+
+
+KERNEL = "QCFS_0/terms/0/weight/kernel"
+# Of 5 x 5 entries, as many as there were: nine of them are 25**9 ways.
+WINDOWS = {
+    "op": "WindowSum",
+    "window": [1, 5, 5, 1],
+    "strides": [1, 1, 1, 1],
+    "padding": [[0, 0], [2, 2], [2, 2], [0, 0]],
+}
 UNREADABLE = {
-    "version": (changed_text(lambda t: t.update(version=2)), "version 2"),
+    "version": (changed_text(lambda t: t.update(version=1)), "version 1: export the"),
     "cut": (cut, "network.safetensors: damaged"),
     "operation": (
         changed_text(lambda t: t["nodes"][1]["terms"][0]["weight"].update(op="Fft")),
@@ -290,7 +293,54 @@ UNREADABLE = {
         changed_text(lambda t: t["nodes"][1].update(bound=7)),
         "QCFS_0: a membrane of",
     ),
-    "text": (lambda folder: (folder / "network.json").write_text("{"), "network.json"),
+    "text": (replaced(b"{"), "network.json"),
+    "list": (replaced(b"[]"), "network.json: no JSON object"),
+    "deep": (replaced(b"[" * 100_000), "network.json: RecursionError"),
+    "no text": (replaced(b"\xff"), "network.json: UnicodeDecodeError"),
+    "checksum": (
+        lambda folder: (folder / "network.json").write_text(
+            (folder / "network.json").read_text().replace('"bits": 8', '"bits": 7')
+        ),
+        "network.json: damaged: another checksum",
+    ),
+    "steps": (changed_text(lambda t: t.update(steps=10**9)), "steps must be 1 to 30"),
+    "half a step": (changed_text(lambda t: t.update(steps=0.5)), "a whole number"),
+    "null": (changed_text(lambda t: t.update(nodes=None)), "no list of nodes"),
+    "files": (changed_text(lambda t: t.update(files=7)), "files is no object"),
+    "name": (changed_text(lambda t: t["nodes"][1].update(name="a\nb")), "the name"),
+    "huge": (
+        changed_text(lambda t: t["nodes"][0].update(shape=[1, 2**20, 2**20, 3])),
+        "input: 3,298,534,883,328 entries, more than 16,777,216",
+    ),
+    "huge padding": (
+        changed_text(lambda t: weight_of(t).update(padding=[[2**23, 0], [2**23, 0]])),
+        "QCFS_0: 70,368,878,395,456 entries, more than",
+    ),
+    "amount": (
+        changed_text(
+            lambda t: t["nodes"][1]["terms"][0].update(
+                after=[{"op": "Shift", "amount": 2**40}]
+            )
+        ),
+        "QCFS_0: amount must be 0 to 30",
+    ),
+    "windows of windows": (
+        changed_text(lambda t: t["nodes"][1]["terms"][0].update(before=[WINDOWS] * 9)),
+        " pairs, more than 16,777,216",
+    ),
+    "type": (
+        changed_arrays(
+            lambda a: a.update({KERNEL: a[KERNEL].astype(np.int16)}),
+        ),
+        "QCFS_0: kernel is int16, not int8",
+    ),
+    "no examples": (
+        changed_arrays(
+            lambda a: a.update({"input": np.zeros((2, 0), np.uint8)}),
+            "vectors.safetensors",
+        ),
+        "vectors.safetensors: input has 0 entries, its layer 192",
+    ),
     "no vectors": (
         changed_text(lambda t: t["files"].pop("vectors.safetensors")),
         "no 'input' to compare with",
