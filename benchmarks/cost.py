@@ -14,9 +14,7 @@ set against the data sheets below:
 The utilisations u and v are assumptions, given as ranges; see docs/scaling.md.
 """
 
-import argparse
 import dataclasses
-import json
 import math
 import os
 import runpy
@@ -31,16 +29,19 @@ import numpy as np
 from jax.experimental import topologies
 from jax.extend.core import jaxprs_in_params
 
-from bitsnn_jax.cli import with_huge_pages
-from bitsnn_jax.config import Data
+from bitsnn_jax.cli import Distinct, Parser, a_path, as_script, with_huge_pages
+from bitsnn_jax.config import Data, read_config
 from bitsnn_jax.data.augment import augment
 from bitsnn_jax.data.examples import Examples, normalise
 from bitsnn_jax.data.images import decode
 from bitsnn_jax.devices import AXIS, data_parallel
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.models import build_model
+from bitsnn_jax.reading import read_json
 from bitsnn_jax.training.optimizer import sgd
 from bitsnn_jax.training.step import State, train_step
 
+ROOT = Path(__file__).parents[1]
 NETWORKS = ("resnet34", "mobilenetv2", "vgg16")
 MULTIPLY_ADDS = {"resnet34": 3.66, "mobilenetv2": 0.30, "vgg16": 15.5}  # published, 1e9
 SIZE, BATCH, EPOCHS = 224, 256, 300
@@ -116,10 +117,12 @@ class Cost:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=NETWORKS)
-    parser.add_argument("--dtype", default="float32", help="or bfloat16")
-    parser.add_argument("--costs", type=Path, help="file that keeps what was counted")
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--networks", nargs="+", action=Distinct, choices=NETWORKS, default=NETWORKS
+    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--costs", type=a_path, help="file that keeps what was counted")
     parser.add_argument("--machines", action="store_true")
     options = parser.parse_args()
     known = read(options.costs)
@@ -130,7 +133,7 @@ def main() -> None:
             known[key] = count(network, options.dtype)
             if options.costs:
                 kept = {k: dataclasses.asdict(c) for k, c in known.items()}
-                options.costs.write_text(json.dumps(kept, indent=1) + "\n")
+                replace_json(options.costs, kept)
         costs.append(known[key])
     print_costs(costs)
     if options.machines:
@@ -141,12 +144,16 @@ def main() -> None:
 def read(path: Path | None) -> dict[str, Cost]:
     if path is None or not path.exists():
         return {}
-    return {k: Cost(**fields) for k, fields in json.loads(path.read_text()).items()}
+    advice = "remove it, and everything is counted again"
+    try:
+        return {k: Cost(**v) for k, v in read_json(path, advice=advice).items()}
+    except TypeError as error:
+        raise ValueError(f"{path} is not whole ({error}): {advice}") from error
 
 
 def count(network: str, dtype: str) -> Cost:
     """What the step of a config needs, by tracing and compiling; nothing is run."""
-    config = from_file(f"configs/{network}_imagenet.py", "get_config")()
+    config = read_config(ROOT / "configs" / f"{network}_imagenet.py")
     config.model.dtype = dtype
     # Else libtpu asks the cloud which machine this is.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -337,7 +344,7 @@ def host_rates() -> tuple[float, float]:
 
 def from_file(path: str, name: str):
     """What a file of this repository, which is no package, calls so."""
-    return runpy.run_path(str(Path(__file__).parents[1] / path))[name]
+    return runpy.run_path(str(ROOT / path))[name]
 
 
 def _cpu_seconds(fn):
@@ -351,4 +358,4 @@ def _cpu_seconds(fn):
 
 if __name__ == "__main__":
     with_huge_pages()  # as train.py does
-    main()
+    as_script(main)

@@ -5,7 +5,6 @@ with the same architecture and data; the steps it needs before its output may be
 are counted; accuracy is that on the same test images.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +23,14 @@ from bitsnn_jax.comparators.simulation import simulate
 from bitsnn_jax.comparators.structure import Structure, structure
 from bitsnn_jax.compare_images import BATCH, batches, calibration_images, each_batch
 from bitsnn_jax.compare_networks import Ann, load_source, other_runs
+from bitsnn_jax.compare_report import checked
 from bitsnn_jax.devices import split_over_devices
 from bitsnn_jax.energy import Profile, energy, profile
 from bitsnn_jax.fan_out import fan_out
 from bitsnn_jax.files import make_folder, replace_json
 from bitsnn_jax.operations import NodeOperations, Operations
 from bitsnn_jax.provenance import about_machine, about_run
+from bitsnn_jax.reading import read_json
 from bitsnn_jax.runs import find_run
 
 
@@ -308,15 +309,15 @@ def _go_on(results: dict[str, Any], file: Path) -> None:
     """Takes over the rows of an earlier call, if it was of the same."""
     if not file.exists():
         return
+    advice = "expected what compare.py wrote; remove it to begin anew"
+    before = read_json(file, advice=advice)
     try:
-        before = json.loads(file.read_text())
-        same = all(_identity(before[k]) == _identity(results[k]) for k in _SAME)
-        there, now = before["networks"], results["networks"]  # those that methods need
-        same &= all(_identity(there[k]) == _identity(now[k]) for k in there if k in now)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{file} cannot be read: expected what compare.py wrote; remove it"
-        ) from error
+        checked(before, "it")
+    except ValueError as error:
+        raise ValueError(f"{file} is not whole ({error}): {advice}") from error
+    same = all(_identity(before.get(k)) == _identity(results[k]) for k in _SAME)
+    there, now = before["networks"], results["networks"]  # those that methods need
+    same &= all(_identity(there[k]) == _identity(now[k]) for k in there if k in now)
     if not same:
         raise ValueError(
             f"{file} is of other networks or images: remove it, or give another --out"

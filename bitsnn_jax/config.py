@@ -10,6 +10,7 @@ import traceback
 import types
 from dataclasses import dataclass, field
 from functools import reduce
+from importlib.util import decode_source
 from pathlib import Path
 from typing import get_type_hints
 
@@ -145,7 +146,7 @@ def read_config(path: str | os.PathLike) -> Config:
     module = types.ModuleType("config_file")
     module.__file__ = file
     try:
-        exec(compile(source, file, "exec"), vars(module))
+        exec(compile(decode_source(source), file, "exec"), vars(module))
         get_config = getattr(module, "get_config", None)
         config = get_config(*argument) if callable(get_config) else None
     except (Exception, SystemExit) as error:

@@ -761,17 +761,27 @@ def report(network: Network, counts: dict[str, Counts]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong options are one line, as all errors are."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """0: all agree. 1: they differ. 2: the folder cannot be read."""
-    parser = argparse.ArgumentParser(description="Runs an exported network on NumPy.")
+    parser = _Parser(description="Runs an exported network on NumPy.")
     parser.add_argument("folder", help="written by bitsnn_jax.exchange.save")
     parser.add_argument("--limit", type=int, help="of test vectors; default all")
     options = parser.parse_args(arguments)
+    if options.limit is not None and options.limit < 1:
+        parser.error(f"--limit must be at least 1, got {options.limit}")
     try:
         network = read(options.folder)
         counts, agreed, difference = compare(network, options.limit)
     except RefereeError as error:
-        print(f"{options.folder}: {error}", file=sys.stderr)
+        line = " ".join(f"{options.folder}: {error}".split())
+        print(f"error: {line}", file=sys.stderr)
         return 2
     if difference:
         print(f"{agreed:,} spikes agree, then {difference}")

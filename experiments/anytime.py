@@ -35,10 +35,11 @@ def main() -> None:
         metavar="NAME",
     )
     options = parser.parse_args()
-    print("| network | t = 1 | 2 | 3 | 4 | mean steps | accuracy there |")
-    print("|---|---|---|---|---|---|---|")
-    for name in options.networks:
-        logits, labels = prefixes(name)
+    found = ((name, *prefixes(name)) for name in options.networks)
+    for i, (name, logits, labels) in enumerate(found):
+        if not i:
+            print("| network | t = 1 | 2 | 3 | 4 | mean steps | accuracy there |")
+            print("|---|---|---|---|---|---|---|")
         half = len(labels) // 2
         # What the later bits add on average is known from the first half.
         logits = logits + mean_missing(logits[:, :half])[:, None]

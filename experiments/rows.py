@@ -1,11 +1,14 @@
 """What the experiments share: rows kept as JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitsnn_jax.files import replace_json
+from bitsnn_jax.files import make_folder, replace_json
+from bitsnn_jax.reading import read_json
+from bitsnn_jax.shapes import complete
+
+_ADVICE = "expected the rows of this experiment; remove it to begin anew"
 
 
 class Rows(list[dict[str, Any]]):
@@ -24,14 +27,12 @@ class Rows(list[dict[str, Any]]):
 
     def __init__(self, path: Path, keys: Sequence[str]):
         self.path, self.keys = path, tuple(keys)
-        path.parent.mkdir(exist_ok=True, parents=True)
+        rows = read_json(path, kind=list, advice=_ADVICE) if path.exists() else []
         try:
-            super().__init__(json.loads(path.read_text()) if path.exists() else [])
+            super().__init__(complete(rows, [dict.fromkeys(self.keys)], "it"))
             self.found = {self.key(row) for row in self}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}: expected the rows of this experiment; remove it"
-            ) from error
+        except (ValueError, TypeError) as error:  # a key may be a list
+            raise ValueError(f"{path} is not whole ({error}): {_ADVICE}") from error
 
     def key(self, row: Mapping[str, Any]) -> tuple:
         return tuple(row[k] for k in self.keys)
@@ -45,4 +46,5 @@ class Rows(list[dict[str, Any]]):
         self.save()
 
     def save(self) -> None:
+        make_folder(self.path.parent)
         replace_json(self.path, list(self))

@@ -121,7 +121,10 @@ def test_in_integers_nothing_differs_and_the_network_is_saved(trained, tmp_path)
 
 
 BAD = {
-    "bits": (["--ckpt", "{run}", "--fixed-point", "9"], "bits must be 2 to 8, got 9"),
+    "bits": (
+        ["--ckpt", "{run}", "--fixed-point", "9"],
+        "--fixed-point must be at most 8, got 9",
+    ),
     "no folder": (["--ckpt", "{tmp}/nowhere"], "is not a folder"),
     "no checkpoint": (["--ckpt", "{tmp}"], "holds no checkpoints"),
     "no ckpt": ([], "--ckpt"),

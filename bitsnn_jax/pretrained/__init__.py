@@ -10,6 +10,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -22,7 +23,9 @@ from bitsnn_jax.checkpoint import (
     load_run,
 )
 from bitsnn_jax.config import from_dict
-from bitsnn_jax.pretrained.card import make_card, to_markdown
+from bitsnn_jax.pretrained.card import CONVERSION, RESULT, make_card, to_markdown
+from bitsnn_jax.reading import read_json
+from bitsnn_jax.shapes import complete
 
 FOLDER = Path(__file__).parent
 
@@ -49,7 +52,7 @@ def load(name: str) -> Run:
         return _run(card, arrays, where=folder)
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{folder} cannot be read ({type(error).__name__}: {error}): install the "
             "package again"
@@ -80,14 +83,18 @@ def pack(
       ValueError: a name that is none, a run that is not finished or not converted, or a
         conversion of another checkpoint.
     """
-    if not name.isidentifier():
-        raise ValueError(f"name must be letters, digits and _, got {name!r}")
+    if not name.isidentifier() or name.startswith("_") or len(name) > 100:
+        raise ValueError(
+            "name must be letters, digits and _, beginning with a letter, at most 100; "
+            f"got {name!r:.120}"
+        )
     trained = load_run(run)
-    result = _read_json(Path(run) / "result.json", missing="train to the end first")
+    file = Path(run) / "result.json"
+    result = _written(file, RESULT, missing="remove it and train to the end first")
     conversion = None
     if trained.config.model.activation == "qcfs":
         file = Path(run) / "snn" / "conversion.json"
-        conversion = _read_json(file, missing="run convert.py first")
+        conversion = _written(file, CONVERSION, missing="run convert.py first")
     card = make_card(
         name, trained, result, conversion, command=command, hardware=hardware
     )
@@ -115,7 +122,9 @@ def _run(card, arrays, *, where):
         tree = unflatten_dict(dict(leaves), sep="/")
     # A collection may have no leaves, such as the statistics without batch norm.
     variables = {"params": {}, "batch_stats": {}} | tree
-    metadata = card["metadata"]
+    # It goes by the name that it has here, whatever its run was called.
+    named = {**card["metadata"]["config"], "name": card["name"]}
+    metadata: dict[str, Any] = {**card["metadata"], "config": named}
     config = from_dict(metadata["config"])
     height, width, channels = metadata["image_shape"]
     check_fit(variables, config, (height, width, channels), where=where)
@@ -136,8 +145,11 @@ def _checksum(card, arrays):
     return hashlib.sha256(arrays + text.encode()).hexdigest()
 
 
-def _read_json(path, *, missing):
+def _written(path, shape, *, missing):
+    """What a command wrote into a file, if it is whole."""
+    value = read_json(path, advice=missing)
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {missing}") from error
+        complete(value, shape, "it")
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not whole ({error}): {missing}") from error
+    return value

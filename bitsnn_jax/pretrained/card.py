@@ -9,6 +9,28 @@ from bitsnn_jax.config import Config, differences, from_dict, to_dict
 
 # Of the accuracies of one network on two machines, which add in different orders.
 _ROUNDING = 0.002
+# What is read of `result.json` and of `conversion.json`, see `shapes.complete`.
+_SNN = {"accuracy": float, "spikes_per_neuron": float}
+_CODES = {"differing": int, "neurons": int}
+RESULT = {
+    "step": int,
+    "config": dict,
+    "test": {"accuracy": float},
+    **{"seconds": float, "validation_accuracy?": float},
+    **{"device": str, "num_devices": int},
+}
+CONVERSION = {
+    "run": {"checkpoint_step": int, "config": dict},
+    "examples": int,
+    "ann": {"accuracy": float},
+    "steps": [
+        {
+            **{"steps": int, "levels": int, "ann_accuracy": float},
+            **{"stepped?": _SNN, "fused?": _SNN},
+            "certificate": {"*": _CODES},
+        }
+    ],
+}
 
 
 def make_card(
@@ -74,7 +96,12 @@ def make_card(
 
 
 def _row(row):
-    snn = row.get("stepped") or row["fused"]
+    snn = row.get("stepped") or row.get("fused")
+    if snn is None:
+        raise CheckpointError(
+            f"conversion.json has neither mode at T = {row['steps']}: run convert.py "
+            "again"
+        )
     return {
         "steps": row["steps"],
         "levels": row["levels"],

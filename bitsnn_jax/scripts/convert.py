@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--fixed-point",
-        type=int,
+        type=whole(2, 8),
         nargs="?",
         const=8,
         metavar="BITS",

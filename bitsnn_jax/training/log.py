@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
 from tensorboardX import SummaryWriter
 
-from bitsnn_jax.files import replace_text
+from bitsnn_jax.files import naming, replace_text
+from bitsnn_jax.reading import parse_json
+from bitsnn_jax.shapes import complete
 
 
 @contextmanager
@@ -20,31 +22,54 @@ def metrics_log(
     Opened after `step` steps: lines of later steps, left by a run that was killed, are
     dropped, so that no step is there twice; so is a last line that is half written.
     Of several hosts, only the first writes.
+
+    Raises:
+      ValueError: another line is no line of metrics.
     """
     if jax.process_index() > 0:
         yield lambda step, split, values: None
         return
     path = workdir / "metrics.jsonl"
     if path.exists():
-        kept = [line for line in path.read_text().splitlines() if _is_up_to(step, line)]
-        replace_text(path, "".join(f"{line}\n" for line in kept))
+        replace_text(path, "".join(f"{line}\n" for line in _kept(path, step)))
     # Line-buffered: what was logged before a checkpoint is on disk before it.
     with path.open("a", buffering=1) as file:
-        board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        pictures = workdir / "tensorboard"
+        with naming(pictures):
+            board = SummaryWriter(str(pictures), purge_step=step + 1)
 
         def write(step, split, values):
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-            for name, value in values.items():
-                board.add_scalar(f"{split}/{name}", value, step)
+            with naming(path):
+                file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            with naming(pictures):
+                for name, value in values.items():
+                    board.add_scalar(f"{split}/{name}", value, step)
 
         try:
             yield write
         finally:
-            board.close()
+            with naming(pictures):
+                board.close()
 
 
-def _is_up_to(step, line):
-    try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):
-        return False
+def _kept(path, step):
+    """The lines of steps up to this one."""
+    *lines, last = path.read_bytes().splitlines() or [b""]
+    for number, line in enumerate(lines, 1):
+        try:
+            at = _step(line)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged in line {number} ({error}): mend that line or move "
+                "the file away; checkpoints do not need it"
+            ) from error
+        if at <= step:
+            yield line.decode()
+    with suppress(ValueError):  # a kill may have cut it short
+        if _step(last) <= step:
+            yield last.decode()
+
+
+def _step(line):
+    row = complete(parse_json(line), {"step": int, "split": str}, "a line")
+    return row["step"]

@@ -21,12 +21,13 @@ from bitsnn_jax.devices import AXIS, data_parallel
 from bitsnn_jax.files import make_folder, replace_text
 from bitsnn_jax.models import build_model
 from bitsnn_jax.provenance import run_metadata
+from bitsnn_jax.reading import read_json
 from bitsnn_jax.runs import ann_fn
 from bitsnn_jax.training.log import metrics_log
 from bitsnn_jax.training.metrics import Metrics, Window, fetch
 from bitsnn_jax.training.optimizer import learning_rate, sgd
 from bitsnn_jax.training.sparsity import synaptic_weights
-from bitsnn_jax.training.start import start
+from bitsnn_jax.training.start import check_source, start
 from bitsnn_jax.training.step import (
     State,
     eval_step,
@@ -61,6 +62,7 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
       OSError: data that cannot be read, or a folder that cannot be written.
     """
     validate(config)
+    check_source(config, workdir)
     train, validation, test = (
         data.load(config.data, split) for split in ("train", "validation", "test")
     )
@@ -82,7 +84,9 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
         )
         # The test split is not looked at again by a run that had come to its end.
         if not trained and result_file.exists():
-            return json.loads(result_file.read_text())
+            return read_json(
+                result_file, advice="remove it, and the end is evaluated again"
+            )
         best = checkpoints.best
         assert best is not None  # the last step saved, if no step before it
         variables, metadata = checkpoints.read(best, "variables", "metadata")

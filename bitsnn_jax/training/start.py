@@ -6,6 +6,8 @@ thresholds that it does not have.
 """
 
 import dataclasses
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,23 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bitsnn_jax import data
 from bitsnn_jax.calibration import CAPS, calibrate_network
-from bitsnn_jax.checkpoint import CheckpointError, Checkpoints
+from bitsnn_jax.checkpoint import FOLDER, CheckpointError, Checkpoints
 from bitsnn_jax.config import Config
 from bitsnn_jax.runs import ann_fn, find_run
 from bitsnn_jax.training.step import State
 
 # Training images that thetas are calibrated with: 8 batches of 64.
 BATCHES, BATCH_SIZE = 8, 64
+
+
+def check_source(config: Config, workdir: str | os.PathLike) -> None:
+    """Look for the run to start from, before anything is written.
+
+    Raises:
+      ValueError: no such run. One that has checkpoints of its own does not ask for it.
+    """
+    if config.start_from and not (Path(workdir) / FOLDER).is_dir():
+        _source(config)
 
 
 def start(
@@ -50,10 +62,7 @@ def start(
     if checkpoints.latest is not None:
         (saved,) = checkpoints.read(checkpoints.latest, "metadata")
         return state, {key: saved[key] for key in {"start"} & saved.keys()}
-    try:
-        source = find_run(config.start_from)
-    except CheckpointError as error:
-        raise CheckpointError(f"start_from: {error}") from error
+    source = _source(config)
     variables = fitted(source.variables, state.variables, name=config.start_from)
     if _thetas(variables) != _thetas(state.variables):
         apply_fn = ann_fn(config, examples.image_shape)
@@ -66,6 +75,13 @@ def start(
         if key in source.metadata
     }
     return dataclasses.replace(state, **variables), {"start": origin}
+
+
+def _source(config):
+    try:
+        return find_run(config.start_from)
+    except CheckpointError as error:
+        raise CheckpointError(f"start_from: {error}") from error
 
 
 def fitted(source: dict, target: dict, *, name: str) -> dict:
