@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
+from pictures import encoded, png
 from PIL import Image
 
 from bitsnn_jax.config import Config, Data, validate
@@ -18,33 +18,6 @@ from bitsnn_jax.data.augment import resize_and_crop
 from bitsnn_jax.data.folder import open_pictures
 from bitsnn_jax.data.idx import read_idx
 from bitsnn_jax.data.images import MAX_BYTES, Unreadable, decode
-
-
-def encoded(image, kind="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def png(width, height, *, rows=0):
-    """A grey PNG that claims a size, with as many rows of zeros."""
-
-    def chunk(name, content):
-        body = name + content
-        checksum = zlib.crc32(body).to_bytes(4, "big")
-        return len(content).to_bytes(4, "big") + body + checksum
-
-    header = (
-        width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((8, 0, 0, 0, 0))
-    )
-    content = zlib.compress(bytes(rows * (width + 1)), 9)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", content)
-        + chunk(b"IEND", b"")
-    )
-
 
 # Pictures
 

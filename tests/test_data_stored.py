@@ -1,6 +1,5 @@
-"""Data that is read from disk as it is needed: decoding, folders, prepared sets."""
+"""Data that is read from disk as it is needed: decoding, folders."""
 
-import io
 import json
 import multiprocessing
 import os
@@ -8,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from pictures import encoded, greys
 from PIL import Image
 
 from bitsnn_jax.config import Config, Data, Model, Optimizer
@@ -18,12 +18,6 @@ from bitsnn_jax.job import convert_run
 from bitsnn_jax.training import train_and_evaluate
 
 CLASSES = ("ant", "bee", "cat")
-
-
-def encoded(image, kind="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def write_folder(root, *, counts=(("train", 8), ("val", 3)), classes=CLASSES):
@@ -38,10 +32,6 @@ def write_folder(root, *, counts=(("train", 8), ("val", 3)), classes=CLASSES):
                 path.write_bytes(encoded(picture, "JPEG"))
                 grey += 3
     return Data(name="image_folder", directory=str(root), image_size=16)
-
-
-def greys(examples):
-    return [int(examples[i]["image"][0, 0, 0]) for i in range(len(examples))]
 
 
 def batches(iterable):
@@ -169,85 +159,6 @@ def test_a_missing_folder_is_named_with_what_should_be_there(tmp_path, present):
 def test_pictures_of_any_size_need_one_to_be_brought_to(tmp_path):
     with pytest.raises(ValueError, match="set data.image_size, e.g. 224"):
         load(Data(name="image_folder", directory=str(tmp_path)), "train")
-
-
-# Prepared sets
-
-
-def prepare(directory, name, *, size=32, classes=10):
-    """What `tfds build` writes, of few examples; PNG files need no TensorFlow."""
-    import tensorflow_datasets as tfds
-
-    image = tfds.features.Image(shape=(size, size, 3))
-    label = tfds.features.ClassLabel(num_classes=classes)
-    picture = {
-        (part, i): io.BytesIO(encoded(Image.new("RGB", (size, size), (i,) * 3)))
-        for part, count in (("train", 20), ("test", 6))
-        for i in range(count)
-    }
-
-    def generate(part):
-        for (owner, i), file in picture.items():
-            if owner == part:
-                yield i, {"image": file, "label": i % classes}
-
-    members = {
-        "VERSION": tfds.core.Version("3.0.2"),
-        "_info": lambda self: tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"image": image, "label": label}),
-        ),
-        "_split_generators": lambda self, _: {
-            p: generate(p) for p in ("train", "test")
-        },
-        "_generate_examples": lambda self: None,
-        "__module__": __name__,
-    }
-    base = tfds.core.GeneratorBasedBuilder
-    with tfds.core.registered.skip_registration():
-        builder = type(base)(name.title(), (base,), members)
-    builder(data_dir=directory, file_format="array_record").download_and_prepare()
-    return Data(name=name, directory=str(directory))
-
-
-def test_a_prepared_set_is_read_as_it_was_written(tmp_path):
-    data = prepare(tmp_path, "cifar10")
-    train, validation, test = (load(data, s) for s in ("train", "validation", "test"))
-    assert [len(part) for part in (train, validation, test)] == [18, 2, 6]
-    assert sorted(greys(train) + greys(validation)) == list(range(20))
-    assert sorted(greys(test)) == list(range(6))
-    for part in (train, validation, test):
-        assert part.image_shape == (32, 32, 3) and part.num_classes == 10
-        for i, grey in enumerate(greys(part)):
-            assert part[i]["image"].shape == (32, 32, 3)
-            assert part[i]["label"] == grey % 10
-
-
-def test_a_set_of_another_format_says_how_to_prepare_it(tmp_path):
-    data = prepare(tmp_path, "cifar10")
-    info = tmp_path / "cifar10" / "3.0.2" / "dataset_info.json"
-    info.write_text(
-        json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"})
-    )
-    with pytest.raises(
-        ValueError, match="array_record, got tfrecord.*tfds build cifar10"
-    ):
-        load(data, "test")
-
-
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
-        ("cifar100", ["tfds build cifar100 --data_dir=DIR --file_format=array_record"]),
-        ("svhn", ["svhn_cropped/<version>"]),
-        ("imagenet2012", ["ILSVRC2012_img_train.tar", "DIR/downloads/manual"]),
-    ],
-)
-def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path, name, parts):
-    with pytest.raises(FileNotFoundError) as error:
-        load(Data(name=name, directory=str(tmp_path), image_size=8), "train")
-    for part in [*parts, "data.directory", "pip install 'bitsnn-jax[prepare]'"]:
-        assert part in str(error.value)
 
 
 # Batches

@@ -6,11 +6,13 @@
 The first line is needed where the set is prepared only, not where it is read.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bitsnn_jax.data.examples import Record
+from bitsnn_jax.data.images import Unreadable
 
 _MANUAL = {
     "imagenet2012": "after ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of "
@@ -30,9 +32,17 @@ class Prepared:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Record:
-        example = self.records[index]
-        place = f"{self.name}, record {index} {_text(example.get('file_name', b''))}"
-        return Record(example["image"], int(example["label"]), place.strip())
+        place = f"{self.name}, record {index}"
+        try:
+            example = self.records[index]
+            image, label = bytes(example["image"]), int(example["label"])
+        except Exception as error:  # readers raise whatever the damage makes of them
+            raise Unreadable.because(place, f"none ({_line(error)})") from error
+        place = f"{place} {_text(example.get('file_name', b''))}".strip()
+        if not 0 <= label < self.num_classes:
+            found = f"label {label} of 0..{self.num_classes - 1}"
+            raise Unreadable.because(place, found)
+        return Record(image, label, place)
 
 
 def open_prepared(directory: str, *, name: str, split: str) -> Prepared:
@@ -45,15 +55,17 @@ def open_prepared(directory: str, *, name: str, split: str) -> Prepared:
 
     Raises:
       FileNotFoundError: no prepared set there, with the command that prepares it.
-      ValueError: it was prepared as another format than array_record.
+      ValueError: it was prepared as another format than array_record, or its files are
+        damaged, or cannot hold as many records as they are said to.
     """
     how = (
         f"to prepare it, {_MANUAL.get(name, '')}pip install 'bitsnn-jax[prepare]' and "
         f"tfds build {name} --data_dir=DIR --file_format=array_record"
     )
-    versions = Path(directory, name).glob("*/dataset_info.json") if directory else ()
-    # By number: 10.0.0 is newer than 9.0.0.
-    newest = max(versions, key=lambda path: _version(path.parent.name), default=None)
+    found = Path(directory, name).glob("*/dataset_info.json") if directory else ()
+    # Hidden folders and what a build left unfinished have no version.
+    versions = {path: _version(path.parent.name) for path in found}
+    newest = max(filter(versions.get, versions), key=versions.__getitem__, default=None)
     if newest is None:
         raise FileNotFoundError(
             f"data.directory {directory!r}: expected {name}/<version>/"
@@ -61,21 +73,47 @@ def open_prepared(directory: str, *, name: str, split: str) -> Prepared:
         )
     import tensorflow_datasets as tfds  # half a second that other sets need not wait
 
-    builder = tfds.builder_from_directory(newest.parent)
-    if builder.info.file_format.value != "array_record":
+    try:
+        builder = tfds.builder_from_directory(newest.parent)
+        kind = builder.info.file_format.value
+        records, num_classes = None, 0
+        if kind == "array_record":
+            records, num_classes = _records(tfds, builder, split)
+    except Exception as error:  # of JSON that anything may have happened to
         raise ValueError(
-            f"{newest.parent}: expected the format array_record, got "
-            f"{builder.info.file_format.value}; {how}"
+            f"{newest.parent}: expected what tfds build writes, got files that cannot "
+            f"be read ({_line(error)}); {how}"
+        ) from error
+    if records is None:
+        raise ValueError(
+            f"{newest.parent}: expected the format array_record, got {kind}; {how}"
         )
-    raw: Any = {"image": tfds.decode.SkipDecoding()}
-    records = builder.as_data_source(split=split, decoders=raw)
-    num_classes = builder.info.features["label"].num_classes
     return Prepared(records, f"{newest.parent}, split {split}", num_classes)
 
 
+def _records(tfds, builder, split):
+    raw: Any = {"image": tfds.decode.SkipDecoding()}
+    records = builder.as_data_source(split=split, decoders=raw)
+    num_classes = builder.info.features["label"].num_classes
+    files = builder.info.splits[split].filepaths
+    size = sum(os.stat(path).st_size for path in files)
+    # Their number is in dataset_info.json, and positions of all are drawn.
+    if not 0 < len(records) <= size:
+        raise ValueError(f"{len(records)} records in {size} bytes of split {split}")
+    if not num_classes:
+        raise ValueError("labels of no classes")
+    return records, num_classes
+
+
 def _version(name):
-    return [int(part) if part.isdigit() else -1 for part in name.split(".")]
+    """By number, as 10.0.0 is newer than 9.0.0; nothing for another name."""
+    parts = name.split(".")
+    return [int(part) for part in parts] if all(map(str.isdecimal, parts)) else []
 
 
 def _text(value):
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _line(error):
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
