@@ -20,6 +20,12 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import args as ocp_args
 from orbax.checkpoint import checkpoint_managers
 
+from bitsnn_jax.checkpoint_checks import (
+    check_sizes,
+    checked_metrics,
+    metrics_checksum,
+    metrics_with_checksum,
+)
 from bitsnn_jax.config import Config, from_dict
 from bitsnn_jax.files import naming
 from bitsnn_jax.models import build_model
@@ -79,6 +85,8 @@ class Checkpoints:
         )
         with _readable(self.folder, advice=_ADVICE_ALL):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
+        for step in self._manager.all_steps():
+            self._metrics(step)
 
     def __enter__(self):
         return self
@@ -107,8 +115,14 @@ class Checkpoints:
     def accuracy(self, step: int) -> float | None:
         """On the validation split after that step; None if it was not evaluated."""
         with _readable(self.folder / str(step)):
-            accuracy = dict(self._manager.metrics(step) or {})["accuracy"]
+            accuracy = self._metrics(step)["accuracy"]
         return None if accuracy == _NOT_EVALUATED else accuracy
+
+    def _metrics(self, step):
+        """Of that step, if they are what was saved; {} where none are there."""
+        with _readable(where := self.folder / str(step)):
+            metrics = self._manager.metrics(step)
+            return {} if metrics is None else checked_metrics(where, metrics)
 
     def save(
         self,
@@ -131,7 +145,9 @@ class Checkpoints:
           accuracy: on the validation split, if it was evaluated.
         """
         accuracy = _NOT_EVALUATED if accuracy is None else accuracy
+        metrics = {"accuracy": accuracy}
         items = _to_save(
+            {"metrics": metrics_checksum(metrics)},
             variables=variables,
             optimizer=optimizer,
             progress=progress,
@@ -139,7 +155,7 @@ class Checkpoints:
         )
         with _writable(self.folder):  # also of the save before, which goes on till then
             self._manager.save(
-                step, args=items, metrics={"accuracy": accuracy}, force=True
+                step, args=items, metrics=metrics_with_checksum(metrics), force=True
             )
 
     def read(self, step: int, *names: str, optimizer: Any = None) -> tuple:
@@ -203,7 +219,7 @@ def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> 
     """
     path = Path(path).absolute()
     new, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
-    items = _to_save(variables=variables, metadata=metadata)
+    items = _to_save({}, variables=variables, metadata=metadata)
     with (
         _writable(path),
         ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
@@ -257,7 +273,11 @@ def check_fit(
 
 
 def check_values(variables: dict, *, where: Path | str = "variables") -> None:
-    """CheckpointError if a value is not finite or a threshold is not positive."""
+    """CheckpointError for a value that makes no sense in any network.
+
+    That is one that is not finite, a threshold that is not positive, a variance of
+    batch norm below 0.
+    """
     for name, leaf in _leaves(variables):
         values = np.asarray(leaf)
         # Widened, because NumPy has no isfinite for every small float.
@@ -267,6 +287,10 @@ def check_values(variables: dict, *, where: Path | str = "variables") -> None:
             raise CheckpointError(
                 f"{where}: {name} must be positive, its minimum is {values.min()}"
             )
+        if name.endswith("/var") and (values < 0).any():
+            raise CheckpointError(
+                f"{where}: {name} must not be below 0, its minimum is {values.min()}"
+            )
 
 
 def _leaves(tree):
@@ -275,11 +299,13 @@ def _leaves(tree):
         yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
-def _to_save(**items):
+def _to_save(checksums, **items):
     """The items of one checkpoint as Orbax wants them, and their checksums."""
     for name in items.keys() - _JSON:
         items[name] = jax.tree.map(np.asarray, items[name])
-    items["checksums"] = {name: _checksum(name, item) for name, item in items.items()}
+    items["checksums"] = checksums | {
+        name: _checksum(name, item) for name, item in items.items()
+    }
     return ocp_args.Composite(
         **{
             name: (ocp_args.JsonSave if name in _JSON else ocp_args.StandardSave)(item)
@@ -298,6 +324,7 @@ def _read(restore, where, names, templates=None):
         for name in (*names, "checksums")
     }
     with _readable(where):
+        check_sizes(Path(where))
         items = restore(args=ocp_args.Composite(**wanted))
         for name in names:
             if _checksum(name, items[name]) != items["checksums"][name]:

@@ -1,11 +1,15 @@
 """Files that may be damaged, or bigger than they look: one line says what is wrong."""
 
 import hashlib
+import io
 import json
 import os
 import re
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
 
 # What a file may unfold to, whatever its size, and how often its own size beyond that.
 # Weights hardly compress; zeros and what is broadcast do, a thousandfold.
@@ -91,6 +95,39 @@ def read_json(path: str | os.PathLike, *, kind: type = dict, advice: str) -> Any
             f"{path} must hold a {kind.__name__}, got {type(value).__name__}: {advice}"
         )
     return value
+
+
+def check_zip(what: object, file: str | os.PathLike | BinaryIO) -> None:
+    """Raises ReadingError if the members of a zip file declare too much.
+
+    Args:
+      what: the file, for the message.
+      file: its path, or itself.
+
+    Raises:
+      zipfile.BadZipFile: no zip file, or a damaged one.
+    """
+    with zipfile.ZipFile(file) as archive:
+        declared = sum(info.file_size for info in archive.infolist())
+        held = archive.fp.seek(0, os.SEEK_END) if archive.fp else 0
+    check_size(what, declared, held=held)
+
+
+def read_npz(data: bytes, *, what: object) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, by name; nothing in it is run.
+
+    Raises:
+      ReadingError: no such file, a damaged one, or one that unfolds to too much.
+    """
+    try:
+        check_zip(what, io.BytesIO(data))
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except ReadingError:
+        raise
+    except Exception as error:  # NumPy and zipfile do not say what they raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ReadingError(f"{what}: no .npz file: {reason:.200}") from error
 
 
 def sealed(value: dict[str, Any]) -> bytes:

@@ -2,16 +2,18 @@
 
 import os
 import re
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from bitsnn_jax.files import write_files
+from bitsnn_jax.reading import check_size, check_zip
 
 # Where training scripts put the tensors, beside the epoch and the optimiser.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -34,7 +36,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
       ValueError: another suffix, no torch, a file that is damaged or holds no state
-        dict, or one that would run code.
+        dict, one that would run code, or one that unfolds to far more than its size.
       OSError: no such file.
 
     >>> import tempfile
@@ -47,7 +49,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     read, _ = _format(path)
     with path.open("rb"):  # a file that is not there is an OSError, whoever reads it
         pass
-    tensors = _unwrapped(read(path), path)
+    tensors = _arrays(read(path), path)
     if all(name.startswith("module.") for name in tensors):
         return {name.removeprefix("module."): a for name, a in tensors.items()}
     return tensors
@@ -89,11 +91,14 @@ def _format(path):
 def _read_safetensors(path):
     try:
         return {name: _wide(a) for name, a in load_file(path).items()}
-    except (SafetensorError, AttributeError) as error:  # the latter: a type unknown
+    except Exception as error:
+        # Beside its own, what NumPy raises of a type or a size that it does not have.
         raise ValueError(f"{path} is no safetensors file ({_line(error)})") from error
 
 
 def _read_torch(path):
+    with suppress(zipfile.BadZipFile, NotImplementedError):  # torch says it better
+        check_zip(path, path)
     torch = _torch()
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -108,17 +113,31 @@ def _read_torch(path):
         raise ValueError(
             f"{path} is no checkpoint that torch can read ({_line(error)})"
         ) from error
+    found = _unwrapped(loaded, path)
+    if not isinstance(found, Mapping):
+        return found
+    dense = {
+        name: value.detach()
+        for name, value in found.items()
+        if isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+    }
+    # A tensor says how large it is, and not how much of it there is: with a stride of
+    # 0 all of it may be one number, until it is copied.
+    declared = sum(a.numel() * max(a.element_size(), 4) for a in dense.values())
+    check_size(path, declared, held=path.stat().st_size)
 
-    def array(value):
-        if isinstance(value, Mapping):
-            return {key: array(inner) for key, inner in value.items()}
-        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
-        if not dense or value.is_quantized:
-            return value
-        value = value.detach()
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    def array(name, tensor):
+        try:
+            wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+            return wide.numpy()
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{path}: {name} has no form in NumPy ({_line(error)})"
+            ) from None
 
-    return array(loaded)
+    return {k: array(k, dense[k]) if k in dense else v for k, v in found.items()}
 
 
 def _serialised_torch(arrays):
@@ -140,17 +159,26 @@ def _torch():
 
 
 def _unwrapped(value, path):
-    """The innermost dictionary, which must be one of arrays."""
+    """The innermost dictionary; or what there is in place of one."""
+    seen = set()
     while isinstance(value, Mapping):
+        if id(value) in seen:
+            raise ValueError(f"{path} holds a dictionary that is inside itself")
+        seen.add(id(value))
         inside = [key for key in _WRAPPERS if isinstance(value.get(key), Mapping)]
         if not inside:
             break
         value = value[inside[0]]
+    return value
+
+
+def _arrays(value, path):
+    """The value, which must be a dictionary of arrays by name."""
     if not isinstance(value, Mapping) or not value:
         found = "an empty dictionary" if value == {} else type(value).__name__
         raise ValueError(f"{path} must hold a dictionary of tensors, got {found}")
     others = [
-        f"{name} ({type(a).__name__})"
+        f"{' '.join(str(name).split()):.80} ({type(a).__name__})"
         for name, a in value.items()
         if not isinstance(a, np.ndarray) or not isinstance(name, str)
     ]

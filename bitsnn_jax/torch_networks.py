@@ -88,8 +88,8 @@ def from_torch(
 
     Raises:
       ValueError: tensors that are missing, unknown or of another shape or type, values
-        that are not finite, thresholds that are not positive, a network without
-        PyTorch names, and what `build_model` raises.
+        that are not finite, thresholds that are not positive, variances below 0, a
+        network without PyTorch names, and what `build_model` raises.
 
     >>> model = configuration.Model(name="resnet20", activation="relu", width=0.25)
     >>> net = build_model(model)
@@ -367,7 +367,7 @@ def _advice(got, table, model):
 
 
 def _check_values(tensors):
-    """Floating, finite, and positive where it is a threshold."""
+    """Floating, finite, a threshold positive, and no variance below 0."""
     for key, a in tensors.items():
         a = np.asarray(a)
         if not jnp.issubdtype(a.dtype, jnp.floating):
@@ -376,3 +376,5 @@ def _check_values(tensors):
             raise ValueError(f"{key} must have finite values alone")
         if key.endswith(".thresh") and not (a > 0).all():
             raise ValueError(f"{key} must be positive, got {a.min()}")
+        if key.endswith(".running_var") and (a < 0).any():
+            raise ValueError(f"{key} must not be below 0, got {a.min()}")

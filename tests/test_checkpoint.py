@@ -1,5 +1,6 @@
 """Checkpoints: what goes in comes out, and nothing else does."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import tensorstore
 
 from bitsnn_jax.checkpoint import (
     CheckpointError,
@@ -211,6 +213,69 @@ def test_values_that_make_no_sense_are_named(tmp_path, state, name, leaf, messag
     with pytest.raises(CheckpointError, match=message) as caught:
         load_run(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_variance_below_zero_is_named(tmp_path):
+    variables = {"batch_stats": {"norm": {"var": np.float32([1, 0, -0.5])}}}
+    save_variables(tmp_path / "snn", variables, {})
+    with pytest.raises(
+        CheckpointError, match="norm/var must not be below 0, its .*-0.5"
+    ):
+        load_variables(tmp_path / "snn")
+
+
+def test_another_accuracy_than_was_saved_is_noticed(run):
+    metrics = run / "checkpoints" / "3" / "metrics" / "metrics"
+    saved = json.loads(metrics.read_text())
+    assert saved["accuracy"] == 0.5
+    changes = ({"accuracy": 0.75}, {"checksum": 1}, {"checksum": None}, {"steps": 1})
+    for change in (*changes, {"checksum": saved["checksum"] + 1, "accuracy": "x"}):
+        metrics.write_text(json.dumps(saved | change))
+        with pytest.raises(CheckpointError, match="3 cannot be read .*metrics are not"):
+            load_run(run)
+    metrics.write_text('{"accuracy": 0.5}')
+    with pytest.raises(CheckpointError, match="3 cannot be read .*metrics are not"):
+        load_run(run)
+    # As an earlier version saved it: without a checksum here and there.
+    checksums = run / "checkpoints" / "3" / "checksums" / "metadata"
+    kept = json.loads(checksums.read_text())
+    del kept["metrics"]
+    checksums.write_text(json.dumps(kept))
+    assert load_run(run).step == 3
+    metrics.write_text(json.dumps(saved))
+    with pytest.raises(CheckpointError, match="3 cannot be read .*metrics are not"):
+        load_run(run)
+
+
+def described(folder, **changes):
+    """With another description of an array, as whoever can write files can make it."""
+    base = f"file://{folder.absolute()}/"
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    for key in store.list().result():
+        if key.endswith(b".zarray"):
+            text = json.loads(store.read(key).result().value)
+            store.write(key, json.dumps(text | changes)).result()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": [10**6, 10**9]}, "declare 8,000,000,000,000,000; at most"),
+        ({"chunks": [10**5, 10**5]}, "declare 80,000,000,000; at most 134,217,728"),
+        ({"shape": [-1, 3]}, "a shape of"),
+        ({"dtype": None}, "no description of an array"),
+        ({"shape": "x"}, "a shape of x"),
+    ],
+)
+def test_a_size_that_no_file_holds_is_an_error_before_it_is_allocated(
+    tmp_path, changes, message
+):
+    # TensorStore would end the process, with no word that Python can catch.
+    save_variables(tmp_path / "snn", {"params": {"a": np.ones((2, 3))}}, {})
+    described(tmp_path / "snn" / "variables", **changes)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_variables(tmp_path / "snn")
+    assert "\n" not in str(caught.value) and "snn cannot be read" in str(caught.value)
 
 
 def test_saved_variables_come_back_with_type_and_bits(tmp_path):

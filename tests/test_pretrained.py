@@ -1,8 +1,10 @@
 """Trained networks by name: packed, loaded, converted, and refused when damaged."""
 
 import dataclasses
+import io
 import json
 import shutil
+import zipfile
 
 import jax
 import numpy as np
@@ -191,11 +193,28 @@ def test_arrays_that_make_no_sense_are_not_loaded(packed, change, words):
 
 def reseal(folder, variables):
     """As if `variables` had been packed."""
-    arrays = pretrained._packed(variables)
+    reseal_bytes(folder, pretrained._packed(variables))
+
+
+def reseal_bytes(folder, arrays):
     card = json.loads((folder / "card.json").read_text())
     card["checksum"] = pretrained._checksum(card, arrays)
     (folder / "variables.npz").write_bytes(arrays)
     (folder / "card.json").write_text(json.dumps(card))
+
+
+def test_an_archive_that_unfolds_to_too_much_is_not_unpacked(packed):
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("params.npy", bytes(2**27 + 1))
+    for content, words in (
+        (bomb.getvalue(), "declare 134,217,729; at most 134,217,728 are read"),
+        (b"", "no .npz file: BadZipFile"),
+        (b"PK\x03\x04" + bytes(99), "no .npz file: BadZipFile"),
+    ):
+        reseal_bytes(packed, content)
+        with pytest.raises(CheckpointError, match=words):
+            pretrained.load("tiny")
 
 
 def test_a_threshold_that_is_not_positive_is_not_loaded(packed):

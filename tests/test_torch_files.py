@@ -4,6 +4,7 @@ import argparse
 import builtins
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -138,6 +139,71 @@ def test_a_file_that_was_cut_off_is_told(torch, tmp_path):
     (tmp_path / "a.pth").write_bytes(content[:20_000])
     with pytest.raises(ValueError, match="a.pth is no checkpoint that torch can read"):
         read_state_dict(tmp_path / "a.pth")
+
+
+class StandIn:
+    """What `torch.load` gives, without torch: a tensor whose numbers nobody copies."""
+
+    strided, bfloat16, Tensor = "strided", "bfloat16", property(lambda s: type(s))
+    layout, is_quantized, dtype = "strided", False, "bfloat16"
+
+    def __init__(self, numel):
+        self.numel, self.element_size = lambda: numel, lambda: 2
+
+    def detach(self):
+        return self
+
+    def load(self, path, **_):
+        return self.loaded
+
+    def float(self):
+        raise AssertionError("all of it is copied")
+
+
+@pytest.fixture
+def standing_in(monkeypatch, tmp_path):
+    """A .pth file, and a function that says what is in it."""
+    torch, path = StandIn(0), tmp_path / "a.pth"
+    path.write_bytes(bytes(2000))
+    monkeypatch.setattr("bitsnn_jax.torch_files._torch", lambda: torch)
+
+    def holds(value):
+        torch.loaded = value
+        return path
+
+    return holds
+
+
+def test_a_dictionary_inside_itself_is_told(standing_in):
+    for wrapper in ("model", "state_dict"):
+        itself = {}
+        itself[wrapper] = {"net": itself}
+        with pytest.raises(ValueError, match="a.pth holds a dictionary that is inside"):
+            read_state_dict(standing_in(itself))
+    # Where no wrapper leads to, there is nothing to follow.
+    itself = {}
+    itself["a"] = itself
+    with pytest.raises(ValueError, match=r"got a \(dict\)$"):
+        read_state_dict(standing_in(itself))
+
+
+def test_one_number_that_stands_for_many_is_not_copied(standing_in):
+    # torch.zeros(1, dtype=torch.bfloat16).expand(40_000, 40_000)
+    path = standing_in({"w": StandIn(40_000**2)})
+    with pytest.raises(
+        ValueError, match="a.pth: its 2,000 bytes declare 6,400,000,000"
+    ):
+        read_state_dict(path)
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path):
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("a/data.pkl", b"")
+        archive.writestr("a/data/0", bytes(2**27))
+        archive.writestr("a/data/1", b"x")  # 2**27 are read, whatever the file
+    with pytest.raises(ValueError, match=r"declare 134,217,729; at most 134,217,728"):
+        read_state_dict(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 100])

@@ -229,6 +229,11 @@ BAD = {
         SMALL,
         "conv1.2.thresh must be positive, got 0.0",
     ),
+    "variance": (
+        lambda t: t["conv1.1.running_var"].__imul__(-1),
+        SMALL,
+        "conv1.1.running_var must not be below 0, got -",
+    ),
     "integers": (
         lambda t: t.update({"fc.bias": np.zeros(7, "i8")}),
         SMALL,

@@ -24,7 +24,7 @@ from bitsnn_jax.checkpoint import (
 )
 from bitsnn_jax.config import from_dict
 from bitsnn_jax.pretrained.card import CONVERSION, RESULT, make_card, to_markdown
-from bitsnn_jax.reading import read_json
+from bitsnn_jax.reading import parse_json, read_json, read_npz
 from bitsnn_jax.shapes import complete
 
 FOLDER = Path(__file__).parent
@@ -47,7 +47,7 @@ def load(name: str) -> Run:
     """
     folder = FOLDER / name
     try:
-        card = json.loads((folder / "card.json").read_text())
+        card = parse_json((folder / "card.json").read_bytes())
         arrays = (folder / "variables.npz").read_bytes()
         return _run(card, arrays, where=folder)
     except CheckpointError:
@@ -118,8 +118,8 @@ def _run(card, arrays, *, where):
     """The network of a card and the bytes of its arrays, if they belong together."""
     if card["checksum"] != _checksum(card, arrays):
         raise ValueError("checksum differs")
-    with np.load(io.BytesIO(arrays), allow_pickle=False) as leaves:
-        tree = unflatten_dict(dict(leaves), sep="/")
+    leaves = read_npz(arrays, what="variables.npz")
+    tree = unflatten_dict(leaves, sep="/")
     # A collection may have no leaves, such as the statistics without batch norm.
     variables = {"params": {}, "batch_stats": {}} | tree
     # It goes by the name that it has here, whatever its run was called.
