@@ -3,10 +3,9 @@
 import errno
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,12 +26,15 @@ from bitsnn_jax.checkpoint_checks import (
     metrics_with_checksum,
 )
 from bitsnn_jax.config import Config, from_dict
-from bitsnn_jax.files import naming
+from bitsnn_jax.files import beside, naming, remove, replaced_folder, standing
 from bitsnn_jax.models import build_model
 
 FOLDER = "checkpoints"  # inside a run folder
 _NOT_EVALUATED = -1.0
 _JSON = {"metadata", "progress", "checksums"}  # items; the others are trees of arrays
+# Inside it: a step is renamed into this folder before its files are deleted one by one.
+_DELETED = ".deleted"
+_ATTEMPTS = 3  # to read the best checkpoint of a run that goes on
 
 
 class CheckpointError(ValueError):
@@ -59,16 +61,24 @@ class Run:
 class Checkpoints:
     """The checkpoints of one run folder: the newest few and the best.
 
-    Saving is asynchronous. A checkpoint has its final name only when it is complete, so
-    that a kill at any time leaves those before it. Use as a context manager: leaving
+    Saving is asynchronous. A checkpoint has its final name only while it is complete,
+    so that a kill at any time leaves those before it. Use as a context manager: leaving
     waits for the save under way. With `read_only`, a run that goes on elsewhere is left
     in peace: what it is about to save is not taken for the remains of a kill.
     """
 
     def __init__(
-        self, workdir: str | os.PathLike, *, keep: int = 2, read_only: bool = False
+        self,
+        workdir: str | os.PathLike,
+        *,
+        keep: int = 2,
+        read_only: bool = False,
+        folder: str = FOLDER,
     ):
-        self.folder = Path(workdir).absolute() / FOLDER
+        self.folder = Path(workdir).absolute() / folder
+        self._writes = not read_only and jax.process_index() == 0
+        self._empty_deleted()
+        self._remove_half_deleted()
 
         def accuracy(metrics):
             return metrics["accuracy"]
@@ -82,6 +92,7 @@ class Checkpoints:
             ),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
+            todelete_subdir=None if read_only else _DELETED,
         )
         with _readable(self.folder, advice=_ADVICE_ALL):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -94,6 +105,18 @@ class Checkpoints:
     def __exit__(self, *_):
         with _writable(self.folder):
             self._manager.close()
+        self._empty_deleted()
+
+    def _empty_deleted(self):
+        if self._writes:
+            remove(self.folder / _DELETED)
+
+    def _remove_half_deleted(self):
+        """Earlier versions deleted a step where it was. A whole one has metrics."""
+        if self._writes and self.folder.is_dir():
+            for step in self.folder.iterdir():
+                if step.name.isdigit() and not (step / "metrics").exists():
+                    remove(step)
 
     @property
     def latest(self) -> int | None:
@@ -154,6 +177,9 @@ class Checkpoints:
             metadata=metadata,
         )
         with _writable(self.folder):  # also of the save before, which goes on till then
+            # What that one has thrown out takes no room for longer.
+            self._manager.wait_until_finished()
+            self._empty_deleted()
             self._manager.save(
                 step, args=items, metrics=metrics_with_checksum(metrics), force=True
             )
@@ -187,23 +213,34 @@ def load_run(path: str | os.PathLike) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a folder: expected the folder of a run")
+    folder = standing(path / FOLDER)
     # Orbax would create the folder that it does not find.
-    if not (path / FOLDER).is_dir():
+    if not folder.is_dir():
         raise CheckpointError(f"{path} holds no {FOLDER}: expected the folder of a run")
-    if not any(step.name.isdigit() for step in (path / FOLDER).iterdir()):
-        raise CheckpointError(f"{path / FOLDER} is empty: train first")
-    with Checkpoints(path, read_only=True) as checkpoints:
-        step = checkpoints.best
-        if step is None:
-            raise CheckpointError(f"{path / FOLDER} holds no complete checkpoint")
-        variables, metadata = checkpoints.read(step, "variables", "metadata")
-    where = path / FOLDER / str(step)
+    if not any(step.name.isdigit() for step in folder.iterdir()):
+        raise CheckpointError(f"{folder} is empty: train first")
+    step, variables, metadata = _read_best(folder, attempts=_ATTEMPTS)
+    where = folder / str(step)
     with _readable(where):
         config = from_dict(metadata["config"])
         height, width, channels = metadata["image_shape"]
     check_fit(variables, config, (height, width, channels), where=where)
     check_values(variables, where=where)
     return Run(config, variables, step, metadata)
+
+
+def _read_best(folder, *, attempts):
+    with Checkpoints(folder.parent, read_only=True, folder=folder.name) as checkpoints:
+        step = checkpoints.best
+        if step is None:
+            raise CheckpointError(f"{folder} holds no complete checkpoint")
+        try:
+            return step, *checkpoints.read(step, "variables", "metadata")
+        except CheckpointError:
+            # Gone, if a run that goes on has found a better one since.
+            if attempts == 1 or (folder / str(step)).exists():
+                raise
+    return _read_best(folder, attempts=attempts - 1)
 
 
 def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> None:
@@ -218,18 +255,15 @@ def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> 
       metadata: what belongs to them; for JSON.
     """
     path = Path(path).absolute()
-    new, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
     items = _to_save({}, variables=variables, metadata=metadata)
+    first = jax.process_index() == 0
     with (
+        # The others need its name only: Orbax lets the first write.
+        replaced_folder(path) if first else nullcontext(beside(path)) as new,
         _writable(path),
         ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
     ):
         checkpointer.save(new, args=items, force=True)
-    if jax.process_index() == 0:
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
     multihost_utils.sync_global_devices(f"saved {path}")
 
 
@@ -240,7 +274,7 @@ def load_variables(path: str | os.PathLike) -> tuple[dict, dict]:
       CheckpointError: no such folder, damaged files, theta <= 0, or a value that is not
         finite.
     """
-    path = Path(path)
+    path = standing(Path(path))
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a folder: expected saved variables")
 

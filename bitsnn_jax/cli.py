@@ -6,7 +6,6 @@ import errno
 import os
 import platform
 import re
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,9 +16,10 @@ from typing import NoReturn
 import jax
 from absl import logging
 
+from bitsnn_jax import interrupts
+
 STEPS = 4096  # a spiking network of more was published nowhere
 SEEDS = 2**32 - 1
-INTERRUPTED = 128 + signal.SIGINT  # what a shell shows for a process that Ctrl-C ended
 _NUMBERS = 2**31 - 1
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -155,14 +155,15 @@ def one_line() -> Iterator[None]:
     """End the process with one line and status 2 where its user can mend the cause.
 
     That is bad input, a file or a folder that cannot be used, and too little memory.
-    Ctrl-C ends it with one line too, and status 130. What else is raised is an error of
-    this program and keeps its traceback. Also a decorator: `@one_line()`.
+    SIGTERM and Ctrl-C end it with one line too, and status 143 or 130. What else is
+    raised is an error of this program and keeps its traceback. Also a decorator:
+    `@one_line()`.
     """
     try:
-        yield
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is near
-        fail("interrupted", status=INTERRUPTED)
+        with interrupts.raised():
+            yield
+    except KeyboardInterrupt as error:
+        fail(str(error) or "interrupted", status=interrupts.status_of(error))
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         fail(_said(error))
     except jax.errors.JaxRuntimeError as error:

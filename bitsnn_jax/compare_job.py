@@ -27,13 +27,15 @@ from bitsnn_jax.compare_report import checked
 from bitsnn_jax.devices import split_over_devices
 from bitsnn_jax.energy import Profile, energy, profile
 from bitsnn_jax.fan_out import fan_out
-from bitsnn_jax.files import make_folder, replace_json
+from bitsnn_jax.files import replace_json
+from bitsnn_jax.locks import alone_in
 from bitsnn_jax.operations import NodeOperations, Operations
 from bitsnn_jax.provenance import about_machine, about_run
 from bitsnn_jax.reading import read_json
 from bitsnn_jax.runs import find_run
 
 
+@alone_in("out", "compare.json")
 def compare(
     ckpt: str | os.PathLike,
     *,
@@ -74,7 +76,8 @@ def compare(
     Raises:
       ValueError: an unknown method, steps or limit out of range, networks that do not
         belong together; CheckpointError: a network that a method needs is missing.
-      OSError: data that cannot be read, or a folder that cannot be written.
+      OSError: data that cannot be read, or a folder that cannot be written, or that
+        another process works in.
     """
     chosen = _methods(methods)
     if not steps or min(steps) < 1:
@@ -115,7 +118,6 @@ def compare(
         "rows": [],
         "failed": [],
     }
-    make_folder(out)
     file = out / "compare.json"
     _go_on(results, file)
     print(_HEAD, flush=True)

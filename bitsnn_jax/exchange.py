@@ -4,8 +4,6 @@ docs/format.md describes them. `referee.py` is a reader that needs NumPy only.
 """
 
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from bitsnn_jax.exchange_reader import (
     read_folder,
     sha256,
 )
+from bitsnn_jax.files import replaced_folder, standing
 from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode, largest_sum
 from bitsnn_jax.integers import one_shot
 from bitsnn_jax.reading import ReadingError, parse_json, sealed
@@ -82,7 +81,7 @@ def load(folder: str | os.PathLike) -> IntegerNetwork:
         operation, a source that does not come before what it feeds, a bound that a sum
         can exceed, a shape beyond what readers take; with the file or the layer.
     """
-    network = read_folder(Path(folder))[0]
+    network = read_folder(standing(Path(folder)))[0]
     for node in network.of_kind("neurons", "sum", "output"):
         # Carriers are chosen by the bound: one that is too small would be inexact.
         reach = largest_sum(node, network) + int(node.half.max())
@@ -104,7 +103,7 @@ def load_vectors(folder: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
       ExchangeError: as `load`.
     """
-    return read_folder(Path(folder))[1]
+    return read_folder(standing(Path(folder)))[1]
 
 
 def _computed(network: IntegerNetwork, inputs: Any) -> dict[str, Any]:
@@ -190,27 +189,11 @@ def _is_export(folder):
 
 def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
     """All files, in a folder beside, that then takes the place of `folder`."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex
-    new, old = (
-        folder.with_name(f".{folder.name}.{mark}.{which}") for which in ("new", "old")
-    )
-    new.mkdir()
-    try:
+    with replaced_folder(folder) as new:
+        new.mkdir()
         for name, data in files.items():
             with open(new / name, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         read_folder(new)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)

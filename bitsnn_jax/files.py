@@ -1,12 +1,26 @@
-"""Files that are whole or not there: written beside, and put in place by a rename."""
+"""Files and folders that are whole or not there: written beside, renamed into place.
+
+A process may be killed at any point. What it leaves then is called `.NAME.new` or
+`.NAME.old`, and the next one that replaces NAME finishes it or removes it.
+"""
 
 import json
 import os
-import tempfile
+import re
+import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+# How long a reader waits for a folder that a writer is just putting in place.
+_SWAP_SECONDS = 0.1
 
 
 @contextmanager
@@ -21,7 +35,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes it, and those above it, where they are missing.
+    """Make it, and those above it, where they are missing.
 
     Raises:
       ValueError: a file stands where a folder must be.
@@ -36,24 +50,24 @@ def make_folder(folder: Path) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a whole file, or leaves the old one."""
-    new = path.with_name(f"{path.name}.new")
+    """Write a whole file, or leave the old one."""
+    new = beside(path)
     try:
         with naming(path):
             new.write_text(text)
         os.replace(new, path)
-    except OSError:
-        new.unlink(missing_ok=True)
+    except BaseException:
+        remove(new)
         raise
 
 
 def replace_json(path: Path, value: Any) -> None:
-    """The same of plain values, as JSON."""
+    """Do the same with plain values, as JSON."""
     replace_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def write_files(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -> Path:
-    """Writes all files or, where one cannot be written, none; returns the last's path.
+    """Write all files or, where one cannot be written, none; return the last's path.
 
     Each is put in its place by a rename, in the order given.
 
@@ -63,11 +77,126 @@ def write_files(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -
     """
     folder = Path(folder)
     make_folder(folder)
-    # Inside the folder, because a rename must stay in one file system.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as scratch:
-        for name, content in contents.items():
-            with naming(folder / name):
-                (Path(scratch) / name).write_bytes(content)
-        for name in contents:
-            os.replace(Path(scratch) / name, folder / name)
-    return folder / list(contents)[-1]
+    with _alone_in(folder):
+        for left in folder.glob(".report-*"):  # of a version that wrote into these
+            remove(left)
+        paths = [folder / name for name in contents]
+        try:
+            for path, content in zip(paths, contents.values(), strict=True):
+                with naming(path):
+                    beside(path).write_bytes(content)
+            for path in paths:
+                os.replace(beside(path), path)
+        except BaseException:
+            for path in paths:
+                remove(beside(path))
+            raise
+    return paths[-1]
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A path to write a new folder to, that then takes the place of `folder`.
+
+    A body that raises leaves the old one. So does a kill, until the new one is whole.
+    """
+    new, old = beside(folder), _before(folder)
+    make_folder(folder.parent)
+    with _alone_in(folder.parent):
+        settle(folder)
+        try:
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+        except BaseException:
+            remove(new)
+            raise
+        remove(old)
+
+
+def settle(path: Path, *, earlier: bool = False) -> None:
+    """End what a killed process had begun in place of a file or folder.
+
+    Args:
+      path: that was to be replaced; by no process that lives.
+      earlier: look for the names that earlier versions gave as well. They are not
+        hidden, and may be somebody's own outside a work folder.
+    """
+    left = _left(path, earlier=earlier)
+    olds = [name for name in left if name.endswith(".old")]
+    if olds and not path.exists():
+        # Killed between the two renames, and the new one was whole before the first.
+        new = olds[0].removesuffix(".old") + ".new"
+        path.with_name(new if new in left else olds[0]).rename(path)
+    for name in left:
+        remove(path.with_name(name))
+
+
+def standing(folder: Path) -> Path:
+    """Where a reader finds a folder, also if a kill came between two renames."""
+    new, old = beside(folder), _before(folder)
+    if folder.exists() or not old.exists():
+        return folder
+    time.sleep(_SWAP_SECONDS)  # a writer that lives is done by then
+    if folder.exists():
+        return folder
+    return new if new.exists() else old
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """The name of what is to take the place of a file or folder."""
+    return path.with_name(f".{path.name}.new")
+
+
+def _before(path: Path) -> Path:
+    """The name of what had it."""
+    return path.with_name(f".{path.name}.old")
+
+
+def _left(path: Path, *, earlier: bool) -> list[str]:
+    """The names of what was left beside a path, in order."""
+    name = re.escape(path.name)
+    if earlier:
+        name = rf"\.?{name}(\.[0-9a-f]{{32}})?"
+    else:
+        name = rf"\.{name}"
+    pattern = re.compile(rf"{name}\.(new|old)(\.orbax-checkpoint-tmp.*)?")
+    with suppress(FileNotFoundError):
+        return sorted(filter(pattern.fullmatch, os.listdir(path.parent)))
+    return []
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other writer is in the folder; it leaves no file behind.
+
+    A file system without such locks, as of networks, is written to as it is.
+    """
+    if fcntl is None:
+        yield
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # to write into it one need not read it
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 import jax
 from jax._src import distributed as jax_distributed
 
-from bitsnn_jax.cli import INTERRUPTED
+from bitsnn_jax import interrupts
 
 TIMEOUT = 300  # seconds for all hosts to come
 _DAY = 86_400  # seconds that it may wait for them at most
@@ -79,7 +79,7 @@ def together(
     except (Exception, KeyboardInterrupt) as error:
         # Else the barrier that JAX has at exit waits for hosts that wait for this one.
         interrupted = isinstance(error, KeyboardInterrupt)
-        _end_after(_GRACE, status=INTERRUPTED if interrupted else 2)
+        _end_after(_GRACE, status=interrupts.status_of(error) if interrupted else 2)
         if any(word in str(error) for word in _CONTACT_LOST):
             raise ConnectionError(
                 f"host {jax.process_index()} of {jax.process_count()} lost another "
@@ -124,9 +124,9 @@ def _join(coordinator, num_hosts, host, timeout):
         raise
     finally:
         waiting.cancel()
-    # JAX takes the signal to itself; it shall end what has no handler of its own.
+    # JAX takes the signal to itself, past Python; it shall do what it did before.
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _not_all_came(timeout):

@@ -13,13 +13,15 @@ import numpy as np
 import bitsnn_jax
 from bitsnn_jax import data
 from bitsnn_jax.calibration import CAPS, calibrate_network
-from bitsnn_jax.checkpoint import Checkpoints
+from bitsnn_jax.checkpoint import FOLDER as CHECKPOINTS
+from bitsnn_jax.checkpoint import CheckpointError, Checkpoints
 from bitsnn_jax.columns import table
 from bitsnn_jax.config import Config, Data
 from bitsnn_jax.conversion import convert
 from bitsnn_jax.evaluation import evaluate, without_spikes
-from bitsnn_jax.files import make_folder, replace_json
+from bitsnn_jax.files import replace_json, replaced_folder
 from bitsnn_jax.job import certify
+from bitsnn_jax.locks import alone_in
 from bitsnn_jax.provenance import about_machine, commit, run_metadata
 from bitsnn_jax.runs import ann_fn
 from bitsnn_jax.spikes import check_steps
@@ -30,6 +32,7 @@ from bitsnn_jax.torch_networks import TORCHVISION, from_torch, num_classes
 BATCH = 20  # pictures of an evaluation, over all devices
 
 
+@alone_in("out", CHECKPOINTS, "import.json")
 def import_network(
     checkpoint: str | os.PathLike,
     *,
@@ -80,6 +83,7 @@ def import_network(
         raise ValueError(
             f"model must be one of {', '.join(TORCHVISION)}; got {model!r}"
         )
+    _check_free(Path(out))
     if size < 32:  # what these networks halve five times
         raise ValueError(f"size must be at least 32 pixels, got {size}")
     seen, shown = (
@@ -136,7 +140,6 @@ def import_network(
         "command": command,
         "machine": about_machine(),
     }
-    make_folder(out)
     _save(out / "ann", source, imported, seen.image_shape)
     _save(out, config, variables, seen.image_shape)
     replace_json(out / "import.json", results)
@@ -168,14 +171,25 @@ def _save(folder, config, variables, image_shape):
     """A run that is over before its first step."""
     optimizer = {"count": np.zeros((), np.int32)}  # Orbax takes no empty tree
     metadata = run_metadata(config, image_shape)
-    with Checkpoints(folder) as checkpoints:
-        checkpoints.save(
-            0,
-            variables=variables,
-            optimizer=optimizer,
-            progress={},
-            metadata=metadata,
-        )
+    with replaced_folder(folder / CHECKPOINTS) as new:
+        with Checkpoints(folder, folder=new.name) as checkpoints:
+            checkpoints.save(
+                0,
+                variables=variables,
+                optimizer=optimizer,
+                progress={},
+                metadata=metadata,
+            )
+
+
+def _check_free(folder):
+    """CheckpointError if a run is there that has been trained."""
+    for path in (folder / CHECKPOINTS, folder / "ann" / CHECKPOINTS):
+        steps = {step.name for step in path.glob("*") if step.name.isdigit()}
+        if steps - {"0"}:
+            raise CheckpointError(
+                f"{path} holds the steps of a run that was trained: give another --out"
+            )
 
 
 def _cells(row):

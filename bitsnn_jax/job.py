@@ -15,9 +15,10 @@ from bitsnn_jax.checkpoint import load_variables, save_variables
 from bitsnn_jax.config import to_dict
 from bitsnn_jax.conversion import Report, convert
 from bitsnn_jax.evaluation import Evaluation, evaluate, without_spikes
-from bitsnn_jax.files import make_folder, replace_json
+from bitsnn_jax.files import replace_json
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import fine_tuned, lower_pixels, run_integers
+from bitsnn_jax.locks import alone_in
 from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.provenance import about_machine, about_run
 from bitsnn_jax.report import write_report
@@ -30,6 +31,7 @@ LARGE_COST = 0.002  # of accuracy, above which rounding asks for fine-tuning
 CERTIFICATE_BATCH = 128  # at most: all codes of a batch are in memory
 
 
+@alone_in("out", "conversion.json", "variables", "fixed_point")
 def convert_run(
     ckpt: str | os.PathLike,
     *,
@@ -69,7 +71,8 @@ def convert_run(
     Raises:
       ValueError: steps, limit or what begins with qat out of range, a network without
         QCFS, and what `load_run`, `convert`, `lower` and `fixed_point` raise.
-      OSError: data that cannot be read, or a folder that cannot be written.
+      OSError: data that cannot be read, or a folder that cannot be written, or that
+        another process works in.
     """
     for t in steps:
         check_steps(t, jnp.float32)
@@ -108,8 +111,6 @@ def convert_run(
                 seed=config.seed,
             )
             networks = _rounded(graph, steps, bits)
-    make_folder(out)
-
     image = jax.ShapeDtypeStruct((1, *examples.image_shape), jnp.float32)
     conversion = convert(apply_fn, variables, image, steps=native)
     # Stopped from here on, the folder has no figures rather than those of another SNN.

@@ -7,31 +7,24 @@ workers change a bit: each makes whole batches, in turn.
 """
 
 import math
-import multiprocessing
-import os
-import signal
-import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import grain
 import numpy as np
-from absl import flags
 
 from bitsnn_jax import config
 from bitsnn_jax.data.augment import augment, resize_and_crop
 from bitsnn_jax.data.examples import Examples, normalise
 from bitsnn_jax.data.images import Unreadable
 from bitsnn_jax.data.memory import check_fits
+from bitsnn_jax.data.workers import Ahead
 
 # Counted in batches: grain's default of 500 would hold 40 GB of ImageNet.
 _THREADS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-# A worker is a single thread, and keeps two batches ready in shared memory.
-_ONE_BY_ONE = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-_READY = 2
 
 
 class TrainBatches(Iterator[dict]):
@@ -44,16 +37,14 @@ class TrainBatches(Iterator[dict]):
     def __init__(self, batches: grain.MapDataset, examples: Examples, workers: int):
         self._batches, self._examples, self._workers = batches, examples, workers
         self._position = 0
-        self._running: list[grain.DatasetIterator] = []  # one, or none
-        # At exit too: later there would be no module left to end workers with.
+        self._running: list[Iterator[dict]] = []  # one, or none
         weakref.finalize(self, _end, self._running)
 
     def __next__(self) -> dict:
         if not self._running:
             rest = self._batches[self._position :]
             prepare = partial(normalise, examples=self._examples)
-            prefetched = _prefetched(rest, prepare, self._workers)
-            self._running.append(iter(prefetched))
+            self._running.append(iter(_Prefetched(rest, prepare, self._workers)))
         batch = next(self._running[0])
         self._position += 1
         return batch
@@ -141,7 +132,7 @@ def eval_batches(
     num_shards: int = 1,
     batch_size: int | None = None,
     pixels: bool = False,
-) -> grain.IterDataset:
+) -> Iterable[dict]:
     """Every example exactly once over all shards, without change and in order.
 
     Every shard gets the same number of equally large batches, so that hosts stay in
@@ -172,12 +163,19 @@ def eval_batches(
     last = len(examples) - 1
     padded_length = -(-len(examples) // size) * size
     order = grain.MapDataset.range(padded_length).map(
-        lambda i: {**as_evaluated(data, examples, min(i, last)), "mask": i <= last}
+        partial(_masked, data=data, examples=examples, last=last)
     )
     batches = _batched(order, shard_index, num_shards, rows)
     # More workers than batches would have nothing to do.
     prepare = np.array if pixels else partial(normalise, examples=examples)
-    return _prefetched(batches, prepare, min(data.workers, len(batches)))
+    return _Prefetched(batches, prepare, min(data.workers, len(batches)))
+
+
+def _masked(index, *, data, examples, last):
+    return {
+        **as_evaluated(data, examples, min(index, last)),
+        "mask": index <= last,
+    }
 
 
 def as_evaluated(data: config.Data, examples: Examples, index: int) -> dict:
@@ -240,43 +238,33 @@ def _batched(order, shard_index, num_shards, rows):
     return order[shard_index::num_shards].batch(rows, drop_remainder=True)
 
 
-def _prefetched(batches, prepare, workers):
-    """Made ahead, by threads or by processes, and images prepared."""
+@dataclass(frozen=True)
+class _Prefetched(Iterable[dict]):
+    """Batches made ahead, by threads or by processes, and images prepared here.
 
-    def prepared(batch):
-        # Copies, for a worker's arrays are shared memory that is taken away again.
-        rest = {name: np.array(x) for name, x in batch.items() if name != "image"}
-        return rest | {"image": prepare(batch["image"])}
+    Pixels travel from a worker as bytes, a fourth of float32.
+    """
 
-    if not workers:
-        return batches.map(prepared).to_iter_dataset(_THREADS)
-    # Grain asks for flags of its own, also in a script that parses none.
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    # Prepared by this process: pixels travel as bytes, a fourth of float32.
-    options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_READY)
-    ahead = batches.to_iter_dataset(_ONE_BY_ONE).mp_prefetch(options, _start_worker)
-    return ahead.map(prepared)
+    batches: grain.MapDataset
+    prepare: Callable[[np.ndarray], np.ndarray]
+    workers: int
+
+    def __iter__(self) -> Iterator[dict]:
+        made = (
+            Ahead(self.batches, workers=self.workers)
+            if self.workers
+            else iter(self.batches.to_iter_dataset(_THREADS))
+        )
+        try:
+            for batch in made:
+                yield {**batch, "image": self.prepare(batch["image"])}
+        finally:
+            made.close()
 
 
 def _end(iterators):
     while iterators:
         iterators.pop().close()
-
-
-def _start_worker(*_):
-    # A signal to the whole job must leave the batches of a last step, which saves; but
-    # a worker whose process was killed would wait for it for ever.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent():
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # in a worker
-    parent.join()
-    os._exit(1)
 
 
 def _rows(batch_size, shard_index, num_shards, *, field):

@@ -23,6 +23,7 @@ from bitsnn_jax.checkpoint import (
     load_run,
 )
 from bitsnn_jax.config import from_dict
+from bitsnn_jax.files import replaced_folder, write_files
 from bitsnn_jax.pretrained.card import CONVERSION, RESULT, make_card, to_markdown
 from bitsnn_jax.reading import parse_json, read_json, read_npz
 from bitsnn_jax.shapes import complete
@@ -32,7 +33,8 @@ FOLDER = Path(__file__).parent
 
 def names() -> list[str]:
     """Of the networks that are there, sorted."""
-    return sorted(card.parent.name for card in FOLDER.glob("*/card.json"))
+    folders = (card.parent.name for card in FOLDER.glob("*/card.json"))
+    return sorted(filter(str.isidentifier, folders))  # none that is being written
 
 
 def load(name: str) -> Run:
@@ -108,9 +110,8 @@ def pack(
     folder = FOLDER / name
     # Nothing is written that could not be loaded.
     _run(json.loads(files["card.json"]), arrays, where=folder)
-    folder.mkdir(exist_ok=True)
-    for file, content in files.items():
-        (folder / file).write_bytes(content)
+    with replaced_folder(folder) as new:
+        write_files(files, new)
     return folder
 
 

@@ -27,6 +27,7 @@ from bitsnn_jax.compare_job import compare
 from bitsnn_jax.compare_report import write_comparison
 from bitsnn_jax.devices import one_after_the_other, one_device_per_core
 from bitsnn_jax.energy import profiles
+from bitsnn_jax.locks import work_folder
 from bitsnn_jax.runs import snn_folder
 
 
@@ -98,21 +99,22 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     only_our_errors()
     out = Path(options.out or snn_folder(options.ckpt).parent / "compare")
-    results = compare(
-        options.ckpt,
-        methods=options.methods,
-        steps=options.steps,
-        relu=options.relu,
-        clipped_relu=options.clipped_relu,
-        seeds=options.seeds,
-        limit=options.limit,
-        batch=options.batch,
-        directory=options.data,
-        profile_name=options.profile,
-        out=out,
-        command=" ".join(["python compare.py", *(argv or sys.argv[1:])]),
-    )
-    print(f"report {write_comparison(results, out)}")
+    with work_folder(out):
+        results = compare(
+            options.ckpt,
+            methods=options.methods,
+            steps=options.steps,
+            relu=options.relu,
+            clipped_relu=options.clipped_relu,
+            seeds=options.seeds,
+            limit=options.limit,
+            batch=options.batch,
+            directory=options.data,
+            profile_name=options.profile,
+            out=out,
+            command=" ".join(["python compare.py", *(argv or sys.argv[1:])]),
+        )
+        print(f"report {write_comparison(results, out)}")
 
 
 @one_line()

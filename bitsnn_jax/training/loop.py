@@ -18,7 +18,8 @@ from bitsnn_jax import data
 from bitsnn_jax.checkpoint import CheckpointError, Checkpoints, check_values
 from bitsnn_jax.config import Config, differences, validate
 from bitsnn_jax.devices import AXIS, data_parallel
-from bitsnn_jax.files import make_folder, replace_text
+from bitsnn_jax.files import replace_text
+from bitsnn_jax.locks import alone_in
 from bitsnn_jax.models import build_model
 from bitsnn_jax.provenance import run_metadata
 from bitsnn_jax.reading import read_json
@@ -34,9 +35,10 @@ from bitsnn_jax.training.step import (
     init_state,
     train_step,
 )
-from bitsnn_jax.training.stop import STATUS, on_sigterm, with_votes
+from bitsnn_jax.training.stop import on_signals, with_votes
 
 
+@alone_in("workdir", "result.json", "metrics.jsonl")
 def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
     """Trains on all devices of all hosts, from the newest checkpoint if there is one.
 
@@ -44,8 +46,8 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
     end the one that was best on it, the later of equals, meets the test split, once,
     and `result.json` is written. A run that was killed and is started again ends with
     the same bits as one that was not, on the same devices; on more or fewer, or other
-    hosts, it goes on to rounding. SIGTERM on any host makes all of them save the same
-    step, then end with status 143.
+    hosts, it goes on to rounding. SIGTERM or Ctrl-C on any host makes all of them save
+    the same step, then end with status 143 or 130.
 
     Args:
       config: the run; see `bitsnn_jax.config`.
@@ -59,7 +61,8 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
         the checkpoint in `workdir`.
       FloatingPointError: the loss or a parameter is not finite any more. The
         checkpoints before that stay.
-      OSError: data that cannot be read, or a folder that cannot be written.
+      OSError: data that cannot be read, or a folder that cannot be written, or that
+        another process works in.
     """
     validate(config)
     check_source(config, workdir)
@@ -71,7 +74,6 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
     evaluate = _evaluator(model, config)
 
     workdir = Path(workdir).absolute()
-    make_folder(workdir)
     result_file = workdir / "result.json"
     with Checkpoints(workdir) as checkpoints:
         trained, seconds = _train(
@@ -143,7 +145,7 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
 
     with (
         metrics_log(workdir, step=first - 1) as write,
-        on_sigterm() as stop,
+        on_signals() as stop,
         closing(batches),
     ):
         window = Window(
@@ -185,7 +187,7 @@ def _train(config, workdir, model, checkpoints, examples, validate_variables):
                 accuracy=accuracy,
             )
             if stopped:
-                raise SystemExit(STATUS)
+                raise SystemExit(stop.status)
     return total - first + 1, seconds
 
 

@@ -1,7 +1,9 @@
-"""SIGTERM: all hosts save the same step, and end with a status that is requeued."""
+"""Signals while training: all hosts save the same step, and end with a status for it.
+
+143 after SIGTERM, with which schedulers requeue a job; 130 after Ctrl-C.
+"""
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,8 +11,9 @@ import jax
 import numpy as np
 
 from bitsnn_jax.devices import AXIS
+from bitsnn_jax.interrupts import Interrupted, handled, no_more, status
 
-STATUS = 128 + signal.SIGTERM  # what a shell shows for a process that SIGTERM ended
+STATUS = status(signal.SIGTERM)
 
 
 class Stop:
@@ -21,14 +24,21 @@ class Stop:
     again: every host learns of it after the same step, and none waits for another.
     """
 
-    def __init__(self, asked: Callable[[], bool]):
+    def __init__(self, asked: Callable[[], int]):
+        """`asked` gives the number of the signal that came, or 0."""
         self._asked = asked
         self._in_flight = None
 
     def votes(self) -> np.ndarray:
         """[local devices], for the step to be dispatched; float32 as the metrics are,
         so that XLA sends both together."""
-        return np.full(jax.local_device_count(), self._asked(), np.float32)
+        return np.full(jax.local_device_count(), bool(self._asked()), np.float32)
+
+    @property
+    def status(self) -> int:
+        """To end with: that of the signal, or where another host had it, `STATUS`."""
+        number = self._asked()
+        return status(number) if number else STATUS
 
     def agreed(self, total: jax.Array) -> bool:
         """Whether the step before the one that gave `total` was told to stop."""
@@ -46,15 +56,19 @@ def with_votes(step: Callable) -> Callable:
 
 
 @contextmanager
-def on_sigterm() -> Iterator[Stop]:
-    """A `Stop` that SIGTERM asks for, instead of ending the process."""
-    asked = threading.Event()
-    stop = Stop(asked.is_set)
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def on_signals() -> Iterator[Stop]:
+    """A `Stop` that SIGTERM and Ctrl-C ask for, instead of ending the process.
+
+    A body that comes to its end all the same, since the signal came after the last
+    step, is followed by `Interrupted`.
+    """
+    came: list[int] = []
+
+    def handler(number, _):
+        no_more()
+        came.append(number)
+
+    with handled(handler):
+        yield Stop(lambda: came[0] if came else 0)
+    if came:
+        raise Interrupted(came[0])

@@ -1,0 +1,90 @@
+"""SIGTERM and Ctrl-C: one way for all commands, and a status that a shell would show.
+
+Outside the loop of training either is an exception: what is open is closed, locks are
+let go, workers end. Inside of it (`training/stop.py`) the step is saved first.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE = 60.0  # seconds to come to an end in, after a signal
+
+
+class Interrupted(KeyboardInterrupt):
+    """One of `SIGNALS` came."""
+
+    def __init__(self, number: int):
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.status = status(number)
+
+
+def status(number: int) -> int:
+    """What a shell shows for a process that a signal has ended.
+
+    >>> status(signal.SIGTERM), status(signal.SIGINT)
+    (143, 130)
+    """
+    return 128 + number
+
+
+def status_of(error: BaseException) -> int:
+    """The status to end with, of an `Interrupted` or a plain `KeyboardInterrupt`."""
+    return getattr(error, "status", status(signal.SIGINT))
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Inside, `SIGNALS` call a handler; in other threads than the first, nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [signal.signal(number, handler) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        for number, old in zip(SIGNALS, before, strict=True):
+            if signal.getsignal(number) is handler:  # else `no_more` came in between
+                signal.signal(number, old)
+
+
+def no_more() -> None:
+    """Let nothing disturb the end that a first signal has begun.
+
+    Another SIGTERM is ignored, for schedulers send several; another Ctrl-C means it and
+    ends the process at once.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Inside, the first of `SIGNALS` raises `Interrupted`.
+
+    After it those that `no_more` says do something else, and time ends the process, if
+    the end takes longer than `GRACE`.
+    """
+    with handled(_raise):
+        yield
+
+
+def _raise(number, _):
+    no_more()
+    # Python drops what is raised inside a finaliser or a callback of C++.
+    timer = threading.Timer(GRACE, _give_up, [number])
+    timer.daemon = True
+    timer.start()
+    raise Interrupted(number)
+
+
+def _give_up(number):
+    print(
+        f"error: still not at an end after {GRACE:.0f} s", file=sys.stderr, flush=True
+    )
+    os._exit(status(number))
