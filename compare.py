@@ -1,10 +1,12 @@
 """The command `bitsnn-compare`, which bitsnn_jax/scripts/compare.py holds."""
 
+import os
 import signal
 
 if __name__ == "__main__":
     # Until the package is there nothing has to be closed, and nothing said.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
 
 from bitsnn_jax.scripts.compare import main, run
 

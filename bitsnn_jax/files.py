@@ -129,11 +129,11 @@ def settle(path: Path, *, earlier: bool = False) -> None:
         hidden, and may be somebody's own outside a work folder.
     """
     left = _left(path, earlier=earlier)
-    olds = [name for name in left if name.endswith(".old")]
-    if olds and not path.exists():
-        # Killed between the two renames, and the new one was whole before the first.
-        new = olds[0].removesuffix(".old") + ".new"
-        path.with_name(new if new in left else olds[0]).rename(path)
+    for old in (_before(path).name, f"{path.name}.old"):
+        if old in left and not path.exists():
+            # Killed between the two renames, and the new one was whole by the first.
+            new = old.removesuffix(".old") + ".new"
+            path.with_name(new if new in left else old).rename(path)
     for name in left:
         remove(path.with_name(name))
 
@@ -171,7 +171,7 @@ def _left(path: Path, *, earlier: bool) -> list[str]:
     """The names of what was left beside a path, in order."""
     name = re.escape(path.name)
     if earlier:
-        name = rf"\.?{name}(\.[0-9a-f]{{32}})?"
+        name = rf"\.?{name}(\.\w+)?"
     else:
         name = rf"\.{name}"
     pattern = re.compile(rf"{name}\.(new|old)(\.orbax-checkpoint-tmp.*)?")
