@@ -217,7 +217,7 @@ def load_run(path: str | os.PathLike) -> Run:
     # Orbax would create the folder that it does not find.
     if not folder.is_dir():
         raise CheckpointError(f"{path} holds no {FOLDER}: expected the folder of a run")
-    if not any(step.name.isdigit() for step in folder.iterdir()):
+    if not _steps(folder):
         raise CheckpointError(f"{folder} is empty: train first")
     step, variables, metadata = _read_best(folder, attempts=_ATTEMPTS)
     where = folder / str(step)
@@ -230,17 +230,24 @@ def load_run(path: str | os.PathLike) -> Run:
 
 
 def _read_best(folder, *, attempts):
-    with Checkpoints(folder.parent, read_only=True, folder=folder.name) as checkpoints:
-        step = checkpoints.best
-        if step is None:
-            raise CheckpointError(f"{folder} holds no complete checkpoint")
-        try:
+    there = _steps(folder)
+    try:
+        with Checkpoints(
+            folder.parent, read_only=True, folder=folder.name
+        ) as checkpoints:
+            step = checkpoints.best
+            if step is None:
+                raise CheckpointError(f"{folder} holds no complete checkpoint")
             return step, *checkpoints.read(step, "variables", "metadata")
-        except CheckpointError:
-            # Gone, if a run that goes on has found a better one since.
-            if attempts == 1 or (folder / str(step)).exists():
-                raise
+    except CheckpointError:
+        # A run that goes on may have thrown out what was just to be read.
+        if attempts == 1 or _steps(folder) == there:
+            raise
     return _read_best(folder, attempts=attempts - 1)
+
+
+def _steps(folder):
+    return {path.name for path in folder.iterdir() if path.name.isdigit()}
 
 
 def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> None:
