@@ -142,6 +142,16 @@ def test_the_middle_of_a_long_picture_is_what_resizing_it_whole_would_give():
     np.testing.assert_array_equal(turned.swapaxes(0, 1), got)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_picture_is_resized_to_the_same_bits(channels):
+    image = np.random.default_rng(0).integers(0, 256, (4200, 4200, 3), dtype=np.uint8)
+    image = image[..., :channels]
+    whole = Image.fromarray(image if channels == 3 else image[..., 0])
+    whole = whole.resize((256, 256), Image.Resampling.BILINEAR)
+    expected = np.asarray(whole.crop((16, 16, 240, 240))).reshape(224, 224, channels)
+    np.testing.assert_array_equal(resize_and_crop(image, size=224), expected)
+
+
 @pytest.mark.filterwarnings("ignore:.*expected a whole image")
 def test_what_is_refused_by_its_header_is_skipped_where_that_is_asked_for(tmp_path):
     for part, count in (("train", 4), ("val", 2)):

@@ -17,6 +17,7 @@ from bitsnn_jax.data.autoaugment import autoaugment
 Pixels = UInt8[np.ndarray, "h w c"]
 _AREA = 0.08, 1.0  # of a window, as a part of the image
 _ASPECT = 3 / 4, 4 / 3  # its width by its height
+_LARGE = 2**24  # values, of which Pillow holds no copy at once
 _WHOLE = 2**24  # pixels that are resized as a whole, of which the middle is kept
 
 
@@ -92,14 +93,11 @@ def resize_and_crop(image: Pixels, *, size: int) -> UInt8[np.ndarray, "size size
     shorter = round(size * 256 / 224)
     scaled = [int(shorter * n / min(height, width)) for n in (width, height)]
     left, top = (round((n - size) / 2) for n in scaled)
-    box = left, top, left + size, top + size
     if math.prod(scaled) > _WHOLE:
         x, y = width / scaled[0], height / scaled[1]  # pixels of the image for one
         middle = left * x, top * y, (left + size) * x, (top + size) * y
-        picture = _picture(image)
-        return _pixels(picture.resize((size, size), Image.Resampling.BILINEAR, middle))
-    picture = _picture(image).resize(scaled, Image.Resampling.BILINEAR)
-    return _pixels(picture.crop(box))
+        return _resized(image, (size, size), middle)
+    return _resized(image, scaled)[top : top + size, left : left + size]
 
 
 def random_resized_crop(
@@ -108,7 +106,7 @@ def random_resized_crop(
     """A `random_window` of the image, brought to size x size pixels; bilinear."""
     top, left, height, width = random_window(image.shape[0], image.shape[1], rng)
     window = image[top : top + height, left : left + width]
-    return _pixels(_picture(window).resize((size, size), Image.Resampling.BILINEAR))
+    return _resized(window, (size, size))
 
 
 def random_window(
@@ -188,6 +186,16 @@ def cutout(
     image = image.copy()
     image[max(top, 0) : top + side, max(left, 0) : left + side] = blank
     return image
+
+
+def _resized(image, size, box=None):
+    bilinear = Image.Resampling.BILINEAR
+    if image.size <= _LARGE:
+        return _pixels(_picture(image).resize(size, bilinear, box))
+    # One channel after the other, for the sake of memory; the same bits.
+    channels = [image[..., i : i + 1] for i in range(image.shape[-1])]
+    pictures = [_picture(channel).resize(size, bilinear, box) for channel in channels]
+    return np.concatenate([_pixels(picture) for picture in pictures], axis=-1)
 
 
 def _picture(image):

@@ -2,7 +2,9 @@
 
 import io
 import os
+import threading
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,6 +21,7 @@ MAX_SCANS = 100
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK")
 _MODES += ("YCbCr", "LAB", "HSV")
 _BAND = 2**22  # pixels that are converted at once
+_ONE_BY_ONE = threading.Lock()  # images of more, of which each takes up to 470 MB
 
 # Ours is the lower limit, and an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -74,7 +77,9 @@ def decode(content: bytes, *, channels: int, place: str) -> UInt8[np.ndarray, "h
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         _check_header(image, content)
-        return _pixels(image, "L" if channels == 1 else "RGB")
+        small = image.width * image.height <= _BAND
+        with nullcontext() if small else _ONE_BY_ONE:
+            return _pixels(image, "L" if channels == 1 else "RGB")
     except _Refused as refusal:
         found = str(refusal)
     except Image.UnidentifiedImageError:
