@@ -17,20 +17,30 @@ CALIBRATION, CALIBRATION_BATCH = 512, 64  # training images
 def calibration_images(
     main: Run, train: data.Examples, *, seed: int
 ) -> list[np.ndarray]:
-    """Training images in batches, not augmented: the first of them, or by seed."""
+    """Training images in batches, not augmented: the first of them, or by seed.
+
+    Those that cannot be read are left out with `data.unreadable="skip"`.
+
+    Raises:
+      ValueError: none can be read.
+    """
     count = min(CALIBRATION, len(train))
     order = np.arange(len(train))
     if seed:
         order = np.random.default_rng(seed).permutation(order)
-    stack = np.stack(
-        [
-            data.as_evaluated(main.config.data, train, int(i))["image"]
-            for i in order[:count]
-        ]
-    )
-    stack = np.asarray(data.normalise(stack, train), np.float32)
+    settings = main.config.data
+    examples = (data.as_evaluated(settings, train, int(i)) for i in order[:count])
+    # Label -1 stands for an image that could not be read.
+    images = [e["image"] for e in examples if e["label"] >= 0]
+    if not images:
+        raise ValueError(
+            f"data.directory {settings.directory}: expected training images to "
+            f"calibrate with, got {count} of which none can be read"
+        )
+    stack = np.asarray(data.normalise(np.stack(images), train), np.float32)
     return [
-        stack[i : i + CALIBRATION_BATCH] for i in range(0, count, CALIBRATION_BATCH)
+        stack[i : i + CALIBRATION_BATCH]
+        for i in range(0, len(stack), CALIBRATION_BATCH)
     ]
 
 

@@ -1,17 +1,20 @@
 """Data made to take all memory, or to start a program: refused by its header."""
 
+import contextlib
 import gzip
 import io
 import os
 import subprocess
 import sys
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from pictures import encoded, png
 from PIL import Image
 
+from bitsnn_jax.compare_images import calibration_images
 from bitsnn_jax.config import Config, Data, validate
 from bitsnn_jax.data import as_evaluated, eval_batches, load, train_batches
 from bitsnn_jax.data.augment import resize_and_crop
@@ -152,6 +155,14 @@ def test_a_large_picture_is_resized_to_the_same_bits(channels):
     np.testing.assert_array_equal(resize_and_crop(image, size=224), expected)
 
 
+def readable(examples):
+    kept = []
+    for i in range(len(examples)):
+        with contextlib.suppress(Unreadable):
+            kept.append(examples[i])
+    return kept
+
+
 @pytest.mark.filterwarnings("ignore:.*expected a whole image")
 def test_what_is_refused_by_its_header_is_skipped_where_that_is_asked_for(tmp_path):
     for part, count in (("train", 4), ("val", 2)):
@@ -174,6 +185,12 @@ def test_what_is_refused_by_its_header_is_skipped_where_that_is_asked_for(tmp_pa
     np.testing.assert_array_equal(red, 200)
     [batch] = list(eval_batches(data, load(data, "test"), batch_size=4))
     assert batch["label"].tolist() == [-1, 0, -1, 1]
+    # Nor is black what thresholds are found on: six of eight can be read, and one of
+    # the eight is held out.
+    run, train = SimpleNamespace(config=Config(data=data)), load(data, "train")
+    [images] = calibration_images(run, train, seed=0)
+    red = np.rint((images[..., 0] * 0.229 + 0.485) * 255)
+    np.testing.assert_array_equal(red, np.full((len(readable(train)), 8, 8), 200))
 
 
 # IDX files
