@@ -77,17 +77,20 @@ def list_pictures(folder: str | os.PathLike[str]) -> Listing:
                 left_out["links to a folder that is read already or lies above"] += 1
                 continue
             entered.add(_identity(here))
-            for entry in sorted(os.scandir(here), key=lambda entry: entry.name):
+            folders, prefix = [], os.path.join(below, "") if below else ""
+            for entry in os.scandir(here):
                 if is_hidden(entry.name):
                     continue
-                path = os.path.join(below, entry.name)
                 if _is_folder(entry):
-                    (linked if entry.is_symlink() else inside).append(path)
+                    folders.append(entry)
                 elif problem := _no_picture(entry):
                     left_out[problem] += 1
                 else:
-                    names.append(path)
-    return Listing(sorted(names, key=_by_folder), left_out)
+                    names.append(f"{prefix}{entry.name}")
+            for entry in sorted(folders, key=lambda entry: entry.name):
+                path = os.path.join(below, entry.name)
+                (linked if entry.is_symlink() else inside).append(path)
+    return Listing(sorted(names, key=lambda name: name.split(os.sep)), left_out)
 
 
 def say_left_out(root: str | os.PathLike[str], left_out: Counter[str]) -> None:
@@ -97,8 +100,8 @@ def say_left_out(root: str | os.PathLike[str], left_out: Counter[str]) -> None:
     kinds = [f"{n} {what}" for what, n in sorted(left_out.items())]
     more = f" and {len(kinds) - 5} other kinds" if len(kinds) > 5 else ""
     warnings.warn(
-        f"{root}: left out {left_out.total()} that are no pictures of a class: "
-        f"{', '.join(kinds[:5])}{more}; read are {', '.join(SUFFIXES)}",
+        f"{root}: left out {left_out.total()} that are no pictures to read: "
+        f"{', '.join(kinds[:5])}{more}; those end in {', '.join(SUFFIXES)}",
         stacklevel=3,
     )
 
@@ -132,7 +135,3 @@ def _above(folder):
 def _identity(path):
     found = os.stat(path)
     return found.st_dev, found.st_ino
-
-
-def _by_folder(path):
-    return os.fsencode(path).split(os.fsencode(os.sep))
