@@ -147,6 +147,18 @@ def test_a_class_that_links_back_is_none(tree):
         assert found(tree) == [3, 3]
 
 
+def test_pictures_of_any_name_are_read(tree):
+    names = [b"\xff\xfe.png", b"two\nlines.png", b" .PNG", "ü🐈.png".encode()]
+    names += [b"x" * 251 + b".png", b"-.jpg", b"%s{0}.png"]
+    content = (tree / "train" / "cat" / "0.png").read_bytes()
+    for name in names:
+        path = tree / "train" / "cat" / os.fsdecode(name)
+        path.write_bytes(content)
+    assert found(tree) == [3 + len(names), 3]
+    for examples in (open_folder(str(tree), "train"), open_pictures(tree)):
+        assert {examples[i].content for i in range(len(examples))} == {content}
+
+
 # What is left out is said
 
 
