@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import warnings
 from itertools import islice
 
 import numpy as np
@@ -76,6 +77,16 @@ def test_whatever_a_picture_is_it_becomes_8_bit_rgb(image, kind, expected):
     assert pixels.shape == (2, 3, 3) and pixels.dtype == np.uint8
     # JPEG rounds its coefficients and its colours: one or two levels.
     assert np.abs(pixels.astype(int) - expected).max() <= (2 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(16))])
+def test_transparency_is_dropped_without_a_word(transparency):
+    image = Image.new("RGB", (3, 2), (10, 20, 30)).quantize(16)
+    content = encoded(image, transparency=transparency)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = decode(content, channels=3, place="here")
+    assert (pixels == (10, 20, 30)).all()
 
 
 def test_a_grey_set_has_one_channel():

@@ -122,6 +122,7 @@ def _sixteen_bits(image):
 def _pixels(image, mode):
     """The pixels as uint8 [h, w, c], converted in bands for the sake of memory."""
     image.load()
+    image.info.pop("transparency", None)  # of which Pillow would warn that it goes
     width, height = image.size
     out = np.empty((height, width, len(mode)), np.uint8)
     rows = max(1, _BAND // width)

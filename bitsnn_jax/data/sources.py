@@ -1,5 +1,6 @@
 """Where examples come from, and which of them belong to which split."""
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -82,14 +83,12 @@ def _made(make_source, data: config.Data, split: str) -> InMemory:
 
 
 def _arrays(source: Source, data: config.Data, split: str) -> InMemory:
-    images, labels = source.train
-    train, validation = _held_out(len(labels), source.num_validation)
-    mean, std = _pixel_moments(images[train], white=source.white)
-    images, labels = {
-        "train": (images[train], labels[train]),
-        "validation": (images[validation], labels[validation]),
-        "test": source.test,
-    }[split]
+    train, validation = _held_out(len(source.train[1]), source.num_validation)
+    mean, std = _pixel_moments(source.train[0], train, white=source.white)
+    images, labels = source.test
+    if split != "test":
+        kept = train if split == "train" else validation
+        images, labels = (array[kept] for array in source.train)
     height, width, channels = images.shape[1:]
     size = data.image_size
     return InMemory(
@@ -164,20 +163,21 @@ def _permutation(n):
     return np.random.RandomState(0).permutation(n)
 
 
-def _pixel_moments(images, *, white):
+def _pixel_moments(images, kept, *, white):
     """Mean and standard deviation of each channel, from integer counts: no rounding."""
     values = np.arange(256) / white
-    channels = images.reshape(-1, images.shape[-1]).T
-    # In parts: NumPy counts 64-bit copies.
-    parts = [channels[:, i : i + 2**22] for i in range(0, channels.shape[1], 2**22)]
-    counts = sum(_histograms(part) for part in parts)
-    shares = counts / channels.shape[1]
+    # In parts: NumPy counts copies of 64 bits.
+    rows = max(1, 2**22 // math.prod(images.shape[1:]))
+    parts = [kept[i : i + rows] for i in range(0, len(kept), rows)]
+    counts = np.sum([_histograms(images[part]) for part in parts], axis=0)
+    shares = counts / counts[0].sum()
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
     return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
 
 
-def _histograms(channels):
+def _histograms(images):
+    channels = images.reshape(-1, images.shape[-1]).T
     return np.stack([np.bincount(values, minlength=256) for values in channels])
 
 
