@@ -296,10 +296,12 @@ def check_fit(
     variables: dict, config: Config, image_shape: tuple[int, int, int], *, where: Path
 ) -> None:
     """CheckpointError unless `variables` has the names and shapes of the model."""
+    if any(type(n) is not int or not 1 <= n < 2**16 for n in image_shape):
+        raise CheckpointError(f"{where}: there are no images of {image_shape}")
     model = build_model(config.model, image_shape=image_shape)
-    image = jnp.zeros((1, *image_shape))
-    key = jax.random.key(0)
-    expected = jax.eval_shape(lambda: model.init(key, image, train=False))
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    init = partial(model.init, train=False)
+    expected: Any = jax.eval_shape(init, jax.random.key(0), image)
     expected = {name: expected.get(name, {}) for name in variables}
     want, have = (
         {name: leaf.shape for name, leaf in _leaves(tree)}

@@ -164,6 +164,9 @@ def _check_window(op, shape, name):
     lhs, rhs = (op.lhs_dilation, op.rhs_dilation) if conv else (one, one)
     if len({*map(len, (space, window, op.strides, op.padding, lhs, rhs))}) > 1:
         raise ReadingError(f"{name}: {kind} does not fit {shape}: other axes")
+    steps = (*window, *op.strides, *lhs, *rhs, op.groups if conv else 1)
+    if min(steps) < 1:
+        raise ReadingError(f"{name}: {kind} does not fit {shape}: a step below 1")
     padded = [
         (n - 1) * a + 1 + low + high
         for n, a, (low, high) in zip(space, lhs, op.padding, strict=True)

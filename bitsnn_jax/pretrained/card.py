@@ -85,7 +85,7 @@ def make_card(
             "command": command,
             "hardware": hardware or f"{result['num_devices']} x {result['device']}",
             "seconds": result["seconds"],
-            "validation_accuracy": result["validation_accuracy"],
+            "validation_accuracy": result.get("validation_accuracy"),
         },
         "test": {
             "examples": examples,
