@@ -1,8 +1,8 @@
 """Checkpoints: written by Orbax, read back only if they are whole and make sense."""
 
-import errno
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -395,18 +395,19 @@ _ADVICE_ALL = "Delete the folder of the damaged step inside it, or copy it again
 
 @contextmanager
 def _writable(path: Path) -> Iterator[None]:
-    """Whatever Orbax raises of a full disk is an OSError that names the folder.
+    """An error of the system is an OSError that names the folder, as of a full disk.
 
-    TensorStore has a page of its own words, of another type each time.
+    TensorStore has a page of its own words for it, of another type each time.
     """
     try:
         with naming(path):
             yield
     except Exception as error:
-        full = os.strerror(errno.ENOSPC)
-        if isinstance(error, OSError) or full not in str(error):
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if isinstance(error, OSError) or code is None:
             raise
-        raise OSError(errno.ENOSPC, full, str(path)) from error
+        number = int(code[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 @contextmanager

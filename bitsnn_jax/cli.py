@@ -48,6 +48,26 @@ def with_huge_pages() -> None:
     os.execv(sys.executable, sys.orig_argv)
 
 
+_interrupted = 0  # the status of a signal that ends this process
+
+
+def own_process() -> None:
+    """Begin a command that has its process for itself: `with_huge_pages`, and its end.
+
+    A signal comes while XLA's threads compute. The interpreter cannot wait for them,
+    and crashes where it takes away what they use; so it is left when all is closed.
+    """
+    with_huge_pages()
+    # Called before what was registered earlier, by JAX on its import.
+    atexit.register(_leave_after_a_signal)
+
+
+def _leave_after_a_signal():
+    if _interrupted:
+        sys.stdout.flush()
+        os._exit(_interrupted)
+
+
 class Parser(argparse.ArgumentParser):
     """Parse the options of a command, which its docstring describes.
 
@@ -163,7 +183,9 @@ def one_line() -> Iterator[None]:
         with interrupts.raised():
             yield
     except KeyboardInterrupt as error:
-        fail(str(error) or "interrupted", status=interrupts.status_of(error))
+        global _interrupted
+        _interrupted = interrupts.status_of(error)
+        fail(str(error) or "interrupted", status=_interrupted)
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         fail(_said(error))
     except jax.errors.JaxRuntimeError as error:
@@ -187,7 +209,7 @@ def _said(error):
     """What is wrong, and what to do about it where the system's words do not say so."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return (
-            f"{error.filename or 'a file'} cannot be written "
+            f"{error.filename or 'a file, or the output,'} cannot be written "
             f"({os.strerror(error.errno)}): make room, then start again"
         )
     if _out_of_memory(error):
@@ -225,12 +247,16 @@ def only_our_errors() -> None:
 
     Orbax warns of options that it sets itself, and reads that are still under way when
     one fails find their event loop closed, each with a traceback of its own.
+
+    A signal that came inside a finaliser is raised again behind it.
     """
     logging.set_verbosity(logging.FATAL)
     show = sys.unraisablehook
 
     def hook(unraisable):
-        if str(unraisable.exc_value) != "Event loop is closed":
+        if isinstance(unraisable.exc_value, interrupts.Interrupted):
+            interrupts.again(unraisable.exc_value)
+        elif str(unraisable.exc_value) != "Event loop is closed":
             show(unraisable)
 
     sys.unraisablehook = hook

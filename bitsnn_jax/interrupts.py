@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_MOMENT = 0.02  # seconds
 GRACE = 60.0  # seconds to come to an end in, after a signal
 
 
@@ -21,6 +22,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int):
         super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.number = number
         self.status = status(number)
 
 
@@ -81,6 +83,23 @@ def _raise(number, _):
     timer.daemon = True
     timer.start()
     raise Interrupted(number)
+
+
+def again(error: Interrupted) -> None:
+    """Raise what was dropped a moment later, when other code is running.
+
+    JAX frees arrays in a callback of Python's collector of garbage, from which nothing
+    can be raised; without this the signal would be lost there.
+    """
+
+    def handler(number, _):
+        no_more()
+        raise Interrupted(number)
+
+    signal.signal(error.number, handler)
+    timer = threading.Timer(_MOMENT, os.kill, [os.getpid(), error.number])
+    timer.daemon = True
+    timer.start()
 
 
 def _give_up(number):

@@ -18,8 +18,8 @@ from bitsnn_jax.cli import (
     filled,
     one_line,
     only_our_errors,
+    own_process,
     whole,
-    with_huge_pages,
 )
 from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.compare_images import BATCH
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
 @one_line()
 def run() -> None:
     """The command, in a process of its own."""
-    with_huge_pages()
+    own_process()
     one_device_per_core()
     one_after_the_other()
     main()

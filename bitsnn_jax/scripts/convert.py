@@ -26,8 +26,8 @@ from bitsnn_jax.cli import (
     filled,
     one_line,
     only_our_errors,
+    own_process,
     whole,
-    with_huge_pages,
 )
 from bitsnn_jax.import_job import import_network
 from bitsnn_jax.integers import CARRIERS
@@ -240,5 +240,5 @@ def _check_belong(parser, options):
 @one_line()
 def run() -> None:
     """The command, in a process of its own."""
-    with_huge_pages()
+    own_process()
     main()

@@ -22,8 +22,8 @@ from bitsnn_jax.cli import (
     fail,
     one_line,
     only_our_errors,
+    own_process,
     readable,
-    with_huge_pages,
 )
 from bitsnn_jax.config import read_config, validate
 from bitsnn_jax.training import train_and_evaluate
@@ -129,6 +129,6 @@ def _parse(argv):
 @one_line()
 def run() -> None:
     """The command, in a process of its own."""
-    with_huge_pages()
+    own_process()
     sys.modules["__main__"].__doc__ = __doc__  # what absl's help begins with
     app.run(main, flags_parser=_parse)
