@@ -105,7 +105,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     with _alone_in(folder.parent):
         settle(folder)
         try:
-            yield new
+            with naming(folder):
+                yield new
             if folder.exists():
                 folder.rename(old)
             try:
