@@ -21,8 +21,11 @@ SECONDS = 20  # for one file
 MEGABYTES = 1000  # of the process
 
 
-def tried(formats, name, folder, count, seed=0):
-    """How many were refused, the same, and another value; and what must not be."""
+def tried(formats, name, folder, count, limit=float("inf")):
+    """How many were refused, the same, and another value; and what must not be.
+
+    The limit is in MB, of the whole process, whatever it has done before.
+    """
     form = formats.FORMATS[name]
     base, files = folder / "files", {}
     formats._scratch = str(folder / "scratch")
@@ -36,7 +39,7 @@ def tried(formats, name, folder, count, seed=0):
     with contextlib.suppress(*form.errors):  # some need what is not installed
         expected = formats.fingerprint(form.read(base))
     counts, faults, longest, before = Counter(), [], 0.0, None
-    for i, case in enumerate(form.cases(files, seed, count or form.count)):
+    for i, case in enumerate(form.cases(files, 0, count or form.count)):
         for changed, content in case.items():
             (base / changed).write_bytes(content)
         faulthandler.dump_traceback_later(SECONDS, exit=True)
@@ -47,7 +50,7 @@ def tried(formats, name, folder, count, seed=0):
         counts[what] += 1
         if what == "other" and form.is_checksummed or what == "fault":
             faults.append(f"case {i}, {', '.join(case)}: {what} {error}")
-        if megabytes() > MEGABYTES > (before or 0):
+        if megabytes() > limit > (before or 0):
             faults.append(f"case {i}, {', '.join(case)}: {megabytes()} MB")
         before = megabytes()
         for path in base.rglob("*"):
@@ -95,7 +98,7 @@ def main(folder, count, *names):
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for name in names:
         start = time.perf_counter()
-        found = tried(formats, name, Path(folder, "case"), int(count))
+        found = tried(formats, name, Path(folder, "case"), int(count), MEGABYTES)
         found["seconds"] = round(time.perf_counter() - start, 1)
         print(json.dumps(found), flush=True)
 
