@@ -4,9 +4,11 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from pictures import encoded, png
 from PIL import Image
 
+import bitsnn_jax
 from bitsnn_jax.compare_images import calibration_images
 from bitsnn_jax.config import Config, Data, validate
 from bitsnn_jax.data import as_evaluated, eval_batches, load, train_batches
@@ -105,6 +108,16 @@ def test_other_formats_are_refused_whatever_the_name_and_start_nothing(
     content = encoded(Image.new("RGB", (64, 64)), kind)
     with pytest.raises(Unreadable, match="cannot be decoded as any of JPEG, PNG"):
         decode(content, channels=3, place="here.png")
+
+
+def test_pictures_are_opened_in_one_place_and_as_formats_that_are_meant():
+    sources = Path(bitsnn_jax.__file__).parent.rglob("*.py")
+    calls = [
+        (path.name, call)
+        for path in sources
+        for call in re.findall(r"Image\.open\(.*\)", path.read_text())
+    ]
+    assert calls == [("images.py", "Image.open(io.BytesIO(content), formats=FORMATS)")]
 
 
 _CHILD = """
