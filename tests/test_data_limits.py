@@ -76,6 +76,21 @@ def test_a_jpeg_of_many_scans_is_refused():
         decode(content[:-2] + scan * 200 + content[-2:], channels=1, place="")
 
 
+def test_a_film_behind_a_jpeg_is_no_scan_of_it():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    # A segment may hold whatever looks like a scan.
+    comment = b"\xff\xda" * 200
+    options = {"quality": 95, "restart_marker_blocks": 1, "comment": comment}
+    content = encoded(Image.fromarray(noise), "JPEG", **options)
+    expected = decode(content, channels=3, place="")
+    assert content.count(comment) == 1
+    film = content + comment
+    np.testing.assert_array_equal(decode(film, channels=3, place=""), expected)
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    with pytest.raises(Unreadable, match="a JPEG of 121 scans"):
+        decode(content[:-2] + scan * 120 + content[-2:], channels=3, place="")
+
+
 def test_a_file_of_more_bytes_than_a_picture_has_is_not_read(tmp_path):
     path = tmp_path / "huge.png"
     path.touch()

@@ -18,6 +18,7 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 MAX_PIXELS, MAX_SIDE, MAX_BYTES = 2**26, 2**16 - 1, 2**28
 # A progressive JPEG has 10, of which each is as long as the picture, however small.
 MAX_SCANS = 100
+_SCAN, _ALONE = b"\xff\xda", b"\0\1\xff\xd0\xd1\xd2\xd3\xd4\xd5\xd6\xd7"
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK")
 _MODES += ("YCbCr", "LAB", "HSV")
 _BAND = 2**22  # pixels that are converted at once
@@ -103,11 +104,25 @@ def _check_header(image, content):
             f"{width} x {height} pixels, the limits are {MAX_PIXELS} in all and "
             f"{MAX_SIDE} a side"
         )
-    scans = content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
-    if scans > MAX_SCANS:
+    scans = content.count(_SCAN) if image.format in ("JPEG", "MPO") else 0
+    if scans > MAX_SCANS and (scans := _scans(content)) > MAX_SCANS:
         raise _Refused(f"a JPEG of {scans} scans, the limit is {MAX_SCANS}")
     if image.mode not in _MODES and not _sixteen_bits(image):
         raise _Refused(f"pixels of Pillow's mode {image.mode}, whose white is unknown")
+
+
+def _scans(content):
+    """Scans of a JPEG's first image; behind its end there may be a film."""
+    at, scans = 2, 0
+    while (at := content.find(b"\xff", at)) >= 0:
+        marker = content[at : at + 2]
+        if marker == b"\xff\xd9":
+            break
+        scans += marker == _SCAN
+        # A zero, a restart or another 0xff is no head of a segment, which has a length.
+        alone = marker[1:] in _ALONE
+        at += 1 if alone else 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return scans
 
 
 def _sixteen_bits(image):
