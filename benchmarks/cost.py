@@ -157,7 +157,10 @@ def count(network: str, dtype: str) -> Cost:
     config.model.dtype = dtype
     # Else libtpu asks the cloud which machine this is.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    devices = topologies.get_topology_desc(TOPOLOGY, platform="tpu").devices
+    try:
+        devices = topologies.get_topology_desc(TOPOLOGY, platform="tpu").devices
+    except RuntimeError as error:
+        raise ImportError(f"{error}; pip install -e '.[tpu]'") from error
     rows = BATCH // len(devices)
     shape = (SIZE, SIZE, 3)
     model = build_model(config.model, image_shape=shape, axis_name=AXIS)

@@ -774,6 +774,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", help="written by bitsnn_jax.exchange.save")
     parser.add_argument("--limit", type=int, help="of test vectors; default all")
     options = parser.parse_args(arguments)
+    if not options.folder.strip():
+        parser.error("folder must not be empty")
     if options.limit is not None and options.limit < 1:
         parser.error(f"--limit must be at least 1, got {options.limit}")
     try:

@@ -5,9 +5,11 @@ not take. The commands run in this process, where they are parsed as in their ow
 """
 
 import shlex
+import subprocess
+import sys
 
 import pytest
-from commands import check_line, run, tree
+from commands import ROOT, check_line, run, tree
 
 NAME = "vgg_fashion_mnist"  # a network of the package
 NO_UTF8 = "caf\udce9"  # as Python has the bytes caf\xe9
@@ -36,6 +38,7 @@ WRONG = {
         "--config.lr=0.1": "lr not found on dataclass",
         "--config.model.level=3": "level not found on dataclass",
         "--config.data=3": "--config.data=3",
+        "--config.data.name.x=3": "bitsnn_jax/config.py lists the fields",
         "--config.data.flip=maybe": "--config.data.flip=maybe",
         "--config.seed=-1": "seed must be in 0..2**32 - 1, got -1",
         "--config.seed=5000000000": "seed must be in 0..2**32 - 1",
@@ -52,6 +55,7 @@ WRONG = {
         "--config.model.width=nan": "model.width must be at least 0.01",
         "--config.model.width=inf": "model.width must be at least 0.01",
         "--config.model.width=-1": "model.width must be at least 0.01",
+        "--config.model.name=resnet18 --config.model.width=64": "memory",
         "--config.model.levels=0": "model.levels must be in 1..2**30 - 1, got 0",
         "--config.model.levels=2000000000": "model.levels must be in 1..2**30 - 1",
         "--config.model.theta_init=0": "model.theta_init must be positive",
@@ -190,6 +194,7 @@ WRONG = {
     "referee": {
         "": "the following arguments are required: folder",
         "{tmp}/none": "none",
+        "''": "folder must not be empty",
         "{tmp} --limit=0": "--limit",
         "{tmp} --limit=x": "--limit",
         "{tmp} extra": "unrecognized arguments: extra",
@@ -305,6 +310,28 @@ def test_a_wrong_command_is_one_line_and_writes_nothing(
     status = run(command, words, monkeypatch)
     check_line(status, capfd.readouterr(), line)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "file, words, line",
+    [
+        ("train.py", ["--config.model.width=1e9"], "model.width must be at least 0.01"),
+        ("train.py", [b"--workdir=caf\xe9"], "must be UTF-8"),
+        ("convert.py", [f"--ckpt={NAME}", "--limit=0"], "--limit must be at least 1"),
+        ("compare.py", [f"--ckpt={NAME}", "--out="], "--out must not be empty"),
+        ("bitsnn_jax/referee.py", ["none"], "none"),
+        ("experiments/bits.py", ["--bits", "9"], "--bits must be at most 8, got 9"),
+        ("benchmarks/simulate.py", ["--steps=25"], "--steps must be at most 24"),
+    ],
+)
+def test_a_process_of_its_own_says_no_more(file, words, line, tmp_path):
+    command = [sys.executable, ROOT / file, *words]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
+    assert line in ended.stderr
+    assert tree(tmp_path) == {}
 
 
 def test_the_table_has_what_it_is_to_have():

@@ -118,8 +118,8 @@ def _parse(argv):
         ValueError,
         OSError,
     ) as error:
-        unknown = "not found on dataclass" in str(error)
-        hint = "; bitsnn_jax/config.py lists the fields" if unknown else ""
+        of_a_field = isinstance(error, (AttributeError, KeyError, TypeError))
+        hint = "; bitsnn_jax/config.py lists the fields" if of_a_field else ""
         fail(str(error).strip('"') + hint)
     if rest[1:]:
         fail(f"expected flags only, got {' '.join(rest[1:])}")

@@ -28,7 +28,7 @@ from bitsnn_jax.training.log import metrics_log
 from bitsnn_jax.training.metrics import Metrics, Window, fetch
 from bitsnn_jax.training.optimizer import learning_rate, sgd
 from bitsnn_jax.training.sparsity import synaptic_weights
-from bitsnn_jax.training.start import check_source, start
+from bitsnn_jax.training.start import check_memory, check_source, start
 from bitsnn_jax.training.step import (
     State,
     eval_step,
@@ -71,6 +71,7 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
     )
     _check_shares(config, train)
     model = build_model(config.model, image_shape=train.image_shape, axis_name=AXIS)
+    check_memory(model, config, train.image_shape)
     evaluate = _evaluator(model, config)
 
     workdir = Path(workdir).absolute()

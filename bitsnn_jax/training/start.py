@@ -7,9 +7,12 @@ thresholds that it does not have.
 
 import dataclasses
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -17,6 +20,7 @@ from bitsnn_jax import data
 from bitsnn_jax.calibration import CAPS, calibrate_network
 from bitsnn_jax.checkpoint import FOLDER, CheckpointError, Checkpoints
 from bitsnn_jax.config import Config
+from bitsnn_jax.data.memory import check_fits
 from bitsnn_jax.runs import ann_fn, find_run
 from bitsnn_jax.training.step import State
 
@@ -32,6 +36,30 @@ def check_source(config: Config, workdir: str | os.PathLike) -> None:
     """
     if config.start_from and not (Path(workdir) / FOLDER).is_dir():
         _source(config)
+
+
+def check_memory(
+    model: nn.Module, config: Config, image_shape: tuple[int, int, int]
+) -> None:
+    """Compare a network with the memory of this machine, before it takes any.
+
+    Each device holds weights, their gradients and momenta at least.
+
+    Raises:
+      ValueError: it cannot hold them.
+    """
+    image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    variables = jax.eval_shape(
+        partial(model.init, train=False), jax.random.key(0), image
+    )
+    weights = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables))
+    # Devices of another kind have a memory of their own, which says when it is full.
+    shared = jax.local_device_count() if jax.default_backend() == "cpu" else 1
+    check_fits(
+        f"weights, gradients and momenta of model.width={config.model.width} (take a "
+        "smaller one)",
+        3 * weights * shared,
+    )
 
 
 def start(
