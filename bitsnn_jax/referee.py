@@ -39,8 +39,9 @@ FORMAT, VERSION = "bitsnn", 2
 KINDS = ("input", "neurons", "maximum", "sum", "output")
 NUMBERS = ("input", "sum")  # what nodes of these kinds send has no time
 # What is larger is refused: entries of an array on the way, and pairs of an entry and
-# where it goes, or of an entry and a place of a window.
-MOST, MOST_STEPS = 2**24, 30
+# where it goes, or of an entry and a place of a window. All nodes together have at most
+# so many, or four for each byte of the folder: test vectors alone have one for each.
+MOST, MOST_STEPS, MOST_OF_SMALL = 2**23, 30, 2**22
 STORED = {"kernel": "i1", "factor": "i2", "index": "i4"}
 STORED |= {"bias": "i4", "fraction": "i4", "unit": "f8"}
 # Of safetensors, little endian.
@@ -158,7 +159,7 @@ def landings(shape, window, strides, padding, lhs, rhs):
     ]
     result = tuple(span // s + 1 for span, s in zip(spans, strides, strict=True))
     check_entries(result)
-    inputs = np.indices(shape).reshape(len(shape), -1)
+    inputs = np.indices(shape, sparse=True)
     where = []
     for tap in itertools.product(*map(range, window)):
         output, is_seen = 0, True
@@ -167,8 +168,9 @@ def landings(shape, window, strides, padding, lhs, rhs):
             o, rest = np.divmod(along, strides[axis])
             is_seen = is_seen & (rest == 0) & (o >= 0) & (o < result[axis])
             output = output * result[axis] + o
-        where.append(np.where(is_seen, output, -1))
-    return np.array(where).reshape(len(where), -1), result
+        landed = np.where(is_seen, output, -1)
+        where.append(np.broadcast_to(landed, shape).reshape(-1))
+    return np.array(where), result
 
 
 # Synapses: what an address adds.
@@ -365,6 +367,10 @@ def read(folder) -> Network:
             ("vectors.safetensors", sums),
         )
     )
+    files = ("network.json", "network.safetensors", *sums)
+    with damaged("network.json"):
+        held = sum((folder / name).stat().st_size for name in {*files})
+        left = max(MOST_OF_SMALL, 4 * held)
     nodes: dict[str, Node] = {}
     for i, entry in enumerate(entries):
         with damaged(f"network.json: node {i}"):
@@ -372,6 +378,8 @@ def read(folder) -> Network:
             fits = isinstance(name, str) and name.isprintable() and name not in nodes
             check(fits, f"the name {name!r:.80} is of no kind, or there twice")
         with damaged(name):
+            left -= math.prod(entry["shape"])
+            check(left >= 0, f"more entries than {held:,} bytes of files are read for")
             nodes[name] = _node(entry, arrays, nodes, bits)
     with damaged("vectors.safetensors"):
         _check_vectors(vectors, nodes, steps, levels)
