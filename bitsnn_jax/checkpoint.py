@@ -96,8 +96,12 @@ class Checkpoints:
         )
         with _readable(self.folder, advice=_ADVICE_ALL):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
-        for step in self._manager.all_steps():
-            self._metrics(step)
+        try:
+            for step in self._manager.all_steps():
+                self._metrics(step)
+        except CheckpointError:
+            self._manager.close()
+            raise
 
     def __enter__(self):
         return self
