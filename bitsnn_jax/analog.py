@@ -1,12 +1,22 @@
-"""Analog inputs: convolutions and dense layers that no spikes, but currents feed."""
+"""Real numbers: what a spiking network computes without spikes, and where they go."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from jax.extend.core import ClosedJaxpr
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from bitsnn_jax.linear import EACH, PRODUCTS, moved_sizes
-from bitsnn_jax.program import Analog, Constant, Current, Reading, read, unique
+from bitsnn_jax.linear import EACH, PRODUCTS, linear_operands, moved_sizes
+from bitsnn_jax.program import (
+    Analog,
+    Constant,
+    Current,
+    Nonspiking,
+    Reading,
+    Value,
+    read,
+    unique,
+)
 
 TIMELESS = "a value without time"
 
@@ -14,8 +24,8 @@ TIMELESS = "a value without time"
 class AnalogInput(NamedTuple):
     """A layer that multiplies real numbers at each step, where others add weights.
 
-    `sources` are the layers that the numbers come from, without neurons in between.
-    `shape` is that of the layer's input, batch included.
+    `sources` are the layers or operations that the numbers come from, without neurons
+    in between. `shape` is that of the layer's input, batch included.
     """
 
     path: str
@@ -24,52 +34,114 @@ class AnalogInput(NamedTuple):
     shape: tuple[int, ...]
 
 
-def analog_inputs(
+class RealNumbers(NamedTuple):
+    """What is done without spikes: by these operations, and in these layers."""
+
+    operations: list[Nonspiking]
+    layers: list[AnalogInput]
+
+
+def real_numbers(
     program: ClosedJaxpr, variables: Iterable, x: Iterable, *, nonspiking: str = "error"
-) -> list[AnalogInput]:
-    """Convolutions and dense layers of a traced program that analog values feed.
+) -> RealNumbers:
+    """Find the operations and layers of a traced program that work on real numbers.
 
-    A current is analog when, since the last neurons, it has passed a convolution or a
-    dense layer, or has met a value without time: one that passed no neurons on its way
-    from the input, or was decoded. Scales and constants on the way (batch norm, bias)
-    change nothing about that.
+    An *operation* is listed if it is not affine in what depends on the input, and is no
+    neuron: an activation in front of the first neurons, or, with nonspiking="decode",
+    one behind them. Looking up a table with integers, and choosing by them, does not
+    count: such an input is data, as pixels are.
 
-    Not analog are spikes that were moved, padded, concatenated, scaled, pooled or added
-    up: a layer is linear, so a sum of spike trains into it is several trains into the
-    same synapses. Nor is what the layers see that come before all neurons.
+    A *layer* is a convolution or a dense layer. Real numbers feed it if, since the last
+    neurons, its input has passed such an operation, has passed a convolution or dense
+    layer, or has met a value without time: one that passed no neurons on its way from
+    the input, or was decoded. Scales and constants on the way (batch norm, bias) change
+    nothing about that.
+
+    Not listed are layers of spikes that were moved, padded, concatenated, scaled,
+    pooled or added up: a layer is linear, so a sum of spike trains into it is several
+    trains into the same synapses. Nor are the first layers, which see the image.
 
     Args:
       program: of `trace`.
       variables: flat list, looked at for its length alone; so is x.
       nonspiking: as in `spiking`.
 
-    >>> import jax.numpy as jnp
+    >>> import jax
     >>> from bitsnn_jax import qcfs
     >>> from bitsnn_jax.program import trace
     >>> w = jnp.eye(2)
-    >>> program, _ = trace(lambda w, x: qcfs(x, 1.0) @ w @ w, w, w)
-    >>> analog_inputs(program, [w], [w])[0][:3]
+    >>> program, _ = trace(lambda w, x: qcfs(jnp.tanh(x), 1.0) @ w @ w, w, w)
+    >>> found = real_numbers(program, [w], [w])
+    >>> found.operations
+    [Nonspiking(operation='tanh', path='')]
+    >>> found.layers[0][:3]
     ('dot_general@2', 'dot_general', ('dot_general',))
     """
-    reading = _Passed(nonspiking=nonspiking)
+    reading = _passed(program, variables, x, nonspiking=nonspiking)
+    return RealNumbers(reading.nonspiking, reading.found)
+
+
+def neuron_paths(program: ClosedJaxpr, variables: Iterable, x: Iterable) -> list[str]:
+    """The names of the neurons of a traced program, in the order of firing."""
+    reading = _passed(program, variables, x, nonspiking="decode")
+    return [site.path for site in reading.sites]
+
+
+def _passed(program, variables, x, **options):
+    reading = _Passed(**options)
     read(reading, program, [Constant(()) for _ in variables], [() for _ in x])
-    return reading.found
+    return reading
 
 
 class _Passed(Reading):
-    """Which layers a current has passed since the last neurons: a tuple of paths.
+    """What a value has passed since the input or the last neurons: a tuple of names.
 
     Nothing is computed.
     """
+
+    enters_all = True
 
     def __init__(self, **options):
         super().__init__(**options)
         self.layers: list[str] = []
         self.found: list[AnalogInput] = []
 
-    def plain(self, eqn, values):
-        constant = all(isinstance(v, Constant) for v in values)
-        return [Constant(()) if constant else Analog(())] * len(eqn.outvars)
+    def timeless(
+        self, eqn: JaxprEqn, values: Sequence[Value], scope: tuple[str, ...]
+    ) -> list[Value]:
+        if all(isinstance(v, Constant) for v in values):
+            return [Constant(())] * len(eqn.outvars)
+        name, path = eqn.primitive.name, "/".join(scope)
+        inputs = [v.value for v in values if isinstance(v, Analog)]
+        passed = tuple(dict.fromkeys(name for names in inputs for name in names))
+        real = [
+            isinstance(v, Analog) and bool(v.value or _is_floating(atom))
+            for v, atom in zip(values, eqn.invars, strict=True)
+        ]
+        if not any(real):
+            return [Analog(passed)] * len(eqn.outvars)
+        if not any(map(_is_floating, eqn.outvars)):
+            # As a comparison: it counts where it decides on numbers.
+            return [Analog(passed or (_said(name, path),))] * len(eqn.outvars)
+        operands = linear_operands(eqn, real)
+        if operands is None:
+            if (operation := Nonspiking(name, path)) not in self.nonspiking:
+                self.nonspiking.append(operation)
+            passed = (_said(name, path),)
+        elif name in PRODUCTS and passed:
+            passed = (self.layer(eqn, operands, path, passed),)
+        return [Analog(passed)] * len(eqn.outvars)
+
+    def layer(self, eqn, operands, path, sources):
+        """The name of a layer that may be fed by real numbers."""
+        name = eqn.primitive.name
+        # As with neurons, the class of the outermost module says nothing.
+        layer = unique(path.partition("/")[2] or path or name, self.layers)
+        self.layers.append(layer)
+        if sources:
+            shape = eqn.invars[operands[0]].aval.shape
+            self.found.append(AnalogInput(layer, name, sources, shape))
+        return layer
 
     def neuron(self, site, z, theta):
         return Current((), site.sizes)
@@ -78,13 +150,7 @@ class _Passed(Reading):
         name = eqn.primitive.name
         first = values[operands[0]]
         if name in PRODUCTS:
-            # As with neurons, the class of the outermost module says nothing.
-            layer = unique(path.partition("/")[2] or path or name, self.layers)
-            self.layers.append(layer)
-            if first.value:
-                shape = eqn.invars[operands[0]].aval.shape
-                self.found.append(AnalogInput(layer, name, first.value, shape))
-            return [Current((layer,))]
+            return [Current((self.layer(eqn, operands, path, first.value),))]
         joined = values if name in EACH else [values[i] for i in operands]
         passed = [v.value for v in joined if isinstance(v, Current)]
         passed += [(TIMELESS,) for v in joined if isinstance(v, Analog)]
@@ -97,3 +163,11 @@ class _Passed(Reading):
 
     def decode(self, current, path):
         return Analog(())
+
+
+def _said(name, path):
+    return f"`{name}` in {path}" if path else f"`{name}`"
+
+
+def _is_floating(atom):
+    return jnp.issubdtype(atom.aval.dtype, jnp.floating)

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from bitsnn_jax.analog import AnalogInput, analog_inputs
-from bitsnn_jax.linear import MOVES, moved_sizes
+from bitsnn_jax.analog import AnalogInput, real_numbers
+from bitsnn_jax.apart import warn_unless_apart
+from bitsnn_jax.linear import EACH, MOVES, moved_sizes
 from bitsnn_jax.program import (
     Analog,
     ApplyFn,
@@ -57,13 +58,23 @@ class Neurons(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What the conversion did and found."""
+    """What the conversion did and found.
+
+    Attributes:
+      steps: T.
+      changed: the biases that were shifted.
+      neurons: the layers of neurons, in the order of firing.
+      nonspiking: operations that are not affine and no neurons, and so are computed on
+        real numbers: in front of the first neurons, or decoded.
+      analog: convolutions and dense layers that real numbers feed in place of spikes.
+        The first layers, which see the image, are not among them.
+    """
 
     steps: int
     changed: list[Shift]
     neurons: list[Neurons]
     nonspiking: list[Nonspiking]
-    analog: list[AnalogInput]  # layers behind the first that no spikes feed
+    analog: list[AnalogInput]
 
     @property
     def lossless(self) -> bool:
@@ -100,7 +111,8 @@ def convert(
       apply_fn: pure, (variables, x) -> output.
       variables: pytree of arrays, in the precision that the network will run in: a bias
         shifted in float32 is not exact in float64.
-      example: an input, or `jax.ShapeDtypeStruct`s of one; a batch of 1 will do.
+      example: an input, or `jax.ShapeDtypeStruct`s of one; a batch of 1 will do. With
+        values, a warning is given where examples of a batch depend on one another.
       steps: T.
       nonspiking: as in `spiking`.
 
@@ -109,7 +121,8 @@ def convert(
       of the input.
 
     Raises:
-      ValueError: steps out of range, an empty example; SpikingError: a bias that is
+      ValueError: steps out of range, an empty example, a theta that is not positive, a
+        bias that would not be finite; SpikingError: a bias that is
         added both to analog values and to currents, a constant with no bias behind it
         that could take it up, or an operation without a spiking form.
 
@@ -128,6 +141,7 @@ def convert(
 
     if any(0 in jnp.shape(leaf) for leaf in jax.tree.leaves(example)):
         raise ValueError("example must not be empty: a batch of 1 will do")
+    warn_unless_apart(apply_fn, variables, example)
     program, _ = trace(apply_fn, variables, example)
     leaves, tree = jax.tree.flatten(variables)
     paths = [
@@ -148,9 +162,10 @@ def convert(
         jnp.asarray(shifted[i], v.dtype) if i in shifted else v
         for i, v in enumerate(leaves)
     ]
-    flat = leaves, jax.tree.leaves(example)
-    analog = analog_inputs(program, *flat, nonspiking=nonspiking)
-    report = Report(steps, changed, reading.layers, reading.nonspiking, analog)
+    found = real_numbers(
+        program, leaves, jax.tree.leaves(example), nonspiking=nonspiking
+    )
+    report = Report(steps, changed, reading.layers, found.operations, found.layers)
     return Conversion(jax.tree.unflatten(tree, new_leaves), report)
 
 
@@ -205,6 +220,9 @@ class _Excess(Reading):
             self.take_up(bias, current.value, path)
             return [Current(None)]
         self.keep(values, path)
+        for value in values if eqn.primitive.name in EACH else ():
+            if isinstance(value, Constant):
+                self.must_be_finite(value.value, "a weight or a scale", path)
         excess = {i: self.excess(eqn, values, i) for i in operands}
         if all(e is None for e in excess.values()):
             sizes = moved_sizes(eqn, getattr(values[operands[0]], "sizes", None))
@@ -241,6 +259,13 @@ class _Excess(Reading):
         if isinstance(value, Current) and value.value is not None:
             raise self.uneven(path, "no bias in between")
 
+    def must_be_finite(self, numbers, what, path):
+        if not np.isfinite(np.asarray(numbers, np.float64)).all():
+            raise ValueError(
+                f"{what} in {path or 'the program'} would not be finite: a variable is "
+                "not, or a batch norm has a variance below 0; check the variables"
+            )
+
     def uneven(self, path, why):
         return SpikingError(
             "a constant is added to spikes on the way to "
@@ -256,6 +281,7 @@ class _Excess(Reading):
         target = np.asarray(bias.value) / self.steps
         if excess is not None:
             target = target - np.asarray(excess)
+        self.must_be_finite(target, self.paths[leaf], path)
         place = np.broadcast_to(place, target.shape)
         old = self.new.setdefault(leaf, np.full(self.leaves[leaf].size, np.nan))
         new = old.copy()

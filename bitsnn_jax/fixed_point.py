@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitsnn_jax.agreement import drawn, integer_difference
 from bitsnn_jax.columns import table
 from bitsnn_jax.folding import NotFoldable, fed, scaled
 from bitsnn_jax.graph import (
@@ -26,8 +27,13 @@ from bitsnn_jax.spikes import check_steps
 MULTIPLIER_BITS = 16
 # A multiplier has at least these bits where it is not exact: an error below 1 %.
 PRECISE_BITS = 6
-# Products may be shifted by as many bits: for that, and where weights are large.
+# Products may be shifted by as many bits: for that, and where weights are large. By
+# more only where a term would be rounded away beside the others.
 MAX_GUARD = 8
+# The largest weight of a term is at least so many units, where the width allows it,
+PRECISE = 8
+# unless the term brings less than this part of what the largest one can.
+FELT = 1 / 256
 # Signed bits of a "sum" after rounding.
 SUM_BITS = 16
 # Channels without large weights would have thresholds that leave 32 bits.
@@ -109,7 +115,7 @@ class IntegerNetwork(Graph):
 
 
 def fixed_point(
-    graph: Graph, *, steps: int, bits: int = 8, levels: int = 255
+    graph: Graph, *, steps: int, bits: int = 8, levels: int = 255, inputs: Any = None
 ) -> IntegerNetwork:
     """The network in integers; each channel of each layer has a unit of its own.
 
@@ -132,21 +138,25 @@ def fixed_point(
       steps: T, at least 1.
       bits: of a weight, 2 to 8, sign included.
       levels: highest integer of the input.
+      inputs: [n, ...] integers on which each node is compared with that of the graph;
+        by default one input is drawn.
 
     Returns:
       An IntegerNetwork.
 
     Raises:
-      FixedPointError: a sum that could leave 32 bits, a multiplier that does not fit 16
-        bits, weights so large that a spike drives a neuron by more codes than `bits`
-        can tell, a scale that differs from place to place; with the layer's name.
+      FixedPointError: a sum that could leave 32 bits, weights so large that a spike
+        drives a neuron by more codes than `bits` can tell, a term that would be rounded
+        away beside others, a scale that differs from place to place, a difference on
+        `inputs` that rounding does not explain; with the layer's name.
       ValueError: bits or steps out of range.
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be 2 to 8, got {bits}")
     check_steps(steps)
+    shape = graph.nodes[0].shape
     network = IntegerNetwork(
-        (IntegerNode("input", "input", graph.nodes[0].shape, bound=levels),),
+        (IntegerNode("input", "input", shape, bound=levels),),
         steps,
         bits,
         levels,
@@ -165,6 +175,9 @@ def fixed_point(
                 f"{node.name}: a scale of its input has no weight to go into: {error}"
             ) from None
         network = dataclasses.replace(network, nodes=(*network.nodes, made))
+    for x in drawn(shape, levels) if inputs is None else np.asarray(inputs):
+        if difference := integer_difference(network, graph, x.reshape(shape)):
+            raise FixedPointError(f"the integers are another network: {difference}")
     return network
 
 
@@ -172,9 +185,8 @@ def _maximum(node: Node, network: IntegerNetwork) -> IntegerNode:
     """Codes are compared and not computed with; thresholds must be equal."""
     [term] = node.terms
     source = network[term.source]
-    unit = source.unit
-    if np.ndim(unit):  # one for each channel, which no maximum mixes
-        unit = unit.reshape((1,) * (len(node.shape) - 1) + (-1,))
+    # One for each channel, which no maximum mixes, or one for all.
+    unit = _numbers(fed(term, source.unit, source.shape))
     one = term._replace(weight=Scale(np.ones((), np.int16)))
     return IntegerNode(
         node.name, node.kind, node.shape, (one,), unit=unit, bound=source.bound
@@ -190,34 +202,107 @@ def _integers(node: Node, network: IntegerNetwork) -> IntegerNode:
     limit = 2 ** (network.bits - 1) - 1
     smallest = _smallest_unit(terms, node, limit)
     coarse, fraction = _unit(node, terms, smallest, network.steps)
-    guard = max(_guard(terms, coarse), -int(fraction.min()))
-    unit = coarse / 2**guard
+    terms = [
+        scaled(term, 1 / coarse, source.shape)
+        for term, source in zip(terms, sources, strict=True)
+    ]
+    guards = [_guard(term) for term in terms]
+    least = max(0, -int(fraction.min()), *(min(g, MAX_GUARD) for g in guards))
+    exponents = [_exponent(term, limit) for term in terms]
+    finer = [e for e, t in zip(exponents, terms, strict=True) if _has_kernel(t)]
+    # As fine as the finest term asks for, if 32 bits hold the thresholds and the sum.
+    most = min(max([*guards, *finer, 0]), 30 - network.steps - int(fraction.max()))
+    guard = max(least, most)
+    while True:
+        made = _in_units(node, terms, coarse, guard, exponents, limit)
+        bound = largest_sum(made, network)
+        if node.kind == "neurons":
+            made = made._replace(fraction=(fraction + guard).astype(np.int32))
+        elif node.kind == "sum":
+            amount = max(0, bound.bit_length() + 1 - SUM_BITS)
+            made = made._replace(fraction=np.array(amount, np.int32))
+        bound += int(made.half.max())
+        if bound < 2**31:
+            break
+        if guard == least:
+            raise FixedPointError(
+                f"{node.name}: its sum can reach {bound:,}, which leaves 32 bits; "
+                f"fewer bits than {network.bits} would do"
+            )
+        guard -= 1
+    _check_felt(node, terms, [2.0 ** min(e, guard) for e in exponents], limit, network)
+    return made._replace(unit=coarse / 2**guard * 2.0**made.fraction, bound=bound)
+
+
+def _in_units(
+    node: Node,
+    terms: list[Term],
+    coarse: np.ndarray,
+    guard: int,
+    exponents: list[int],
+    limit: int,
+) -> IntegerNode:
+    """The node in units of coarse / 2**guard, given its terms in units of coarse.
+
+    Weights are rounded in units of coarse / 2**exponent, and products shifted.
+    """
     rounded = []
-    for term, source in zip(terms, sources, strict=True):
-        if isinstance(term.weight, Scale):
-            term = _rounded(scaled(term, 1 / unit, source.shape), limit, node)
-        else:
-            term = _rounded(scaled(term, 1 / coarse, source.shape), limit, node)
-            term = _shifted(term, guard)
-        rounded.append(term)
-    bias = np.round(node.bias / unit)
+    for term, exponent in zip(terms, exponents, strict=True):
+        exponent = min(exponent, guard)
+        made = _rounded(term, 2.0**exponent, limit, node)
+        rounded.append(_shifted(made, guard - exponent))
+    bias = np.round(node.bias / (coarse / 2**guard))
     if np.abs(bias).max() >= 2**31:
         raise FixedPointError(f"{node.name}: a bias of {np.abs(bias).max():.3g} units")
     made = IntegerNode(node.name, node.kind, node.shape, tuple(rounded))
-    made = made._replace(bias=bias.astype(np.int32))
-    bound = largest_sum(made, network)
-    if node.kind == "neurons":
-        fraction = fraction + guard
-    elif node.kind == "sum":
-        fraction = np.array(max(0, bound.bit_length() + 1 - SUM_BITS))
-    made = made._replace(fraction=fraction.astype(np.int32))
-    bound += int(made.half.max())
-    if bound >= 2**31:
-        raise FixedPointError(
-            f"{node.name}: its sum can reach {bound:,}, which leaves 32 bits; fewer "
-            f"bits than {network.bits} would do"
-        )
-    return made._replace(unit=unit * 2.0**made.fraction, bound=bound)
+    return made._replace(bias=bias.astype(np.int32))
+
+
+def _check_felt(
+    node: Node,
+    terms: list[Term],
+    scales: list[float],
+    limit: int,
+    network: IntegerNetwork,
+) -> None:
+    """FixedPointError if rounding leaves too little of a term that matters."""
+    sizes = [float(np.abs(_numbers(term)).max(initial=0)) for term in terms]
+    brought = [
+        size * network.top(term.source) for size, term in zip(sizes, terms, strict=True)
+    ]
+    for term, size, scale, most in zip(terms, sizes, scales, brought, strict=True):
+        numbers = _numbers(term) * scale
+        exact = np.abs(np.round(numbers) - numbers).max(initial=0) <= 1e-9 * size
+        enough = min(_enough(limit), PRECISE) if _has_kernel(term) else PRECISE
+        if not exact and size * scale < enough and most > FELT * max(brought):
+            raise FixedPointError(
+                f"{node.name}: beside its other terms, what {term.source} brings is "
+                f"rounded to {size * scale:.2g} units at most; put neurons in between, "
+                "or scale the terms alike"
+            )
+
+
+def _has_kernel(term: Term) -> bool:
+    return not isinstance(term.weight, Scale)
+
+
+def _numbers(term: Term) -> np.ndarray:
+    weight = term.weight
+    return weight.factor if isinstance(weight, Scale) else weight.kernel
+
+
+def _exponent(term: Term, limit: int) -> int:
+    """The bits below the unit that the weights of a term are rounded to.
+
+    Multipliers to as many as 16 bits hold. Kernels to none, as long as the largest
+    weight has a quarter of the range and is not rounded to 0; else to those it needs.
+    """
+    largest = float(np.abs(_numbers(term)).max(initial=0))
+    if not _has_kernel(term):
+        limit = 2 ** (MULTIPLIER_BITS - 1) - 1
+    elif largest >= _enough(limit):
+        return 0
+    return math.floor(np.log2(limit / largest)) if largest else 0
 
 
 def _smallest_unit(terms: list[Term], node: Node, limit: int) -> np.ndarray:
@@ -266,25 +351,28 @@ def _unit(
     return delta / 2.0**fraction, fraction
 
 
-def _guard(terms: list[Term], unit: np.ndarray) -> int:
+def _enough(limit: int) -> float:
+    """Units that the largest weight must have at least."""
+    return max(limit / 4, 0.5)  # which is rounded to 1
+
+
+def _guard(term: Term) -> int:
     """Bits below the unit that multipliers need, unless they are whole."""
-    guard = 0
-    for term in terms:
-        if isinstance(term.weight, Scale):
-            ratio = np.abs(term.weight.factor / unit)
-            inexact = ratio[np.abs(ratio - np.round(ratio)) > 1e-9 * ratio]
-            if inexact.size:
-                guard = max(guard, PRECISE_BITS - math.floor(np.log2(inexact.min())))
-    return min(guard, MAX_GUARD)
+    if _has_kernel(term):
+        return 0
+    ratio = np.abs(_numbers(term))
+    inexact = ratio[np.abs(ratio - np.round(ratio)) > 1e-9 * ratio]
+    return PRECISE_BITS - math.floor(np.log2(inexact.min())) if inexact.size else 0
 
 
-def _rounded(term: Term, limit: int, node: Node) -> Term:
+def _rounded(term: Term, scale: float, limit: int, node: Node) -> Term:
+    """scale * term, with weights of whole units."""
+    numbers = _numbers(term) * scale
+    integers = np.round(numbers)
+    weight: Weight
     if isinstance(term.weight, Scale):
-        integers = np.round(term.weight.factor)
-        weight: Weight = Scale(integers.astype(np.int16))
-        limit = 2 ** (MULTIPLIER_BITS - 1) - 1
+        weight, limit = Scale(integers.astype(np.int16)), 2 ** (MULTIPLIER_BITS - 1) - 1
     else:
-        integers = np.round(term.weight.kernel)
         weight = term.weight._replace(kernel=integers.astype(np.int8))
     if np.abs(integers).max(initial=0) > limit:
         raise FixedPointError(

@@ -7,6 +7,7 @@ import numpy as np
 
 from bitsnn_jax.graph import (
     Conv,
+    Max,
     Move,
     Reshape,
     Scale,
@@ -94,10 +95,10 @@ def _pushed(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
     if isinstance(op, Move):
         full = np.broadcast_to(factor, shape).reshape(-1)
         return shrunk(full[np.maximum(op.index, 0)], op.index >= 0)
-    axes = op.axes if isinstance(op, Sum) else _touched(op)
+    axes = op.axes if isinstance(op, Sum | Max) else _touched(op)
     if any(factor.shape[axis] > 1 for axis in axes):
         raise NotFoldable(op)
-    return shrunk(factor.squeeze(tuple(axes))) if isinstance(op, Sum) else factor
+    return shrunk(factor.squeeze(tuple(axes))) if isinstance(op, Sum | Max) else factor
 
 
 def _touched(op):

@@ -138,9 +138,28 @@ KINDS = ("input", "neurons", "maximum", "sum", "output")
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which sources come before what they feed. Input first."""
+    """Nodes in an order in which sources come before what they feed. Input first.
+
+    Raises:
+      ValueError: two nodes of one name, or one that is fed by none that stands before.
+    """
 
     nodes: tuple[Any, ...]  # each a `Node`, or what a subclass has for one
+
+    def __post_init__(self):
+        before = set()
+        for node in self.nodes:
+            if node.name in before:
+                raise ValueError(
+                    f"two nodes are named {node.name}: each needs a name of its own"
+                )
+            for term in node.terms:
+                if term.source not in before:
+                    raise ValueError(
+                        f"{node.name} is fed by {term.source}, which is no node "
+                        "before it"
+                    )
+            before.add(node.name)
 
     def __getitem__(self, name: str) -> Any:
         return next(node for node in self.nodes if node.name == name)

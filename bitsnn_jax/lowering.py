@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitsnn_jax.agreement import drawn, graph_difference
+from bitsnn_jax.analog import neuron_paths
 from bitsnn_jax.folding import (
     NotFoldable,
     scaled,
@@ -71,7 +73,8 @@ def lower(apply_fn: ApplyFn, variables: Any, example: Any) -> Graph:
       computes them.
 
     Raises:
-      LoweringError: an operation that cannot be written so, with its module.
+      LoweringError: an operation that cannot be written so, with its module; a graph
+        whose sums are not the network's on the example, or on a drawn input.
       SpikingError: an operation without a spiking form.
       ValueError: a batch other than 1, or more than one input.
 
@@ -85,14 +88,26 @@ def lower(apply_fn: ApplyFn, variables: Any, example: Any) -> Graph:
     if len(leaves) != 1 or leaves[0].shape[:1] != (1,):
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)
         raise ValueError(f"expected one input with a batch of 1, got {shapes}")
-    program, _ = trace(apply_fn, variables, example)
-    reading = _Lowering()
+    program, shapes = trace(apply_fn, variables, example)
+    count = len(jax.tree.leaves(shapes))
+    outputs = [f"output_{i + 1}" for i in range(count)] if count > 1 else ["output"]
+    constants = jax.tree.leaves(variables)
+    reading = _Lowering(outputs, neuron_paths(program, constants, leaves))
     start = reading.node(Node("input", "input", leaves[0].shape))
-    results = read(reading, program, jax.tree.leaves(variables), [start])
-    for i, result in enumerate(results):
-        name = f"output_{i + 1}" if len(results) > 1 else "output"
+    results = read(reading, program, constants, [start])
+    for name, result in zip(outputs, results, strict=True):
         reading.output(name, result)
-    return Graph(tuple(reading.nodes))
+    graph = Graph(tuple(reading.nodes))
+    if difference := graph_difference(graph, apply_fn, variables, _input(leaves[0])):
+        raise LoweringError(f"the layer graph is another network: {difference}")
+    return graph
+
+
+def _input(example):
+    """The example if it has values, else numbers of its shape."""
+    if not isinstance(example, jax.ShapeDtypeStruct) and np.ptp(example):
+        return jnp.asarray(example)
+    return jnp.asarray(drawn(example.shape), example.dtype)
 
 
 class Affine(NamedTuple):
@@ -111,10 +126,16 @@ class Affine(NamedTuple):
 class _Lowering(Reading):
     """A current is an `Affine`; the input is one, too."""
 
-    def __init__(self):
+    def __init__(self, outputs, paths):
         super().__init__()
         self.nodes: list[Node] = []
         self.sums: dict[int, tuple[Affine, Current]] = {}
+        # Neurons keep their names, so that those of later layers are taken already.
+        self.taken = ["input", *outputs]
+        self.neuron_names = {}
+        for path in paths:
+            self.neuron_names[path] = unique(path, self.taken)
+            self.taken.append(self.neuron_names[path])
 
     def node(self, node: Node, sizes=None) -> Current:
         self.nodes.append(node)
@@ -136,7 +157,7 @@ class _Lowering(Reading):
         theta = np.asarray(theta.value, np.float64)
         theta = theta.reshape((1,) * axes + theta.shape)
         neurons = Node(
-            site.path,
+            self.neuron_names[site.path],
             "neurons",
             site.shape,
             value.terms,
@@ -214,8 +235,9 @@ class _Lowering(Reading):
 
     def unused(self, name):
         # The first part is the class of the outermost module, as in names of neurons.
-        name = name.partition("/")[2] or name
-        return unique(name, [node.name for node in self.nodes])
+        name = unique(name.partition("/")[2] or name, self.taken)
+        self.taken.append(name)
+        return name
 
     def decode(self, current, path):
         raise LoweringError(f"{path}: a decoded value cannot be lowered")

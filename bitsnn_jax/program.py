@@ -6,9 +6,11 @@ what a value is and what a QCFS site becomes. The spiking network, its certifica
 the conversion of its biases are three readings of the same program.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -37,9 +39,13 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class Analog:
-    """Depends on the input and has no time: what comes before the first neuron."""
+    """Depends on the input and has no time: what comes before the first neuron.
+
+    `channels` is their axis, for readings that keep track of it.
+    """
 
     value: Any
+    channels: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +88,13 @@ class Reading:
     Attributes:
       activation_name: what its neurons are in the program; for messages.
       whole: names of functions that are never entered.
+      enters_all: whether functions with gradients of their own are entered always, and
+        not only for the neurons in them.
     """
 
     activation_name = "QCFS"
     whole: frozenset[str] = frozenset()
+    enters_all = False
 
     def __init__(self, *, nonspiking: str = "error"):
         if nonspiking not in ("error", "decode"):
@@ -194,7 +203,7 @@ def _interpret(reading, program, inputs, scope):
     results = set(v for v in jaxpr.outvars if not isinstance(v, Literal))
     for i, eqn in enumerate(jaxpr.eqns):
         values = [look_up(atom) for atom in eqn.invars]
-        outputs = _equation(reading, eqn, values, _inside(scope, eqn))
+        outputs = _equation(reading, eqn, values, (*scope, *module_path(eqn)))
         outputs = _numbered(eqn, values, outputs)
         known |= dict(zip(eqn.outvars, outputs, strict=True))
         for atom in {a for a in eqn.invars if not isinstance(a, Literal)}:
@@ -203,10 +212,16 @@ def _interpret(reading, program, inputs, scope):
     return [look_up(atom) for atom in jaxpr.outvars]
 
 
-def _inside(scope, eqn):
+def module_path(eqn: JaxprEqn) -> tuple[str, ...]:
+    """The modules that an operation stands in, as far as its own program tells."""
     # Transformations wrap names, as in "vmap(Dense)"; what stands in them is the same.
     stack = re.sub(r"\w+\(|\)", "", str(eqn.source_info.name_stack))
-    return (*scope, *(name for name in stack.split("/") if name))
+    return tuple(name for name in stack.split("/") if name)
+
+
+def named(scope: tuple[str, ...]) -> contextlib.AbstractContextManager:
+    """Name operations after their modules again, for those who trace a reading."""
+    return jax.named_scope("/".join(scope)) if scope else contextlib.nullcontext()
 
 
 def _equation(reading, eqn, values, scope):
@@ -217,7 +232,8 @@ def _equation(reading, eqn, values, scope):
     timed = any(isinstance(v, Current) for v in values)
     has_neurons = any(_has_neurons(reading, b) for b in _branches(reading, eqn))
     body = _body(reading, eqn)
-    if body is not None and (timed or name not in OPAQUE_CALLS or has_neurons):
+    opaque = name in OPAQUE_CALLS and not reading.enters_all
+    if body is not None and (timed or has_neurons or not opaque):
         return _interpret(reading, body, values, scope)
     if name in _CONTROL and (timed or has_neurons):
         results = _CONTROL[name](reading, eqn, values, scope)
@@ -239,7 +255,7 @@ def _equation(reading, eqn, values, scope):
         sizes = merged_sizes(eqn, values[0].sizes)
         if sizes is not None:
             return [reading.maximum(eqn, values[0], sizes)]
-    return _nonspiking(reading, eqn, values, path)
+    return _nonspiking(reading, eqn, values, scope)
 
 
 def _numbered(eqn, values, outputs):
@@ -253,7 +269,7 @@ def _numbered(eqn, values, outputs):
     if eqn.effects or not isinstance(aval.dtype, np.dtype):  # as of a random key
         return outputs
     if aval.shape == () and all(v.aval.shape == () for v in eqn.invars):
-        with jax.ensure_compile_time_eval():
+        with jax.core.eval_context():
             [number] = apply_equation(eqn, numbers)
     elif eqn.primitive.name in MOVES and len(numbers) == 1:
         [number] = numbers
@@ -270,7 +286,25 @@ def _neuron(reading, eqn, values, scope):
     shape, sizes = (v.aval.shape for v in eqn.invars)
     site = Site(path, eqn.params["levels"], shape, sizes)
     reading.sites.append(site)
+    check_theta(theta.value, path)
     return reading.neuron(site, z, Constant(jnp.asarray(theta.value), theta.origin))
+
+
+def check_theta(theta: Any, path: str) -> None:
+    """ValueError unless thresholds are positive and finite, as far as they are known.
+
+    Those that a transformation traces are not: `convert` and `verify` see them all.
+    """
+    if isinstance(theta, jax.core.Tracer):
+        return
+    values = np.asarray(theta, np.float64)
+    if not (np.isfinite(values) & (values > 0)).all():
+        wrong = values[~(np.isfinite(values) & (values > 0))]
+        raise ValueError(
+            f"theta of {path} must be positive and finite, got {wrong.flat[0]:g}"
+            + (f" and {wrong.size - 1} more like it" if wrong.size > 1 else "")
+            + ": calibrate it anew, or train with a lower learning rate"
+        )
 
 
 def module(reading: Reading, scope: tuple[str, ...]) -> str:
@@ -280,14 +314,18 @@ def module(reading: Reading, scope: tuple[str, ...]) -> str:
     return unique(path, [site.path for site in reading.sites])
 
 
-def unique(path: str, taken: Sequence[str]) -> str:
+def unique(path: str, taken: Collection[str]) -> str:
     """`path`, or what the second call of a module is named, `path@2`, and so on."""
     count = sum(t == path or t.startswith(path + "@") for t in taken)
-    return f"{path}@{count + 1}" if count else path
+    if not count:
+        return path
+    # A name with @ may have been given by hand, so that the count alone is not enough.
+    names = (f"{path}@{i}" for i in itertools.count(count + 1))
+    return next(name for name in names if name not in taken)
 
 
-def _nonspiking(reading, eqn, values, path):
-    name = eqn.primitive.name
+def _nonspiking(reading, eqn, values, scope):
+    name, path = eqn.primitive.name, "/".join(scope)
     if not reading.decodes:
         kinds = ", ".join(type(v).__name__.lower() for v in values)
         raise SpikingError(
@@ -299,7 +337,7 @@ def _nonspiking(reading, eqn, values, path):
     timeless = [
         reading.decode(v, path) if isinstance(v, Current) else v for v in values
     ]
-    return reading.plain(eqn, timeless)
+    return reading.timeless(eqn, timeless, scope)
 
 
 # Entered only for the neurons in them, since entering loses their own gradient.
@@ -421,7 +459,7 @@ def _known_result(program, values):
     ]
     if program.consts or any(n is None for n in numbers):
         return None
-    with jax.ensure_compile_time_eval():
+    with jax.core.eval_context():
         [result] = jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*numbers)
     return np.asarray(result)
 

@@ -90,7 +90,7 @@ def latent(graph: Graph, *, steps: int, bits: int, levels: int = 255) -> Latent:
         integers = network[node.name]
         if node.kind == "maximum":
             continue
-        if _is_fixed(node):
+        if _is_fixed(node, integers):
             start = [t.weight.kernel / limit for t in _with_kernel(integers.terms)]
             bounds = start, start
         else:
@@ -178,7 +178,7 @@ def written_back(graph: Graph, network: IntegerNetwork, params: Params) -> Graph
         made, found = network[node.name], integers[node.name]
         unit = made.unit / 2.0**made.fraction
         node = node._replace(bias=np.float64(found["bias"]) * unit)
-        if not _is_fixed(node):
+        if not _is_fixed(node, made):
             kernels = [
                 np.float64(w) * _INSIDE / factor
                 for w, factor in zip(
@@ -260,9 +260,14 @@ def _filled(terms, kernels) -> list[Term]:
     ]
 
 
-def _is_fixed(node: Node) -> bool:
-    """Whether its kernels stay: its channels share the largest weight."""
-    return any(term.after for term in node.terms)
+def _is_fixed(node: Node, made: IntegerNode) -> bool:
+    """Whether its kernels stay: channels, or terms of unlike size, share a unit."""
+    moved = any(term.after for term in node.terms)
+    return moved or len(set(map(_shift, _with_kernel(made.terms)))) > 1
+
+
+def _shift(term: Term) -> int:
+    return sum(op.amount for op in term.after if isinstance(op, Shift))
 
 
 def _factors(node: Node, network: IntegerNetwork) -> list[np.ndarray]:
@@ -273,7 +278,7 @@ def _factors(node: Node, network: IntegerNetwork) -> list[np.ndarray]:
     for term, integer in zip(node.terms, made.terms, strict=True):
         if isinstance(term.weight, Scale):
             continue
-        guard = sum(op.amount for op in integer.after if isinstance(op, Shift))
+        guard = _shift(integer)
         source = network[term.source]
         ones = term.weight._replace(kernel=np.ones(term.weight.kernel.shape))
         one = fed(term._replace(weight=ones), source.unit, source.shape)
@@ -301,7 +306,7 @@ def _grouped(kernels, kind) -> np.ndarray:
 
 def _clipped(node: Node, network: IntegerNetwork, limit: int) -> Node:
     kept = _with_kernel(node.terms)
-    if _is_fixed(node) or not kept:
+    if not kept or _is_fixed(node, network[node.name]):
         return node
     kernels = _in_units(node, network)
     groups = np.abs(_grouped(kernels, node.kind))

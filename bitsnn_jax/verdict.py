@@ -115,4 +115,4 @@ def _remarks(results, row):
         layers = "1 layer" if len(analog) == 1 else f"{len(analog)} layers"
         yield f"Fed by real numbers in place of spikes: {layers}."
     if decoded := (results.get("conversion") or {}).get("nonspiking"):
-        yield f"Not spiking, but run on decoded values: {len(decoded)} operations."
+        yield f"Not spiking, but run on real numbers: {len(decoded)} operations."

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from networks import NETWORKS, Inverted, Residual, Scanned, Shared, build, build_pure
 
-from bitsnn_jax import QCFS, SpikingError, convert, qcfs
+from bitsnn_jax import QCFS, SpikingError, convert, qcfs, spiking, verify
 
 
 class Typical(nn.Module):
@@ -216,6 +216,89 @@ def test_analog_inputs_are_those_that_are_no_sums_of_spikes(tail, found):
 @pytest.mark.parametrize("network", [Residual, Scanned, Shared])
 def test_where_neurons_stand_between_all_layers_no_input_is_analog(network):
     assert analog(network()) == []
+
+
+ACTIVATIONS = {
+    "where": lambda x: jnp.where(x > 0, x, 0.0),
+    "mask": lambda x: x * (x > 0),
+    "silu": nn.silu,
+    "leaky": nn.leaky_relu,
+    "gelu": nn.gelu,
+    "max_pool": lambda x: nn.max_pool(x, (2, 2), (1, 1), "SAME"),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_what_works_on_real_numbers_in_front_of_the_neurons_is_listed(name):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Conv(4, (3, 3), name="first")(x / 128 - 1)
+            for i in range(2):
+                x = ACTIVATIONS[name](nn.Conv(4, (3, 3), name=f"fed_{i}")(x))
+            x = QCFS()(nn.Conv(4, (3, 3), name="fed_2")(x))
+            return nn.Dense(3, name="last")(x.mean((1, 2)))
+
+    model, x = Net(), jnp.ones((1, 8, 8, 3))
+    variables = model.init(jax.random.key(0), x)
+    report = convert(model.apply, variables, x, steps=4).report
+    assert report.nonspiking and {n.path for n in report.nonspiking} == {"Net"}
+    # What the image alone reaches is not fed by them, nor is what spikes reach.
+    assert [layer.path for layer in report.analog] == ["fed_1", "fed_2"]
+    assert all("` in Net" in s for layer in report.analog for s in layer.sources)
+
+
+def test_a_table_and_a_mask_of_integers_are_data():
+    def apply_fn(v, tokens):
+        x = jnp.where((tokens > 0)[..., None], v["table"][tokens], 0.0)
+        return qcfs(x @ v["w"], 1.0) @ v["w"]
+
+    v = {"table": jnp.ones((5, 3)), "w": jnp.ones((3, 3))}
+    report = convert(apply_fn, v, jnp.zeros((1, 4), int), steps=4).report
+    assert (report.nonspiking, report.analog) == ([], [])
+
+
+WRONG = (-0.3, 0.0, float("nan"), float("inf"))
+
+
+@pytest.mark.parametrize("theta", WRONG)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_threshold_that_is_not_positive_is_an_error_with_its_layer(
+    theta, per_channel
+):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for _ in range(2):
+                x = QCFS(per_channel=per_channel)(nn.Dense(3)(x))
+            return x
+
+    model, x = Net(), jnp.ones((1, 3))
+    variables = jax.tree.map(np.array, model.init(jax.random.key(0), x))
+    variables["params"]["QCFS_1"]["theta"][...] = theta
+    for call in (
+        lambda: convert(model.apply, variables, x, steps=4),
+        lambda: spiking(model.apply, steps=4)(variables, x),
+        lambda: spiking(model.apply, steps=4, mode="fused")(variables, x),
+        lambda: verify(model.apply, variables, x, steps=4),
+        lambda: verify(model.apply, variables, x, steps=4, bias_shift="auto"),
+    ):
+        with pytest.raises(ValueError, match="theta of QCFS_1 must be positive and"):
+            call()
+
+
+def test_a_variance_below_zero_gives_no_bias():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = QCFS()(nn.Dense(3)(x))
+            return QCFS()(nn.BatchNorm(use_running_average=True)(nn.Dense(3)(x)))
+
+    model, x = Net(), jnp.ones((1, 3))
+    variables = jax.tree.map(np.array, model.init(jax.random.key(0), x))
+    variables["batch_stats"]["BatchNorm_0"]["var"][1] = -1
+    with pytest.raises(ValueError, match="in Net/BatchNorm_0 would not be finite"):
+        convert(model.apply, variables, x, steps=4)
 
 
 def test_an_empty_example_is_an_error():
