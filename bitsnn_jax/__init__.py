@@ -4,6 +4,7 @@ from bitsnn_jax.certificate import Certificate, LayerCertificate, verify
 from bitsnn_jax.conversion import Conversion, Report, convert
 from bitsnn_jax.layers import QCFS
 from bitsnn_jax.neurons import bit_serial_if, rate_if
+from bitsnn_jax.precision import in_float64
 from bitsnn_jax.program import SpikingError
 from bitsnn_jax.qcfs import codes, qcfs
 from bitsnn_jax.quantisation import Quantised, quantise, replace_relu
@@ -24,6 +25,7 @@ __all__ = [
     "bit_serial_if",
     "codes",
     "convert",
+    "in_float64",
     "qcfs",
     "quantise",
     "rate_if",

@@ -2,15 +2,17 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitsnn_jax.apart import warn_unless_apart
 from bitsnn_jax.conversion import convert
-from bitsnn_jax.program import ApplyFn
+from bitsnn_jax.precision import narrow_layers, widened
+from bitsnn_jax.program import ApplyFn, check_theta
 from bitsnn_jax.qcfs import grid_codes
 from bitsnn_jax.spiking import OneShot, Stepped, run
 
@@ -41,6 +43,8 @@ class Certificate:
       examples: rows of x along axis 0.
       examples_differing: how many of them have at least one differing code; None for a
         network that does not keep examples apart along axis 0.
+      widened: modules that ask for a narrower type than the float64 they are given, and
+        were computed in float64 here.
     """
 
     steps: int
@@ -49,6 +53,7 @@ class Certificate:
     outputs_agree: bool
     examples: int
     examples_differing: int | None
+    widened: tuple[str, ...] = ()
 
     @property
     def neurons(self) -> int:
@@ -89,7 +94,9 @@ class Certificate:
         a, b = self.examples_differing, other.examples_differing
         differing = None if a is None or b is None else a + b
         examples = self.examples + other.examples
-        return Certificate(self.steps, layers, largest, agree, examples, differing)
+        return Certificate(
+            self.steps, layers, largest, agree, examples, differing, self.widened
+        )
 
     def __str__(self) -> str:
         verdict = "exact" if self.exact else "NOT exact"
@@ -102,7 +109,12 @@ class Certificate:
         ]
         title = f"  {'layer':<40} {'neurons':>12} {'differ':>8} {'membrane':>9}"
         output = f"  largest difference of outputs {self.largest_output_difference:.2e}"
-        return "\n".join([head, title, *rows, output])
+        lines = [head, title, *rows, output]
+        if self.widened:
+            shown = ", ".join(self.widened[:4])
+            more = f" and {len(self.widened) - 4} more" if self.widened[4:] else ""
+            lines.append(f"  in float64, though they ask for less: {shown}{more}")
+        return "\n".join(lines)
 
 
 def verify(
@@ -127,7 +139,9 @@ def verify(
     Args:
       apply_fn: pure, (variables, x) -> output.
       variables: the ANN's. In float64 a difference means an error; in float32 a code
-        differs now and then, because sums are taken in another order.
+        differs now and then, because sums are taken in another order. Given float64,
+        layers that ask for less (dtype=float32) are computed in float64 all the same,
+        and named in `widened`: what is certified is the network, not its rounding.
       x: input, or a pytree of inputs.
       steps: T.
       snn_variables: the converted variables to examine; by default they are made here.
@@ -154,15 +168,20 @@ def verify(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     first, *rest = _batches(x, batch_size)
+    narrow = narrow_layers(apply_fn, variables, first)
+    if narrow:
+        apply_fn = widened(apply_fn)
     if bias_shift == "auto":
         snn_variables = variables
-    elif snn_variables is None:
+    if snn_variables is not None:  # else `convert` looks
+        warn_unless_apart(apply_fn, variables, first)
+    else:
         snn_variables = convert(
             apply_fn, variables, first, steps=steps, nonspiking=nonspiking
         ).variables
     options = {"bias_shift": bias_shift, "nonspiking": nonspiking}
     certify = certifier(apply_fn, variables, snn_variables, steps=steps, **options)
-    return sum(map(certify, rest), certify(first))
+    return replace(sum(map(certify, rest), certify(first)), widened=narrow)
 
 
 def certifier(
@@ -186,7 +205,7 @@ def certifier(
         ann_output = run(ann, apply_fn, variables, x)
         snn_output = run(snn, apply_fn, snn_variables, x)
         layers = OrderedDict(
-            (site.path, _compare_layer(*pair))
+            (site.path, (*_compare_layer(*pair), site.levels * jnp.min(pair[0][2])))
             for site, *pair in zip(ann.sites, ann.seen, snn.seen, strict=True)
         )
         pairs = [(a[1], b[1]) for a, b in zip(ann.seen, snn.seen, strict=True)]
@@ -196,9 +215,11 @@ def certifier(
 
     def certify(x):
         layers, outputs, rows = jax.device_get(compare(variables, snn_variables, x))
+        for path, (*_, theta) in layers.items():
+            check_theta(theta, path)
         cast = {
             path: LayerCertificate(int(n), int(d), float(u))
-            for path, (n, d, u) in layers.items()
+            for path, (n, d, u, _) in layers.items()
         }
         apart, scale, eps = np.array(outputs or [(0.0, 0.0, 0.0)]).T
         agree = bool(np.all(apart <= np.sqrt(eps) * scale))

@@ -19,6 +19,7 @@ from bitsnn_jax.files import replace_json
 from bitsnn_jax.fixed_point import fixed_point
 from bitsnn_jax.integer_job import fine_tuned, lower_pixels, run_integers
 from bitsnn_jax.locks import alone_in
+from bitsnn_jax.precision import in_float64, narrow_layers, widened
 from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.provenance import about_machine, about_run
 from bitsnn_jax.report import write_report
@@ -251,8 +252,10 @@ def certify(apply_fn, variables, converted, settings, examples, steps, precision
     images = (batch["image"][batch["mask"]].astype(precision) for batch in batches)
     with jax.enable_x64(precision == "float64"):
         if precision == "float64":  # biases shifted in float32 would not be exact
-            variables = jax.tree.map(lambda a: np.asarray(a, np.float64), variables)
+            variables = in_float64(variables)
             image = jax.ShapeDtypeStruct((1, *examples.image_shape), np.float64)
+            if narrow_layers(apply_fn, variables, image):  # as with model.dtype
+                apply_fn = widened(apply_fn)
             converted = convert(apply_fn, variables, image, steps=steps).variables
         compare = certifier(apply_fn, variables, converted, steps=steps)
         first = compare(next(images))

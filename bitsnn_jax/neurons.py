@@ -20,7 +20,9 @@ def integrate(currents: Float[Array, "time ..."], membrane: Membrane) -> Membran
     def step(u, current):
         return u + current, None
 
-    return lax.scan(step, membrane, currents, unroll=True)[0]
+    # The first step outside, so that the carry varies over devices as currents do.
+    first = membrane + currents[0]
+    return lax.scan(step, first, currents[1:], unroll=True)[0]
 
 
 def fire_bits(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 from jaxtyping import Array
 
 from bitsnn_jax.linear import moved_sizes
@@ -53,6 +53,15 @@ class SpikeStats:
 
     def __add__(self, other: "SpikeStats") -> "SpikeStats":
         return jax.tree.map(jnp.add, self, other)
+
+
+# `jax.export` writes the type of a result into its file.
+export.register_pytree_node_serialization(
+    SpikeStats,
+    serialized_name="bitsnn_jax.SpikeStats",
+    serialize_auxdata=lambda _: b"",
+    deserialize_auxdata=lambda _: (),
+)
 
 
 def spiking(

@@ -5,6 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from networks import NETWORKS, Inverted, Pooling, Residual, build, build_pure
 
 from bitsnn_jax import QCFS, SpikingError, codes, convert, qcfs, spiking, verify
@@ -273,3 +276,25 @@ def test_memory_does_not_grow_with_depth():
 
     # One layer's currents live at a time; a page or two of counters may come on top.
     assert temporaries(24) < 1.1 * temporaries(6)
+
+
+def squared(v, x):
+    return qcfs(qcfs(x @ v["w"], 2.0) @ v["w"], 2.0) @ v["w"]
+
+
+@pytest.mark.parametrize("mode", ["stepped", "fused"])
+def test_under_shard_map_it_is_what_it_is_alone(mode):
+    mesh = Mesh(np.array(jax.devices()), ("batch",))
+    v = {"w": jnp.eye(3) / 2}
+    x = jnp.arange(24.0).reshape(8, 3)
+    snn = spiking(squared, steps=4, mode=mode)
+    specs = {"in_specs": (P(), P("batch")), "out_specs": P("batch")}
+    shared = jax.shard_map(lambda v, x: snn(v, x)[0], mesh=mesh, **specs)
+    np.testing.assert_array_equal(shared(v, x), snn(v, x)[0])
+
+
+def test_an_exported_function_gives_logits_and_counts():
+    v, x = {"w": jnp.eye(3) / 2}, jnp.ones((2, 3))
+    snn = jax.jit(spiking(squared, steps=4))
+    again = export.deserialize(export.export(snn)(v, x).serialize())
+    jax.tree.map(np.testing.assert_array_equal, again.call(v, x), snn(v, x))

@@ -90,6 +90,6 @@ def _pairs(eqn):
     ones = [np.ones(v.aval.shape, np.float32) for v in eqn.invars]
     float32 = {"preferred_element_type": jnp.dtype("float32")}
     eqn = eqn.replace(params=eqn.params | float32)
-    with jax.ensure_compile_time_eval():
+    with jax.core.eval_context():
         [counted] = apply_equation(eqn, ones)
         return round(float(counted.sum(dtype=float)))
