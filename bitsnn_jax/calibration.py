@@ -6,6 +6,7 @@ method calls best is taken. What is kept for each candidate are sums over the ba
 so memory does not grow with their number.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -182,27 +183,57 @@ def find_thetas(
       method: see `calibrate`.
       percentile: see `calibrate`.
 
+    An activation that is never positive gets a theta of 1, and a warning.
+
     Raises:
-      ValueError: as for `calibrate`, with the path; no batches, or an iterator, that
-        can be gone through once only.
+      ValueError: as for `calibrate`, with the path, if no activation is positive or one
+        is not finite; what `first_of` raises.
     """
     _check(method, percentile)
-    if iter(batches) is batches:
-        raise ValueError(
-            "expected batches that can be gone through twice, got an iterator: "
-            "pass a list"
-        )
+    first_of(batches)
     collect = partial(_collect, watch, variables, batches)
     peaks = collect(lambda path, act, z: _peak(z, act), np.maximum)
+    silent = [path for path, peak in peaks.items() if np.max(peak) <= 0]
+    if len(silent) < len(peaks):  # else the batches are at fault, or the network
+        for path in silent:
+            peaks[path] = np.ones_like(peaks[path])
+            warnings.warn(
+                f"{_name(path)} never fires on these batches: theta is 1 there, which "
+                "is right as long as it stays silent",
+                stacklevel=3,
+            )
     peaks = {path: _checked(peak, _name(path)) for path, peak in peaks.items()}
     trials = collect(
         lambda path, act, z: _trials(z, peaks[path], levels=act.levels),
         lambda a, b: jax.tree.map(np.add, a, b),
     )
     return {
-        path: _choose(peak, trials[path], method, percentile)
+        path: np.asarray(peak, np.float32)
+        if path in silent
+        else _choose(peak, trials[path], method, percentile)
         for path, peak in peaks.items()
     }
+
+
+def first_of(batches: Iterable[Any]) -> Any:
+    """The first of some batches.
+
+    Raises:
+      ValueError: none, an array, a dictionary, or an iterator, that can be gone through
+        once only.
+    """
+    if hasattr(batches, "shape") or isinstance(batches, dict):
+        what = getattr(batches, "shape", None)
+        what = "a dictionary" if what is None else f"an array of shape {what}"
+        raise ValueError(f"expected batches, a list of inputs; got {what}: pass [x]")
+    if iter(batches) is batches:
+        raise ValueError(
+            "expected batches that can be gone through twice, got an iterator: "
+            "pass a list"
+        )
+    for batch in batches:
+        return batch
+    raise ValueError("expected batches to calibrate with: found none")
 
 
 def _collect(watch, variables, batches, look, merge):

@@ -1,5 +1,7 @@
 """ReLU becomes QCFS in a traced program: which maxima are ReLUs, which theta."""
 
+import pickle
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bitsnn_jax import SpikingError, qcfs, spiking, verify
+from bitsnn_jax import SpikingError, convert, in_float64, qcfs, spiking, verify
 from bitsnn_jax.calibration import METHODS, calibrate
 from bitsnn_jax.quantisation import quantise, replace_relu
 
@@ -238,7 +240,7 @@ def test_bad_options_are_said():
         args = (None, [X]) if levels is quantise else ()
         with pytest.raises(ValueError, match="levels must be at least 1, got 0"):
             levels(apply_fn, *args, levels=0)
-    with pytest.raises(ValueError, match="expected batches and"):
+    with pytest.raises(ValueError, match="expected batches to calibrate with"):
         quantise(apply_fn, None, [])
     with pytest.raises(ValueError, match="got an iterator: pass a list"):
         quantise(apply_fn, None, iter([X]))
@@ -256,3 +258,159 @@ def test_a_random_key_in_the_program_is_no_number():
         quantised.apply_fn(quantised.variables, X), apply_fn(W, X), atol=1e-4
     )
     assert verify(*quantised, X, steps=2).neurons == 300
+
+
+def channels_first(v, x):
+    """Two convolutions and a dense layer of [n, c, h, w], as Equinox writes them."""
+    for w in v[:2]:
+        x = jax.nn.relu(lax.conv(x, w, (1, 1), "SAME"))
+    return jax.nn.relu(jax.vmap(lambda r: v[2] @ r)(x.mean((2, 3))))
+
+
+def channels_last(v, x):
+    dims = ("NHWC", "OIHW", "NHWC")
+    for w in v[:2]:
+        x = lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=dims)
+        x = jax.nn.relu(x)
+    return jax.nn.relu(x.mean((1, 2)) @ v[2].T)
+
+
+RNG = np.random.default_rng(5)
+LAYERS = [RNG.normal(size=s).astype(np.float32) for s in ((6, 3, 3, 3), (8, 6, 3, 3))]
+LAYERS.append(RNG.normal(size=(5, 8)).astype(np.float32))
+PICTURES = RNG.normal(size=(4, 3, 7, 9)).astype(np.float32)
+
+
+def test_channels_are_found_in_either_layout():
+    first = quantise(channels_first, LAYERS, [PICTURES], per_channel=True)
+    last = quantise(
+        channels_last, LAYERS, [PICTURES.transpose(0, 2, 3, 1)], per_channel=True
+    )
+    thetas = [list(q.variables["theta"].values()) for q in (first, last)]
+    assert [t.shape for t in thetas[0]] == [(6,), (8,), (5,)]
+    # Convolutions of the two layouts add in another order.
+    for a, b in zip(*thetas, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4)
+    # The layer before decides each threshold, not the width of the image.
+    narrow = first.apply_fn(first.variables, PICTURES[..., :5])
+    assert narrow.shape == (4, 5)
+    assert verify(*first, PICTURES, steps=4).neurons == 4 * (7 * 9 * 14 + 5)
+
+
+MOVED = {
+    "transposed": (lambda z: z.transpose(0, 3, 1, 2), 1),
+    "a norm": (lambda z: (z - z.mean(-1, keepdims=True)) * 2 + 1, 3),
+    "pooled": (lambda z: nn.max_pool(z, (2, 2), (2, 2)), 3),
+    "flattened space": (lambda z: z.reshape(4, -1, 6), 2),
+    "a row": (lambda z: z[:, 0], 2),
+    "a sum over columns": (lambda z: z.sum(2), 2),
+    "side by side": (lambda z: jnp.concatenate([z, z], -1), 3),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_channels_are_followed(name):
+    move, axis = MOVED[name]
+
+    def convolved(w, x):
+        return nn.Conv(6, (3, 3), use_bias=False).apply({"params": {"kernel": w}}, x)
+
+    def apply_fn(w, x):
+        return jax.nn.relu(move(convolved(w, x)))
+
+    kernel, x = LAYERS[0].transpose(2, 3, 1, 0), PICTURES.transpose(0, 2, 3, 1)
+    [theta] = thetas(apply_fn, x, kernel, per_channel=True).values()
+    z = move(convolved(kernel, x))
+    assert theta.shape == z.shape[axis : axis + 1]
+    wanted = calibrate(np.moveaxis(z, axis, -1), per_channel=True)
+    np.testing.assert_allclose(theta, wanted, rtol=1e-4)
+
+
+def test_channels_that_cannot_be_told_are_asked_for():
+    def apply_fn(_, x):
+        return jax.nn.relu(x)
+
+    with pytest.raises(ValueError, match="give channel_axis"):
+        thetas(apply_fn, PICTURES, per_channel=True)
+    for axis, channels in ((1, 3), (-1, 9)):
+        options = {"per_channel": True, "channel_axis": axis}
+        quantised = quantise(apply_fn, None, [PICTURES], **options)
+        assert quantised.variables["theta"]["neuron"].shape == (channels,)
+        again = replace_relu(apply_fn, channel_axis=axis)
+        np.testing.assert_array_equal(
+            again(quantised.variables, PICTURES),
+            quantised.apply_fn(quantised.variables, PICTURES),
+        )
+    with pytest.raises(ValueError, match="channel_axis=4 is no axis"):
+        thetas(apply_fn, PICTURES, per_channel=True, channel_axis=4)
+
+
+def test_a_layer_that_never_fires_gets_a_threshold_and_a_word():
+    def apply_fn(w, x):
+        x = jax.nn.relu(x @ w)
+        return x + jax.nn.relu(x @ (0 * w)) + jnp.clip(-x, 0, 0.5)
+
+    with pytest.warns(UserWarning, match="neuron@[23] never fires") as said:
+        quantised = quantise(apply_fn, W, [X])
+    assert len(said) == 2
+    assert quantised.variables["theta"]["neuron@2"] == 1
+    assert verify(*quantised, X, steps=4).exact
+
+
+def test_what_is_left_is_said_and_listed():
+    def apply_fn(w, x):
+        return jax.nn.relu(jnp.tanh(jax.nn.silu(x @ w))) @ w
+
+    with pytest.warns(UserWarning, match="left as they are.*`logistic`") as said:
+        quantised = quantise(apply_fn, W, [X])
+    assert len(said) == 1
+    assert [each.operation for each in quantised.left] == ["logistic", "mul", "tanh"]
+    report = convert(*quantised, X[:1], steps=4).report
+    assert report.nonspiking == list(quantised.left)
+
+
+@pytest.mark.parametrize(
+    "batches, said",
+    [
+        (X, r"got an array of shape \(50, 6\): pass \[x\]"),
+        ({"image": X}, r"got a dictionary: pass \[x\]"),
+        (
+            [(X, np.zeros(50))],
+            r"without labels; got tuple of shapes \(\(50, 6\), \(50,",
+        ),
+        ([{"image": X}], r"without labels; got dict of shapes .*fails: "),
+    ],
+)
+def test_what_is_no_batches_is_said(batches, said):
+    with pytest.raises(ValueError, match=said):
+        quantise(lambda w, x: jax.nn.relu(x @ w), W, batches)
+
+
+def one_layer(w, x):
+    return jax.nn.relu(x @ w) @ w
+
+
+def test_a_quantised_network_can_be_pickled():
+    quantised = quantise(one_layer, W, [X])
+    again = pickle.loads(pickle.dumps(quantised.apply_fn))
+    np.testing.assert_array_equal(
+        again(quantised.variables, X), quantised.apply_fn(quantised.variables, X)
+    )
+
+
+def test_random_keys_stay_with_the_function():
+    """The state of an NNX module with dropout holds keys, which are no numbers."""
+    variables = {"key": jax.random.key(7), "w": W, "nothing": None}
+
+    def apply_fn(v, x):
+        assert jnp.issubdtype(v["key"].dtype, jax.dtypes.prng_key)
+        return jax.nn.relu(x @ v["w"]) @ v["w"]
+
+    # A None of the network's own makes the places of the keys ambiguous.
+    for tree in (variables, {"key": variables["key"], "w": W}):
+        quantised = quantise(apply_fn, tree, [X])
+        network = quantised.variables["network"]
+        assert network["key"] is None and network.keys() == tree.keys()
+        with jax.enable_x64(True):
+            wide = in_float64(quantised.variables)
+            assert verify(quantised.apply_fn, wide, np.float64(X), steps=4).exact
