@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := bitsnn_jax configs docs/hooks.py tests benchmarks experiments train.py convert.py compare.py
 DEMO := runs/digits_resnet
 
-.PHONY: demo test test-all fuzz check format lint types doctest docs wheel clean
+.PHONY: demo test test-all fuzz kill check format lint types doctest docs wheel clean
 
 demo: .venv/ready
 	$(BIN)/python train.py --config configs/digits_resnet.py --workdir $(DEMO)
@@ -18,6 +18,9 @@ test-all: check
 
 fuzz: .venv/ready # thousands of damaged files, read by every reader: ten minutes
 	$(BIN)/python -m pytest -n 0 -s tests/fuzz
+
+kill: .venv/ready # commands killed at random moments, some ten minutes
+	$(BIN)/python -m pytest -s tests/kill
 
 check: lint types doctest
 
