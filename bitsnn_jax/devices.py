@@ -2,18 +2,79 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"  # what collectives name
 
 
-def data_parallel(step: Callable, **options) -> Any:
-    """`step` on every device of every host, each with its own rows of the batch."""
-    return jax.pmap(step, axis_name=AXIS, **options)
+def data_parallel(
+    step: Callable,
+    *,
+    in_axes: int | None | tuple[int | None, ...] = 0,
+    donate_argnums: int | tuple[int, ...] = (),
+    devices: Sequence[jax.Device] | None = None,
+) -> Any:
+    """`step` on every device of every host, each with its own rows of the batch.
+
+    As `jax.pmap` with an axis named `AXIS`, but what was compiled is let go with the
+    function that is returned: a cache of `jax.pmap` keeps it for ever.
+
+    Args:
+      step: pure.
+      in_axes: of each argument, or of all: 0 for [devices, ...], one for each device of
+        this host; None for what all devices have alike.
+      donate_argnums: arguments whose memory the result may take.
+      devices: by default all of all hosts.
+
+    Returns:
+      A function whose results are [devices, ...], over the devices of all hosts.
+    """
+    mesh = Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
+    specs = jax.tree.map(
+        lambda axis: PartitionSpec() if axis is None else PartitionSpec(AXIS),
+        in_axes,
+        is_leaf=lambda axis: axis is None,
+    )
+
+    def on_each(*args):
+        axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+        own = [
+            arg if axis is None else jax.tree.map(lambda x: jnp.squeeze(x, 0), arg)
+            for arg, axis in zip(args, axes, strict=True)
+        ]
+        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), step(*own))
+
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    compiled = jax.jit(
+        jax.shard_map(
+            on_each,
+            mesh=mesh,
+            in_specs=specs,
+            out_specs=PartitionSpec(AXIS),
+            check_vma=False,
+        ),
+        in_shardings=shardings,
+        donate_argnums=donate_argnums,
+    )
+    if not mesh.is_multi_process:
+        return compiled
+
+    def over_hosts(*args):
+        each = specs if isinstance(specs, tuple) else (specs,) * len(args)
+        whole = multihost_utils.host_local_array_to_global_array
+        return compiled(
+            *(whole(arg, mesh, spec) for arg, spec in zip(args, each, strict=True))
+        )
+
+    return over_hosts
 
 
 def split_over_devices(

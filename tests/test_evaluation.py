@@ -1,13 +1,15 @@
 """Evaluation counts every example once, on any number of devices."""
 
 import dataclasses
+import gc
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitsnn_jax import config, data, evaluation, spiking, verify
+from bitsnn_jax import config, data, spiking, verify
+from bitsnn_jax.devices import AXIS, data_parallel
 from bitsnn_jax.evaluation import evaluate, without_spikes
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs import ann_fn
@@ -63,12 +65,8 @@ def test_four_devices_see_what_one_sees(network, monkeypatch):
     ann = without_spikes(apply_fn)
     four = evaluate(ann, variables, settings, examples)
 
-    def one_device(step, **options):
-        return jax.pmap(
-            step, axis_name=evaluation.AXIS, devices=jax.devices()[:1], **options
-        )
-
-    monkeypatch.setattr(evaluation, "data_parallel", one_device)
+    [first, *_] = jax.devices()
+    monkeypatch.setattr(jax, "devices", lambda: [first])
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(jax, "local_device_count", lambda: 1)
     one = evaluate(ann, variables, settings, examples)
@@ -111,3 +109,38 @@ def test_no_product_of_the_ann_is_rounded(network):
     program = str(jax.make_jaxpr(apply_fn)(variables, image))
     products = program.count("conv_general_dilated[") + program.count("dot_general[")
     assert products == program.count("Precision.HIGHEST, Precision.HIGHEST") == 4
+
+
+def programs():
+    gc.collect()
+    return len(jax.devices()[0].client.live_executables())
+
+
+def test_a_network_that_is_evaluated_again_is_not_compiled_again(network):
+    apply_fn, variables, examples = network
+    ann, some = without_spikes(apply_fn), examples.first(20)
+    found = evaluate(ann, variables, config.Data(), some, repeats=1)
+    before = programs()
+    again = evaluate(ann, variables, config.Data(), some, repeats=1)
+    assert programs() == before
+    np.testing.assert_array_equal(again.predictions, found.predictions)
+
+
+def test_what_was_compiled_for_other_networks_is_let_go(network):
+    apply_fn, variables, examples = network
+    counts = []
+    for _ in range(8):
+        ann = without_spikes(apply_fn)  # another function each time
+        evaluate(ann, variables, config.Data(), examples.first(20), repeats=1)
+        counts.append(programs())
+    assert max(counts[4:]) == counts[3]  # four are kept
+
+
+def test_a_mapped_function_takes_its_program_with_it():
+    before = programs()
+    for _ in range(3):
+        mapped = data_parallel(lambda x: x + jax.lax.psum(x, AXIS))
+        n = jax.local_device_count()
+        np.testing.assert_array_equal(mapped(np.ones(n)), np.full(n, 1.0 + n))
+        del mapped
+    assert programs() <= before + 1
