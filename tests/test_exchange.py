@@ -292,8 +292,9 @@ def test_arrays_of_another_type_are_not_written(tmp_path):
 
 def test_what_could_not_be_read_is_not_put_in_place(folder):
     network = integer_network(Residual)
-    broken = type(network)((network.nodes[0], network.nodes[2]), 4, 8, 255)
-    with pytest.raises(ExchangeError, match="QCFS_1: its source 'QCFS_0'"):
+    wide = network.nodes[1]._replace(bound=2**31)
+    broken = type(network)((network.nodes[0], wide), 4, 8, 255)
+    with pytest.raises(ExchangeError, match="QCFS_0: a bound of 2147483648 does not"):
         exchange.save(broken, folder)
     assert_same(network.nodes, exchange.load(folder).nodes)
     assert [path.name for path in folder.parent.iterdir()] == ["net"]
