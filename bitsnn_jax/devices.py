@@ -15,23 +15,26 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = "batch"  # what collectives name
 
 
-def data_parallel(
-    step: Callable,
+def data_parallel(step: Callable, **options: Any) -> Any:
+    """`jax.pmap` of a step of training: every device has its own rows of the batch."""
+    return jax.pmap(step, axis_name=AXIS, **options)
+
+
+def over_devices(
+    function: Callable,
     *,
     in_axes: int | None | tuple[int | None, ...] = 0,
-    donate_argnums: int | tuple[int, ...] = (),
     devices: Sequence[jax.Device] | None = None,
 ) -> Any:
-    """`step` on every device of every host, each with its own rows of the batch.
+    """Map a function over every device of every host, as `data_parallel` does.
 
-    As `jax.pmap` with an axis named `AXIS`, but what was compiled is let go with the
-    function that is returned: a cache of `jax.pmap` keeps it for ever.
+    A process that evaluates compiles many programs. They are freed with the function
+    that is returned, where a cache of `jax.pmap` keeps them for ever.
 
     Args:
-      step: pure.
+      function: pure; collectives name `AXIS`.
       in_axes: of each argument, or of all: 0 for [devices, ...], one for each device of
         this host; None for what all devices have alike.
-      donate_argnums: arguments whose memory the result may take.
       devices: by default all of all hosts.
 
     Returns:
@@ -50,7 +53,7 @@ def data_parallel(
             arg if axis is None else jax.tree.map(lambda x: jnp.squeeze(x, 0), arg)
             for arg, axis in zip(args, axes, strict=True)
         ]
-        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), step(*own))
+        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), function(*own))
 
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
     compiled = jax.jit(
@@ -62,7 +65,6 @@ def data_parallel(
             check_vma=False,
         ),
         in_shardings=shardings,
-        donate_argnums=donate_argnums,
     )
     if not mesh.is_multi_process:
         return compiled
@@ -98,7 +100,7 @@ def split_over_devices(
     @cache
     def shared_by(devices: int):
         chosen = jax.local_devices()[:devices]
-        return data_parallel(function, in_axes=(None, 0), devices=chosen)
+        return over_devices(function, in_axes=(None, 0), devices=chosen)
 
     def split(variables, x):
         count = len(jax.tree.leaves(x)[0])

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax import config, data
-from bitsnn_jax.devices import AXIS, data_parallel
+from bitsnn_jax.devices import AXIS, over_devices
 from bitsnn_jax.program import ApplyFn
 from bitsnn_jax.spiking import SpikeStats
 
@@ -109,7 +109,7 @@ def _program(network_fn, devices):
         everywhere = jax.lax.all_gather((guesses, batch["mask"]), AXIS)
         return everywhere, jax.lax.psum(sums, AXIS)
 
-    return data_parallel(step, in_axes=(None, 0), devices=devices)
+    return over_devices(step, in_axes=(None, 0), devices=devices)
 
 
 def without_spikes(apply_fn: ApplyFn) -> NetworkFn:

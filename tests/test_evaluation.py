@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitsnn_jax import config, data, spiking, verify
-from bitsnn_jax.devices import AXIS, data_parallel
+from bitsnn_jax.devices import AXIS, over_devices
 from bitsnn_jax.evaluation import evaluate, without_spikes
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs import ann_fn
@@ -139,7 +139,7 @@ def test_what_was_compiled_for_other_networks_is_let_go(network):
 def test_a_mapped_function_takes_its_program_with_it():
     before = programs()
     for _ in range(3):
-        mapped = data_parallel(lambda x: x + jax.lax.psum(x, AXIS))
+        mapped = over_devices(lambda x: x + jax.lax.psum(x, AXIS))
         n = jax.local_device_count()
         np.testing.assert_array_equal(mapped(np.ones(n)), np.full(n, 1.0 + n))
         del mapped

@@ -290,7 +290,7 @@ def _split(batch):
 
 
 def _replicate(tree):
-    # Mapped too, so that the first step sees what later steps see and compiles once.
+    # By pmap, so that the first step sees what later steps see and compiles once.
     spread = data_parallel(lambda _, tree: tree, in_axes=(0, None))
     return spread(np.arange(jax.local_device_count()), tree)
 
