@@ -65,7 +65,7 @@ def _influence(apply_fn, variables, x):
     pair = jax.tree.map(lambda a: _beside(a, a[1] if len(a) > 1 else _other(a[0])), x)
     try:
         shapes = jax.tree.leaves(jax.eval_shape(apply_fn, variables, pair))
-    except (TypeError, ValueError):  # for a batch of another size, or none, only
+    except Exception:  # whatever a network raises that is for one batch size only
         return None
     rows = [i for i, leaf in enumerate(shapes) if leaf.shape[:1] == (2,)]
     beside_another = jax.tree.map(lambda a: _beside(a, _other(a[1])), pair)

@@ -24,7 +24,7 @@ from jaxtyping import Array
 
 from bitsnn_jax.analog import AnalogInput, real_numbers
 from bitsnn_jax.apart import warn_unless_apart
-from bitsnn_jax.linear import EACH, MOVES, moved_sizes
+from bitsnn_jax.linear import MOVES, moved_sizes
 from bitsnn_jax.program import (
     Analog,
     ApplyFn,
@@ -220,9 +220,6 @@ class _Excess(Reading):
             self.take_up(bias, current.value, path)
             return [Current(None)]
         self.keep(values, path)
-        for value in values if eqn.primitive.name in EACH else ():
-            if isinstance(value, Constant):
-                self.must_be_finite(value.value, "a weight or a scale", path)
         excess = {i: self.excess(eqn, values, i) for i in operands}
         if all(e is None for e in excess.values()):
             sizes = moved_sizes(eqn, getattr(values[operands[0]], "sizes", None))
@@ -259,13 +256,6 @@ class _Excess(Reading):
         if isinstance(value, Current) and value.value is not None:
             raise self.uneven(path, "no bias in between")
 
-    def must_be_finite(self, numbers, what, path):
-        if not np.isfinite(np.asarray(numbers, np.float64)).all():
-            raise ValueError(
-                f"{what} in {path or 'the program'} would not be finite: a variable is "
-                "not, or a batch norm has a variance below 0; check the variables"
-            )
-
     def uneven(self, path, why):
         return SpikingError(
             "a constant is added to spikes on the way to "
@@ -281,7 +271,11 @@ class _Excess(Reading):
         target = np.asarray(bias.value) / self.steps
         if excess is not None:
             target = target - np.asarray(excess)
-        self.must_be_finite(target, self.paths[leaf], path)
+        if not np.isfinite(target).all():  # NaN says here that a value stays
+            raise ValueError(
+                f"{self.paths[leaf]} would not be finite in {path or 'the program'}: a "
+                "variable is not, or a batch norm has a variance below 0"
+            )
         place = np.broadcast_to(place, target.shape)
         old = self.new.setdefault(leaf, np.full(self.leaves[leaf].size, np.nan))
         new = old.copy()

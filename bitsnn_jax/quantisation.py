@@ -126,9 +126,9 @@ def quantise(
 
     theta = find_thetas(watch, variables, batches, method=method, percentile=percentile)
     network, keys = _without_keys(variables)
-    replaced = ReplacedReLU(apply_fn, levels, channel_axis, keys)
+    quantised_fn = ReplacedReLU(apply_fn, levels, channel_axis, keys)
     quantised = {"network": network, "theta": theta}
-    program, _ = trace(replaced, quantised, example)
+    program, _ = trace(quantised_fn, quantised, example)
     flat = map(jax.tree.leaves, (quantised, example))
     left = tuple(real_numbers(program, *flat, nonspiking="decode").operations)
     if left:
@@ -139,7 +139,7 @@ def quantise(
             "a spiking network computes them on real numbers or not at all",
             stacklevel=2,
         )
-    return Quantised(dataclasses.replace(replaced, left=left), quantised)
+    return Quantised(dataclasses.replace(quantised_fn, left=left), quantised)
 
 
 def replace_relu(

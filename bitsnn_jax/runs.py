@@ -42,17 +42,28 @@ def find_run(source: str | os.PathLike) -> Run:
     """
     if Path(source).is_dir():
         return load_run(source)
-    if source in (names := pretrained.names()):
-        return pretrained.load(str(source))
-    raise CheckpointError(
-        f"{source} is not a folder: expected the folder of a run, or the name of a "
-        f"trained network ({', '.join(names) or 'there are none'})"
-    )
+    _check_name(source)
+    return pretrained.load(str(source))
 
 
 def snn_folder(source: str | os.PathLike) -> Path:
-    """Where `convert.py` writes by default: RUN/snn, or runs/NAME/snn for a name."""
-    return (Path(source) if Path(source).is_dir() else Path("runs", source)) / "snn"
+    """Where `convert.py` writes by default: RUN/snn, or runs/NAME/snn for a name.
+
+    Raises:
+      CheckpointError: neither a folder nor a name.
+    """
+    if Path(source).is_dir():
+        return Path(source) / "snn"
+    _check_name(source)
+    return Path("runs", source) / "snn"
+
+
+def _check_name(source):
+    if source not in (names := pretrained.names()):
+        raise CheckpointError(
+            f"{source} is not a folder: expected the folder of a run, or the name of a "
+            f"trained network ({', '.join(names) or 'there are none'})"
+        )
 
 
 def load_ann(source: str | os.PathLike) -> tuple[ApplyFn, Run]:

@@ -296,8 +296,9 @@ def test_a_variance_below_zero_gives_no_bias():
 
     model, x = Net(), jnp.ones((1, 3))
     variables = jax.tree.map(np.array, model.init(jax.random.key(0), x))
+    variables["batch_stats"]["BatchNorm_0"]["mean"][1] = 1
     variables["batch_stats"]["BatchNorm_0"]["var"][1] = -1
-    with pytest.raises(ValueError, match="in Net/BatchNorm_0 would not be finite"):
+    with pytest.raises(ValueError, match="BatchNorm_0/bias would not be finite in Net"):
         convert(model.apply, variables, x, steps=4)
 
 

@@ -87,8 +87,9 @@ TWO_USES = {
 
 @pytest.mark.parametrize("apply_fn", TWO_USES.values(), ids=TWO_USES.keys())
 def test_a_bias_that_is_something_else_too_is_an_error(apply_fn):
+    variables = {**VARIABLES, "b": np.abs(B)}  # as thresholds are
     with pytest.raises(SpikingError, match="^b is used in"):
-        convert(apply_fn, VARIABLES, X, steps=4)
+        convert(apply_fn, variables, X, steps=4)
 
 
 def test_a_decoded_maximum_leaves_the_next_bias_alone():

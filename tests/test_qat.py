@@ -287,7 +287,7 @@ BAD = {
     "no number": (["--fixed-point", "--qat_epochs", "x"], "invalid int value: 'x'"),
     "rate": (
         ["--fixed-point", "--qat_epochs", "1", "--qat_learning_rate", "0"],
-        "above 0 and below 1, got 0.0",
+        "above 0 and below 1, got 0",
     ),
 }
 
