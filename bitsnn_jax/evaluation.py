@@ -1,5 +1,6 @@
 """Batch evaluation of ANN and SNN over all devices and hosts, every example once."""
 
+import dataclasses
 import functools
 import itertools
 import statistics
@@ -114,10 +115,17 @@ def _program(network_fn, devices):
 
 def without_spikes(apply_fn: ApplyFn) -> NetworkFn:
     """An ANN in the form that `evaluate` takes: (logits, no statistics)."""
-    return lambda variables, x: (
-        apply_fn(variables, x),
-        SpikeStats(OrderedDict(), OrderedDict()),
-    )
+    return _WithoutSpikes(apply_fn)
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithoutSpikes:
+    """Equal to another of the same function, so that one program serves both."""
+
+    apply_fn: ApplyFn
+
+    def __call__(self, variables, x):
+        return self.apply_fn(variables, x), SpikeStats(OrderedDict(), OrderedDict())
 
 
 def _split(batch):

@@ -121,6 +121,7 @@ def test_a_network_that_is_evaluated_again_is_not_compiled_again(network):
     ann, some = without_spikes(apply_fn), examples.first(20)
     found = evaluate(ann, variables, config.Data(), some, repeats=1)
     before = programs()
+    ann = without_spikes(apply_fn)  # another object of the same function
     again = evaluate(ann, variables, config.Data(), some, repeats=1)
     assert programs() == before
     np.testing.assert_array_equal(again.predictions, found.predictions)
@@ -130,7 +131,7 @@ def test_what_was_compiled_for_other_networks_is_let_go(network):
     apply_fn, variables, examples = network
     counts = []
     for _ in range(8):
-        ann = without_spikes(apply_fn)  # another function each time
+        ann = without_spikes(lambda v, x: apply_fn(v, x))  # another one each time
         evaluate(ann, variables, config.Data(), examples.first(20), repeats=1)
         counts.append(programs())
     assert max(counts[4:]) == counts[3]  # four are kept
