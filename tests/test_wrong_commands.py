@@ -113,7 +113,7 @@ WRONG = {
         "--ckpt={noutf8}": "--ckpt must be UTF-8",
         "--ckpt=nosuch": "nosuch is not a folder: expected the folder of a run",
         "--ckpt={tmp}": "holds no checkpoints",
-        "--ckpt={tmp}/file": "must be a folder, and a file has this name",
+        "--ckpt={tmp}/file": "is not a folder: expected the folder of a run",
         "--torch=": "--torch must not be empty",
         f"--ckpt={NAME} --torch=x.pth": "not allowed with argument --ckpt",
         f"--ckpt={NAME} --steps": "argument --steps: expected at least one argument",
