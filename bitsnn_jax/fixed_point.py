@@ -208,7 +208,9 @@ def _integers(node: Node, network: IntegerNetwork) -> IntegerNode:
     ]
     guards = [_guard(term) for term in terms]
     least = max(0, -int(fraction.min()), *(min(g, MAX_GUARD) for g in guards))
-    exponents = [_exponent(term, limit) for term in terms]
+    # A sum has more values than codes are, and its weights are as much smaller.
+    even = len(terms) == 1 and sources[0].kind != "sum"
+    exponents = [_exponent(term, limit, even=even) for term in terms]
     finer = [e for e, t in zip(exponents, terms, strict=True) if _has_kernel(t)]
     # As fine as the finest term asks for, if 32 bits hold the thresholds and the sum.
     most = min(max([*guards, *finer, 0]), 30 - network.steps - int(fraction.max()))
@@ -270,6 +272,8 @@ def _check_felt(
     brought = [
         size * network.top(term.source) for size, term in zip(sizes, terms, strict=True)
     ]
+    if len(terms) == 1:
+        return
     for term, size, scale, most in zip(terms, sizes, scales, brought, strict=True):
         numbers = _numbers(term) * scale
         exact = np.abs(np.round(numbers) - numbers).max(initial=0) <= 1e-9 * size
@@ -291,16 +295,16 @@ def _numbers(term: Term) -> np.ndarray:
     return weight.factor if isinstance(weight, Scale) else weight.kernel
 
 
-def _exponent(term: Term, limit: int) -> int:
+def _exponent(term: Term, limit: int, *, even: bool) -> int:
     """The bits below the unit that the weights of a term are rounded to.
 
-    Multipliers to as many as 16 bits hold. Kernels to none, as long as the largest
+    Multipliers to as many as 16 bits hold. Kernels to none, if `even` or if the largest
     weight has a quarter of the range and is not rounded to 0; else to those it needs.
     """
     largest = float(np.abs(_numbers(term)).max(initial=0))
     if not _has_kernel(term):
         limit = 2 ** (MULTIPLIER_BITS - 1) - 1
-    elif largest >= _enough(limit):
+    elif even or largest >= _enough(limit):
         return 0
     return math.floor(np.log2(limit / largest)) if largest else 0
 

@@ -173,7 +173,13 @@ def beside_a_skip(v, x):
     return (1000 * h + (h @ v[1]) @ v[2]) @ v[3]
 
 
-@pytest.mark.parametrize("net", [beside_spikes, beside_a_skip])
+def behind_a_sum(v, x):
+    """Neurons that a sum alone feeds, of 16 bits where codes have four."""
+    h = qcfs((x / 128 - 1) @ v[0], 2.0)
+    return qcfs((1000 * h + h @ v[1]) @ v[2] / 300, 8.0) @ v[3]
+
+
+@pytest.mark.parametrize("net", [beside_spikes, beside_a_skip, behind_a_sum])
 def test_a_sum_beside_spikes_keeps_its_weights(net):
     rng = np.random.default_rng(0)
     v = [rng.normal(size=(8, 8)) / np.sqrt(8) for _ in range(4)]
