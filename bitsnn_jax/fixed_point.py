@@ -147,7 +147,7 @@ def fixed_point(
     Raises:
       FixedPointError: a sum that could leave 32 bits, weights so large that a spike
         drives a neuron by more codes than `bits` can tell, a term that would be rounded
-        away beside others, a scale that differs from place to place, a difference on
+        away in 32 bits, a scale that differs from place to place, a difference on
         `inputs` that rounding does not explain; with the layer's name.
       ValueError: bits or steps out of range.
     """
@@ -232,7 +232,9 @@ def _integers(node: Node, network: IntegerNetwork) -> IntegerNode:
                 f"fewer bits than {network.bits} would do"
             )
         guard -= 1
-    _check_felt(node, terms, [2.0 ** min(e, guard) for e in exponents], limit, network)
+    if not even:
+        scales = [2.0 ** min(e, guard) for e in exponents]
+        _check_felt(node, terms, scales, limit, network)
     return made._replace(unit=coarse / 2**guard * 2.0**made.fraction, bound=bound)
 
 
@@ -272,15 +274,13 @@ def _check_felt(
     brought = [
         size * network.top(term.source) for size, term in zip(sizes, terms, strict=True)
     ]
-    if len(terms) == 1:
-        return
     for term, size, scale, most in zip(terms, sizes, scales, brought, strict=True):
         numbers = _numbers(term) * scale
         exact = np.abs(np.round(numbers) - numbers).max(initial=0) <= 1e-9 * size
         enough = min(_enough(limit), PRECISE) if _has_kernel(term) else PRECISE
         if not exact and size * scale < enough and most > FELT * max(brought):
             raise FixedPointError(
-                f"{node.name}: beside its other terms, what {term.source} brings is "
+                f"{node.name}: in sums of 32 bits, what {term.source} brings is "
                 f"rounded to {size * scale:.2g} units at most; put neurons in between, "
                 "or scale the terms alike"
             )
