@@ -29,15 +29,15 @@ import numpy as np
 from jax.experimental import topologies
 from jax.extend.core import jaxprs_in_params
 
-from bitsnn_jax.cli import Distinct, Parser, a_path, as_script, with_huge_pages
 from bitsnn_jax.config import Data, read_config
 from bitsnn_jax.data.augment import augment
 from bitsnn_jax.data.examples import Examples, normalise
 from bitsnn_jax.data.images import decode
-from bitsnn_jax.devices import AXIS, data_parallel
-from bitsnn_jax.files import replace_json
 from bitsnn_jax.models import build_model
-from bitsnn_jax.reading import read_json
+from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, with_huge_pages
+from bitsnn_jax.runtime.devices import AXIS, data_parallel
+from bitsnn_jax.runtime.files import replace_json
+from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.training.optimizer import sgd
 from bitsnn_jax.training.step import State, train_step
 

@@ -17,11 +17,11 @@ import jax
 import numpy as np
 from simulate import compile_pass, interleaved, network, print_table
 
-from bitsnn_jax.cli import Parser, as_script, whole
-from bitsnn_jax.fixed_point import fixed_point
-from bitsnn_jax.integers import CARRIERS, one_shot, stepped
-from bitsnn_jax.lowering import lower
+from bitsnn_jax.integers.execution import CARRIERS, one_shot, stepped
+from bitsnn_jax.integers.fixed_point import fixed_point
+from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.models import MODELS
+from bitsnn_jax.runtime.cli import Parser, as_script, whole
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from bitsnn_jax.cli import Parser, as_script, whole
 from bitsnn_jax.config import Data
 from bitsnn_jax.data import load, train_batches
+from bitsnn_jax.runtime.cli import Parser, as_script, whole
 
 IDX = "/usr/share/datasets/fashion-mnist"
 FILES = 80

@@ -13,10 +13,10 @@ import jax
 from simulate import compile_pass, interleaved, print_table
 
 from bitsnn_jax import convert, spiking
-from bitsnn_jax.cli import STEPS as MOST_STEPS
-from bitsnn_jax.cli import Distinct, Parser, as_script, filled, whole
 from bitsnn_jax.comparators import METHODS, simulate
-from bitsnn_jax.runs import load_ann
+from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
+from bitsnn_jax.runtime.cli import Distinct, Parser, as_script, filled, whole
 
 
 def main() -> None:

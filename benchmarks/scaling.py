@@ -18,8 +18,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from bitsnn_jax.cli import Parser, a_path, as_script, whole
-from bitsnn_jax.config import read_config, validate
+from bitsnn_jax.config import read_config
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
+from bitsnn_jax.training.validation import validate
 
 BYTES = {"pred": 1, "u8": 1, "s32": 4, "u32": 4, "f32": 4, "bf16": 2, "f64": 8}
 COLLECTIVE = re.compile(
@@ -74,8 +75,8 @@ def compiled_step(config, devices, rows, image_shape):
     import jax
     import jax.numpy as jnp
 
-    from bitsnn_jax.devices import AXIS, data_parallel
     from bitsnn_jax.models import build_model
+    from bitsnn_jax.runtime.devices import AXIS, data_parallel
     from bitsnn_jax.training.metrics import Metrics
     from bitsnn_jax.training.optimizer import sgd
     from bitsnn_jax.training.step import State, train_step

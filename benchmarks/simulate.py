@@ -14,9 +14,9 @@ import time
 import jax
 
 from bitsnn_jax import convert, spiking
-from bitsnn_jax.cli import Parser, as_script, whole
 from bitsnn_jax.config import Model
 from bitsnn_jax.models import MODELS, build_model
+from bitsnn_jax.runtime.cli import Parser, as_script, whole
 
 
 def main() -> None:

@@ -17,10 +17,10 @@ import time
 import jax
 import numpy as np
 
-from bitsnn_jax.cli import Parser, as_script, whole, with_huge_pages
 from bitsnn_jax.config import Config
-from bitsnn_jax.devices import AXIS, data_parallel
 from bitsnn_jax.models import build_model
+from bitsnn_jax.runtime.cli import Parser, as_script, whole, with_huge_pages
+from bitsnn_jax.runtime.devices import AXIS, data_parallel
 from bitsnn_jax.training.optimizer import sgd
 from bitsnn_jax.training.step import init_state, train_step
 

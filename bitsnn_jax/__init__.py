@@ -1,17 +1,16 @@
 """Error-free conversion of quantised networks to bit-serial spiking networks."""
 
-from bitsnn_jax.certificate import Certificate, LayerCertificate, verify
-from bitsnn_jax.conversion import Conversion, Report, convert
-from bitsnn_jax.layers import QCFS
-from bitsnn_jax.neurons import bit_serial_if, rate_if
-from bitsnn_jax.precision import in_float64
-from bitsnn_jax.program import SpikingError
-from bitsnn_jax.qcfs import codes, qcfs
-from bitsnn_jax.quantisation import Quantised, quantise, replace_relu
-from bitsnn_jax.spikes import spike_count, spike_planes
-from bitsnn_jax.spiking import SpikeStats, spiking
-
-__version__ = "0.1.0"
+from bitsnn_jax.conversion.bias_shift import Conversion, Report, convert
+from bitsnn_jax.conversion.certificate import Certificate, LayerCertificate, verify
+from bitsnn_jax.conversion.relu_to_qcfs import Quantised, quantise, replace_relu
+from bitsnn_jax.conversion.spiking import SpikeStats, spiking
+from bitsnn_jax.numerics.layers import QCFS
+from bitsnn_jax.numerics.neurons import bit_serial_if, rate_if
+from bitsnn_jax.numerics.qcfs import codes, qcfs
+from bitsnn_jax.numerics.spikes import spike_count, spike_planes
+from bitsnn_jax.tracing.precision import in_float64
+from bitsnn_jax.tracing.program import SpikingError
+from bitsnn_jax.version import __version__ as __version__
 
 __all__ = [
     "QCFS",

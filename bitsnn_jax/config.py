@@ -119,13 +119,13 @@ def from_dict(values: dict) -> Config:
     7
     """
     config = Config()
-    for path, value in _flatten(values).items():
+    for path, value in flatten(values).items():
         *parents, name = path.split(".")
         owner = reduce(lambda part, key: getattr(part, key, None), parents, config)
         if name not in getattr(owner, "__dataclass_fields__", ()):
             raise ValueError(f"{path} is not a field of a config")
         setattr(owner, name, value)
-    _check_types(config)
+    check_types(config)
     return config
 
 
@@ -184,8 +184,8 @@ def differences(saved: dict, wanted: dict) -> list[str]:
     >>> differences({"seed": 0, "name": "a"}, {"seed": 1, "name": "b"})
     ['seed (0, now 1)']
     """
-    defaults = _flatten(to_dict(Config()))
-    saved, wanted = defaults | _flatten(saved), defaults | _flatten(wanted)
+    defaults = flatten(to_dict(Config()))
+    saved, wanted = defaults | flatten(saved), defaults | flatten(wanted)
     return [
         f"{path} ({saved.get(path)!r}, now {wanted.get(path)!r})"
         for path in sorted((saved.keys() | wanted.keys()) - _WITHOUT_EFFECT)
@@ -193,60 +193,15 @@ def differences(saved: dict, wanted: dict) -> list[str]:
     ]
 
 
-def validate(config: Config) -> None:
-    """Checks every field by itself; no device is touched.
-
-    What depends on the data (classes, image size) or on the machine (devices that
-    share a batch) is checked where it is known, at the start of training.
-
-    Raises:
-      ValueError: the first field that is not as it should be: its name, what was
-        expected and what came.
-    """
-    # Imported here, because two of them import this file.
-    from bitsnn_jax.data import SOURCES
-    from bitsnn_jax.models import MODELS
-    from bitsnn_jax.spikes import SURROGATES
-
-    _check_types(config)
-    rules = _RULES | {
-        "data.name": _one_of(SOURCES),
-        "model.name": _one_of(MODELS),
-        "loss.spike_surrogate": _one_of(SURROGATES),
-    }
-    for path, value in _flatten(to_dict(config)).items():
-        if isinstance(value, str):
-            _check_text(path, value)
-        expected, holds = rules.get(path, ("anything", lambda value: True))
-        if not holds(value):
-            raise ValueError(f"{path} must be {expected}, got {value!r}")
-    epochs, warmup = config.optimizer.epochs, config.optimizer.warmup_epochs
-    if warmup >= epochs:
-        raise ValueError(
-            f"optimizer.warmup_epochs must be below optimizer.epochs, got {warmup} and "
-            f"{epochs}"
-        )
-    if config.data.random_resized_crop and not config.data.image_size:
-        raise ValueError(
-            "data.image_size must be at least 1 for data.random_resized_crop, got 0"
-        )
-    if config.loss.spike_lambda and config.model.activation != "qcfs":
-        raise ValueError(
-            f"loss.spike_lambda must be 0 for model.activation="
-            f"{config.model.activation}, which has no spikes; got "
-            f"{config.loss.spike_lambda}"
-        )
-
-
-def _flatten(values, prefix=""):
+def flatten(values, prefix=""):
     flat = {}
     for key, value in values.items():
         nested = isinstance(value, dict)
-        flat |= _flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
     return flat
 
 
-def _check_types(part, prefix=""):
+def check_types(part, prefix=""):
     for name, expected in get_type_hints(type(part)).items():
         value, path = getattr(part, name), prefix + name
         # A whole number is a fine float, but True is no number.
@@ -257,71 +212,7 @@ def _check_types(part, prefix=""):
                 f"{path} must be of type {expected.__name__}, got {value!r}"
             )
         if dataclasses.is_dataclass(value):
-            _check_types(value, f"{path}.")
+            check_types(value, f"{path}.")
     # Python would take `config.model.level = 3` without a word.
     for name in vars(part).keys() - part.__dataclass_fields__.keys():
         raise ValueError(f"{prefix}{name} is not a field of a config")
-
-
-def _check_text(path, value):
-    """What is written down about a run holds its names, for others to read."""
-    if not (value.isprintable() and value == value.strip()):
-        raise ValueError(
-            f"{path} must be text that can be printed, without spaces around it, got "
-            f"{value!a:.80}"
-        )
-
-
-def _within(low, high):
-    words = f"at least {low:,} and at most {high:,}"
-    return words, lambda value: low <= value <= high
-
-
-def _one_of(names):
-    return f"one of {', '.join(sorted(names))}", lambda value: value in names
-
-
-def _positive(high):
-    return f"positive and at most {high:,}", lambda value: 0 < value <= high
-
-
-_BELOW_ONE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
-
-# What a field must be, and whether a value is that; else its type decides.
-_RULES = {
-    "name": (
-        "a name of at most 200 letters, without slashes",
-        lambda v: v not in ("", ".", "..") and "/" not in v and len(v.encode()) <= 200,
-    ),
-    "seed": ("in 0..2**32 - 1", lambda value: 0 <= value < 2**32),
-    "steps": ("in 1..30", lambda value: 1 <= value <= 30),
-    "data.image_size": _within(0, 4096),
-    "data.unreadable": _one_of(("error", "skip")),
-    "data.crop": _within(0, 4096),
-    "data.color_jitter": _BELOW_ONE,
-    "data.cutout": _within(0, 4096),
-    "data.workers": _within(0, 1024),
-    "data.batch_size": _within(1, 2**17),
-    "data.eval_batch_size": _within(1, 2**17),
-    "model.num_classes": _within(1, 10**6),
-    "model.width": _within(0.01, 64),
-    "model.activation": _one_of(("qcfs", "clipped_relu", "relu", "relu6")),
-    "model.stem": _one_of(("cifar", "imagenet")),
-    "model.pool": _one_of(("average", "max")),
-    "model.norm": _one_of(("batch", "none")),
-    "model.levels": ("in 1..2**30 - 1", lambda value: 1 <= value < 2**30),
-    "model.theta_init": _positive(10**6),
-    "model.bottleneck": _one_of(("linear", "qcfs")),
-    "model.dtype": _one_of(("float32", "bfloat16")),
-    "optimizer.learning_rate": _positive(1000),
-    "optimizer.warmup_epochs": _within(0, 10**5),
-    "optimizer.momentum": _BELOW_ONE,
-    "optimizer.weight_decay": _within(0, 1),
-    "optimizer.epochs": _within(1, 10**5),
-    "optimizer.accumulate": _within(1, 2**17),
-    "loss.spike_lambda": _within(0, 10**6),
-    "loss.spike_weights": _one_of(("neurons", "fan_out")),
-    "loss.label_smoothing": _BELOW_ONE,
-    "checkpoint_every_steps": _within(0, 2**31 - 1),
-    "log_every_steps": _within(1, 2**31 - 1),
-}

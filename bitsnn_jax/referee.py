@@ -779,7 +779,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """0: all agree. 1: they differ. 2: the folder cannot be read."""
     parser = _Parser(description="Runs an exported network on NumPy.")
-    parser.add_argument("folder", help="written by bitsnn_jax.exchange.save")
+    parser.add_argument(
+        "folder", help="written by bitsnn_jax.interop.bundle_writer.save"
+    )
     parser.add_argument("--limit", type=int, help="of test vectors; default all")
     options = parser.parse_args(arguments)
     if not options.folder.strip():

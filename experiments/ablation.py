@@ -18,11 +18,11 @@ import numpy as np
 from rows import Rows
 
 from bitsnn_jax import data
-from bitsnn_jax.cli import STEPS as MOST_STEPS
-from bitsnn_jax.cli import Distinct, Parser, a_path, as_script, filled, whole
 from bitsnn_jax.comparators import Network, simulate
 from bitsnn_jax.comparators.ablation import CELLS, ablated
-from bitsnn_jax.runs import load_ann
+from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
+from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
 
 NUMBERS = Path("docs/results/ablation.json")
 BATCH = 50

@@ -12,12 +12,17 @@ import jax
 import numpy as np
 
 from bitsnn_jax import data
-from bitsnn_jax.anytime import accuracy_curve, early_exit, mean_missing, prefix_logits
-from bitsnn_jax.cli import Distinct, Parser, as_script, filled
-from bitsnn_jax.fixed_point import fixed_point
-from bitsnn_jax.integer_job import BATCH, lower_pixels
-from bitsnn_jax.integers import one_shot
-from bitsnn_jax.runs import load_ann
+from bitsnn_jax.integers.anytime import (
+    accuracy_curve,
+    early_exit,
+    mean_missing,
+    prefix_logits,
+)
+from bitsnn_jax.integers.execution import one_shot
+from bitsnn_jax.integers.fixed_point import fixed_point
+from bitsnn_jax.jobs.integers import BATCH, lower_pixels
+from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runtime.cli import Distinct, Parser, as_script, filled
 
 NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
 STEPS = 4

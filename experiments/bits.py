@@ -14,13 +14,22 @@ from pathlib import Path
 
 from rows import Rows
 
-from bitsnn_jax import data, qat
-from bitsnn_jax.cli import Distinct, Parser, a_path, as_script, between, filled, whole
-from bitsnn_jax.evaluation import evaluate
-from bitsnn_jax.fixed_point import fixed_point
-from bitsnn_jax.integer_job import accuracy, fine_tuned, lower_pixels
-from bitsnn_jax.runs import load_ann
-from bitsnn_jax.spiking import spiking
+from bitsnn_jax import data
+from bitsnn_jax.conversion.spiking import spiking
+from bitsnn_jax.integers import qat
+from bitsnn_jax.integers.fixed_point import fixed_point
+from bitsnn_jax.jobs.evaluation import evaluate
+from bitsnn_jax.jobs.integers import accuracy, fine_tuned, lower_pixels
+from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runtime.cli import (
+    Distinct,
+    Parser,
+    a_path,
+    as_script,
+    between,
+    filled,
+    whole,
+)
 
 NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
 BITS = (2, 3, 4, 6, 8)

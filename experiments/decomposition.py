@@ -19,12 +19,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rows import Rows
 
-from bitsnn_jax import data, plots
-from bitsnn_jax.cli import STEPS as MOST_STEPS
-from bitsnn_jax.cli import Distinct, Parser, a_path, as_script, filled, whole
+from bitsnn_jax import data
 from bitsnn_jax.comparators.ablation import CELLS, first_and_biases
 from bitsnn_jax.comparators.decomposition import Errors, decomposed
-from bitsnn_jax.runs import load_ann
+from bitsnn_jax.reports import plots
+from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
+from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
 
 NUMBERS = Path("docs/results/decomposition.json")
 PICTURE = Path("docs/images/decomposition.png")

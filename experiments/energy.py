@@ -3,9 +3,10 @@
     python experiments/energy.py [--images 1000] [--networks NAME ...]
 
 Counts the operations of the networks in integers at T = 4 on the first test images, and
-prices them: `bitsnn_jax.energy` says what is assumed. A rate coded QCFS network of the
-same weights is simulated for its spikes. Writes docs/results/energy.json,
-prints the table of docs/results.md, and draws the paper's Figure 5(a) for our networks.
+prices them: `bitsnn_jax.integers.energy` says what is assumed. A rate coded QCFS
+network of the same weights is simulated for its spikes. Writes
+docs/results/energy.json, prints the table of docs/results.md, and draws the paper's
+Figure 5(a) for our networks.
 """
 
 import operator
@@ -17,11 +18,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from bitsnn_jax import data, plots
-from bitsnn_jax.cli import STEPS as MOST_STEPS
-from bitsnn_jax.cli import Distinct, Parser, as_script, filled, whole
+from bitsnn_jax import data
 from bitsnn_jax.comparators import METHODS, simulate
-from bitsnn_jax.energy import (
+from bitsnn_jax.integers.energy import (
     bit_serial_ann,
     break_even,
     dense_ann,
@@ -32,12 +31,15 @@ from bitsnn_jax.energy import (
     rate_snn,
     skipping_ann,
 )
-from bitsnn_jax.files import replace_json
-from bitsnn_jax.fixed_point import fixed_point
-from bitsnn_jax.integer_job import BATCH, lower_pixels
-from bitsnn_jax.integers import one_shot
-from bitsnn_jax.operations import Operations, count, term_paths
-from bitsnn_jax.runs import load_ann
+from bitsnn_jax.integers.execution import one_shot
+from bitsnn_jax.integers.fixed_point import fixed_point
+from bitsnn_jax.integers.operations import Operations, count, term_paths
+from bitsnn_jax.jobs.integers import BATCH, lower_pixels
+from bitsnn_jax.reports import plots
+from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
+from bitsnn_jax.runtime.cli import Distinct, Parser, as_script, filled, whole
+from bitsnn_jax.runtime.files import replace_json
 
 NETWORKS = (
     "resnet20_fashion_mnist",

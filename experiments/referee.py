@@ -15,14 +15,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bitsnn_jax import data, exchange, referee
-from bitsnn_jax.cli import Parser, as_script, whole
+from bitsnn_jax import data, referee
 from bitsnn_jax.config import Data, Model
-from bitsnn_jax.fixed_point import fixed_point
-from bitsnn_jax.integer_job import lower_pixels
+from bitsnn_jax.integers.fixed_point import fixed_point
+from bitsnn_jax.integers.operations import COUNTS, count
+from bitsnn_jax.interop import bundle_writer
+from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.models import build_model
-from bitsnn_jax.operations import COUNTS, count
-from bitsnn_jax.runs import load_ann
+from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runtime.cli import Parser, as_script, whole
 
 FASHION = Data(name="idx", directory="/usr/share/datasets/fashion-mnist")
 STEPS = 4
@@ -38,8 +39,8 @@ def main() -> None:
         network = fixed_point(lower_pixels(*ann(name), test), steps=STEPS)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "network"
-            exchange.save(network, folder, vectors=images)
-            vectors = exchange.load_vectors(folder)
+            bundle_writer.save(network, folder, vectors=images)
+            vectors = bundle_writer.load_vectors(folder)
             codes = {
                 k.removeprefix("codes/"): v
                 for k, v in vectors.items()

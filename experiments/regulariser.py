@@ -19,10 +19,18 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 from rows import Rows
 
-from bitsnn_jax import config, data, plots, spiking
-from bitsnn_jax.cli import SEEDS, Distinct, Parser, as_script, whole, with_huge_pages
-from bitsnn_jax.evaluation import evaluate
-from bitsnn_jax.runs import load_ann
+from bitsnn_jax import config, data, spiking
+from bitsnn_jax.jobs.evaluation import evaluate
+from bitsnn_jax.reports import plots
+from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runtime.cli import (
+    SEEDS,
+    Distinct,
+    Parser,
+    as_script,
+    whole,
+    with_huge_pages,
+)
 from bitsnn_jax.training import train_and_evaluate
 
 PAPER = 1.28e-6  # the paper's 1e-8, which is summed over a batch of 128

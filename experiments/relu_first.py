@@ -14,7 +14,7 @@ from pathlib import Path
 from regulariser import a_config
 
 from bitsnn_jax import config
-from bitsnn_jax.cli import (
+from bitsnn_jax.runtime.cli import (
     SEEDS,
     Distinct,
     Parser,
@@ -23,7 +23,7 @@ from bitsnn_jax.cli import (
     whole,
     with_huge_pages,
 )
-from bitsnn_jax.files import replace_json
+from bitsnn_jax.runtime.files import replace_json
 from bitsnn_jax.training import train_and_evaluate
 
 RUNS = Path("runs/relu_first")

@@ -24,9 +24,12 @@ import jax
 import numpy as np
 from rows import Rows
 
-from bitsnn_jax import data, robustness
-from bitsnn_jax.checkpoint import Run
-from bitsnn_jax.cli import (
+from bitsnn_jax import data
+from bitsnn_jax.conversion.spiking import spiking
+from bitsnn_jax.jobs import robustness
+from bitsnn_jax.runs.checkpoint import Run
+from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runtime.cli import (
     SEEDS,
     Distinct,
     Parser,
@@ -36,9 +39,7 @@ from bitsnn_jax.cli import (
     whole,
     with_huge_pages,
 )
-from bitsnn_jax.program import ApplyFn
-from bitsnn_jax.runs import load_ann
-from bitsnn_jax.spiking import spiking
+from bitsnn_jax.tracing.program import ApplyFn
 
 NUMBERS = Path("docs/results/robustness.json")
 SIGMAS = (0.05, 0.1, 0.2)

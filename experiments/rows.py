@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitsnn_jax.files import make_folder, replace_json
-from bitsnn_jax.reading import read_json
-from bitsnn_jax.shapes import complete
+from bitsnn_jax.runtime.files import make_folder, replace_json
+from bitsnn_jax.runtime.reading import read_json
+from bitsnn_jax.runtime.shapes import complete
 
 _ADVICE = "expected the rows of this experiment; remove it to begin anew"
 

@@ -8,8 +8,9 @@ from absl.testing import flagsaver
 
 import compare
 import convert
-from bitsnn_jax import cli, referee
-from bitsnn_jax.pretrained import __main__ as pretrained
+from bitsnn_jax import referee
+from bitsnn_jax.runs.pretrained import __main__ as pretrained
+from bitsnn_jax.runtime import cli
 from bitsnn_jax.scripts import train
 
 ROOT = Path(__file__).parents[1]

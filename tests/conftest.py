@@ -25,6 +25,5 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 from jaxtyping import install_import_hook
 
-install_import_hook(
-    ["bitsnn_jax.qcfs", "bitsnn_jax.spikes", "bitsnn_jax.neurons"], "beartype.beartype"
-)
+CHECKED = [f"bitsnn_jax.numerics.{name}" for name in ("qcfs", "spikes", "neurons")]
+install_import_hook(CHECKED, "beartype.beartype")

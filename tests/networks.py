@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax import QCFS, qcfs
-from bitsnn_jax.lowering import lower
+from bitsnn_jax.integers.lowering import lower
 
 act = functools.partial(QCFS, theta_init=1.0)
 norm = functools.partial(nn.BatchNorm, use_running_average=True)

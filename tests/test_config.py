@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bitsnn_jax.config import Config, differences, from_dict, to_dict, validate
+from bitsnn_jax.config import Config, differences, from_dict, to_dict
+from bitsnn_jax.training.validation import validate
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 

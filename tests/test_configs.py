@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from bitsnn_jax.config import Config, from_dict, to_dict, validate
+from bitsnn_jax.config import Config, from_dict, to_dict
 from bitsnn_jax.models import build_model
+from bitsnn_jax.training.validation import validate
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))

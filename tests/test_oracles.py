@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitsnn_jax.neurons import bit_serial_if, rate_if
-from bitsnn_jax.spikes import weights
+from bitsnn_jax.numerics.neurons import bit_serial_if, rate_if
+from bitsnn_jax.numerics.spikes import weights
 
 pytest.importorskip("spikingjelly", reason="needs bitsnn-jax[oracles]")
 # Imported by name: if SpikingJelly is there, whatever else is missing is an error.

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from bitsnn_jax import config, convert
-from bitsnn_jax.checkpoint import save_variables
 from bitsnn_jax.models import build_model
-from bitsnn_jax.runs import ann_fn
+from bitsnn_jax.runs.checkpoint import save_variables
+from bitsnn_jax.runs.loading import ann_fn
 
 README = Path(__file__).parents[1] / "README.md"
 STEPS, IMAGE_SHAPE = 4, (8, 8, 1)

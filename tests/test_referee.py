@@ -19,10 +19,12 @@ from networks import (
     lowered,
 )
 
-from bitsnn_jax import exchange, operations, referee
-from bitsnn_jax.fixed_point import IntegerNetwork, IntegerNode, fixed_point
-from bitsnn_jax.graph import Conv, Dense, Move, Reshape, Shift, Term, WindowSum
-from bitsnn_jax.integers import stepped
+from bitsnn_jax import referee
+from bitsnn_jax.integers import operations
+from bitsnn_jax.integers.execution import stepped
+from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode, fixed_point
+from bitsnn_jax.integers.graph import Conv, Dense, Move, Reshape, Shift, Term, WindowSum
+from bitsnn_jax.interop import bundle_writer
 
 ODD = (Residual, Convolutions, Pooling, Inverted, Reshaped, Concatenated)
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
@@ -32,7 +34,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
 @pytest.mark.parametrize("network", ODD)
 def test_every_spike_output_and_count_agrees(network, steps, tmp_path):
     network = fixed_point(lowered(network), steps=steps)
-    exchange.save(network, tmp_path / "net")
+    bundle_writer.save(network, tmp_path / "net")
     expected = jax.jit(stepped(network))(IMAGES)
     read, counts = referee.read(tmp_path / "net"), {}
     for i, image in enumerate(IMAGES):
@@ -87,7 +89,7 @@ def tiny():
 
 
 def test_operations_of_a_tiny_network_are_those_counted_by_hand(tmp_path):
-    exchange.save(tiny(), tmp_path / "net")
+    bundle_writer.save(tiny(), tmp_path / "net")
     counts = {}
     image = np.array([0, 1, 9]).reshape(3, 1)
     result = referee.run(referee.read(tmp_path / "net"), image, counts)
@@ -143,7 +145,7 @@ def test_numbers_are_moved_and_pooled_as_spikes_are(tmp_path):
         bits=8,
         levels=255,
     )
-    exchange.save(network, tmp_path / "net")
+    bundle_writer.save(network, tmp_path / "net")
     counts = {}
     image = np.array([7, 10, 20, 40]).reshape(4, 1)
     result = referee.run(referee.read(tmp_path / "net"), image, counts)
@@ -180,7 +182,7 @@ def test_a_sum_is_rounded_to_the_nearest_and_upwards_at_ties(tmp_path):
         bits=8,
         levels=255,
     )
-    exchange.save(network, tmp_path / "net")
+    bundle_writer.save(network, tmp_path / "net")
     image = np.array([5, 6, 6, 7])
     result = referee.run(referee.read(tmp_path / "net"), image)
     # A quarter each: 1.25, 1.5, -1.5 and -1.75.
@@ -193,7 +195,7 @@ def test_a_sum_is_rounded_to_the_nearest_and_upwards_at_ties(tmp_path):
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "net"
     network = fixed_point(lowered(Pooling), steps=4)
-    exchange.save(network, folder, vectors=IMAGES)
+    bundle_writer.save(network, folder, vectors=IMAGES)
     return folder
 
 

@@ -52,10 +52,10 @@ from jax import lax
 
 from bitsnn_jax.comparators.layer import Layer, Neuron, Sent, StepNeuron, TrainNeuron
 from bitsnn_jax.comparators.method import Method, Network
-from bitsnn_jax.program import Analog, ApplyFn, Current, Site, read, trace
-from bitsnn_jax.qcfs import step_size
-from bitsnn_jax.spikes import weights
-from bitsnn_jax.spiking import TimedReading, snn_levels
+from bitsnn_jax.conversion.spiking import TimedReading, snn_levels
+from bitsnn_jax.numerics.qcfs import step_size
+from bitsnn_jax.numerics.spikes import weights
+from bitsnn_jax.tracing.program import Analog, ApplyFn, Current, Site, read, trace
 
 
 class Cell(NamedTuple):

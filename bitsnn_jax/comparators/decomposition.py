@@ -34,7 +34,7 @@ from jaxtyping import Array
 from bitsnn_jax.comparators.ablation import Cell, neuron, taken
 from bitsnn_jax.comparators.layer import Neuron, Sent, StepNeuron, TrainNeuron
 from bitsnn_jax.comparators.simulation import Found, simulate
-from bitsnn_jax.program import ApplyFn
+from bitsnn_jax.tracing.program import ApplyFn
 
 
 class Errors(NamedTuple):

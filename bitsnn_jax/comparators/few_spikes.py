@@ -39,7 +39,7 @@ from bitsnn_jax.comparators.bit_serial import (
 )
 from bitsnn_jax.comparators.layer import Layer, Sent, TrainNeuron
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.neurons import integrate
+from bitsnn_jax.numerics.neurons import integrate
 
 
 class Table(NamedTuple):
@@ -123,7 +123,7 @@ def fs_neuron(
     Raises:
       ValueError: the tables differ in length, or are empty.
 
-    >>> from bitsnn_jax.program import Site
+    >>> from bitsnn_jax.tracing.program import Site
     >>> neuron = fs_neuron([2, 1], [2, 1], [4, 1])  # 0, 1, 2, 3 to 0, 1, 4, 5
     >>> layer = Layer(Site("", 3, (4,), ()), jnp.array(3.0), {})
     >>> currents = jnp.broadcast_to(jnp.arange(4.0), (2, 4))

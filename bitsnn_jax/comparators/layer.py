@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from bitsnn_jax.program import Site
-from bitsnn_jax.qcfs import aligned
+from bitsnn_jax.numerics.qcfs import aligned
+from bitsnn_jax.tracing.program import Site
 
 
 class Layer(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from bitsnn_jax.comparators.layer import Neuron
 from bitsnn_jax.comparators.simulation import Found
-from bitsnn_jax.program import ApplyFn
+from bitsnn_jax.tracing.program import ApplyFn
 
 NETWORKS = ("qcfs", "clipped_relu", "relu")
 

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer
-from bitsnn_jax.program import (
+from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
     Reading,

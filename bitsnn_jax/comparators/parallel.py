@@ -25,7 +25,7 @@ from bitsnn_jax.comparators.bit_serial import over_time
 from bitsnn_jax.comparators.layer import Layer, Sent, TrainNeuron
 from bitsnn_jax.comparators.method import Method
 from bitsnn_jax.comparators.qcfs import send
-from bitsnn_jax.neurons import integrate
+from bitsnn_jax.numerics.neurons import integrate
 
 
 def neuron(steps: int) -> TrainNeuron:

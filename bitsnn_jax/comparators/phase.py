@@ -31,9 +31,9 @@ from bitsnn_jax.comparators.bit_serial import (
 )
 from bitsnn_jax.comparators.layer import Layer, Sent, TrainNeuron
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.neurons import integrate
-from bitsnn_jax.qcfs import step_size
-from bitsnn_jax.spikes import weights
+from bitsnn_jax.numerics.neurons import integrate
+from bitsnn_jax.numerics.qcfs import step_size
+from bitsnn_jax.numerics.spikes import weights
 
 
 def generate(charge: Array, threshold: Array, *, steps: int) -> Array:

@@ -23,8 +23,8 @@ from jaxtyping import Array
 from bitsnn_jax.comparators.bit_serial import can, largest_code, send_bits
 from bitsnn_jax.comparators.layer import Layer, Sent, TrainNeuron
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.neurons import integrate
-from bitsnn_jax.qcfs import step_size
+from bitsnn_jax.numerics.neurons import integrate
+from bitsnn_jax.numerics.qcfs import step_size
 
 
 def neuron(steps: int) -> TrainNeuron:

@@ -21,7 +21,7 @@ from jax import lax
 from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer, Sent, StepNeuron, TrainNeuron
-from bitsnn_jax.program import (
+from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
     Current,
@@ -72,7 +72,7 @@ def simulate(
       neuron: of the method.
       steps: T, at least 1; without the warm-up.
       found: of the method's preparation.
-      fan_out: of `bitsnn_jax.fan_out.fan_out`, for synaptic operations.
+      fan_out: of `bitsnn_jax.tracing.fan_out.fan_out`, for synaptic operations.
       by_sum: neurons that only look at the sum of their currents are fired by that of
         what the synapses make of the mean train, T times as fast and equal to rounding.
         False simulates each step of every synapse.

@@ -44,8 +44,8 @@ from bitsnn_jax.comparators.method import Network
 from bitsnn_jax.comparators.observe import relu, replaced
 from bitsnn_jax.comparators.qcfs import integrate_and_fire, send
 from bitsnn_jax.comparators.simulation import simulate
-from bitsnn_jax.devices import AXIS, split_over_devices
-from bitsnn_jax.program import ApplyFn
+from bitsnn_jax.runtime.devices import AXIS, split_over_devices
+from bitsnn_jax.tracing.program import ApplyFn
 
 SOURCE = (
     "Li et al., A free lunch from ANN: towards efficient, accurate spiking neural "

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.linear import PRODUCTS
-from bitsnn_jax.program import (
+from bitsnn_jax.tracing.linearity import PRODUCTS
+from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
     Current,

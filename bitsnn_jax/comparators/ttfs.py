@@ -22,7 +22,7 @@ from jaxtyping import Array
 from bitsnn_jax.comparators.bit_serial import over_time, send_weighted
 from bitsnn_jax.comparators.layer import Layer, Sent, TrainNeuron
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.neurons import integrate
+from bitsnn_jax.numerics.neurons import integrate
 
 
 def first(crossed: Array) -> Array:

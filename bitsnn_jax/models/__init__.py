@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from bitsnn_jax import config as configuration
-from bitsnn_jax.layers import QCFS, ClippedReLU
 from bitsnn_jax.models.mobilenet import MOBILENET_V2, MobileNetV2
 from bitsnn_jax.models.resnet import ResNet
 from bitsnn_jax.models.small import Small
 from bitsnn_jax.models.vgg import VGG, VGG16
+from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
 
 __all__ = ["MODELS", "MobileNetV2", "ResNet", "Small", "VGG", "build_model"]
 

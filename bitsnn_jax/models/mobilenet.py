@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from bitsnn_jax.layers import ConvNorm
+from bitsnn_jax.numerics.layers import ConvNorm
 
 
 class Stage(NamedTuple):
@@ -85,7 +85,7 @@ class MobileNetV2(nn.Module):
         `InvertedResidual`.
       dtype: of the convolutions; None for that of the input.
 
-    >>> from bitsnn_jax.layers import QCFS
+    >>> from bitsnn_jax.numerics.layers import QCFS
     >>> stages = (Stage(1, 4, 1, 1), Stage(6, 8, 2, 2))
     >>> model = MobileNetV2(stages, num_classes=10, act=QCFS, norm=nn.BatchNorm)
     >>> x = jax.numpy.zeros((2, 8, 8, 3))

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from bitsnn_jax.layers import ConvNorm
+from bitsnn_jax.numerics.layers import ConvNorm
 
 
 class BasicBlock(nn.Module):
@@ -66,7 +66,7 @@ class ResNet(nn.Module):
     Raises:
       ValueError: unknown stem.
 
-    >>> from bitsnn_jax.layers import QCFS
+    >>> from bitsnn_jax.numerics.layers import QCFS
     >>> model = ResNet((1, 1), (4, 8), num_classes=10, act=QCFS, norm=nn.BatchNorm)
     >>> x = jax.numpy.zeros((2, 8, 8, 3))
     >>> variables = model.init(jax.random.key(0), x, train=False)

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from bitsnn_jax.layers import ConvNorm
+from bitsnn_jax.numerics.layers import ConvNorm
 
 
 class Small(nn.Module):
@@ -25,7 +25,7 @@ class Small(nn.Module):
       pool: `nn.avg_pool` or `nn.max_pool`.
       dtype: of the convolutions; None for that of the input.
 
-    >>> from bitsnn_jax.layers import QCFS
+    >>> from bitsnn_jax.numerics.layers import QCFS
     >>> model = Small((4, 8, 8), num_classes=10, act=QCFS, norm=nn.BatchNorm, pools=2)
     >>> x = jax.numpy.zeros((2, 8, 8, 1))
     >>> variables = model.init(jax.random.key(0), x, train=False)

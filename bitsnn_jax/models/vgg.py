@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.layers import ConvNorm
+from bitsnn_jax.numerics.layers import ConvNorm
 
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -35,7 +35,7 @@ class VGG(nn.Module):
       dropout: rate after each of them in training; needs a "dropout" key if positive.
       dtype: of the convolutions and hidden layers; None for that of the input.
 
-    >>> from bitsnn_jax.layers import QCFS
+    >>> from bitsnn_jax.numerics.layers import QCFS
     >>> widths = ((4,), (8, 8))
     >>> model = VGG(widths, 10, act=QCFS, norm=nn.BatchNorm, pools=2, hidden=16)
     >>> x = jax.numpy.zeros((2, 8, 8, 3))

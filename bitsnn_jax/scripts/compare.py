@@ -10,7 +10,13 @@ runs/NAME/compare, or RUN/compare: `compare.json` (every number), `compare.csv`,
 import sys
 from pathlib import Path
 
-from bitsnn_jax.cli import (
+from bitsnn_jax.comparators import METHODS
+from bitsnn_jax.integers.energy import profiles
+from bitsnn_jax.jobs.compare import compare
+from bitsnn_jax.jobs.compare_images import BATCH
+from bitsnn_jax.reports.comparison_page import write_comparison
+from bitsnn_jax.runs.loading import snn_folder
+from bitsnn_jax.runtime.cli import (
     SEEDS,
     STEPS,
     Distinct,
@@ -21,14 +27,8 @@ from bitsnn_jax.cli import (
     own_process,
     whole,
 )
-from bitsnn_jax.comparators import METHODS
-from bitsnn_jax.compare_images import BATCH
-from bitsnn_jax.compare_job import compare
-from bitsnn_jax.compare_report import write_comparison
-from bitsnn_jax.devices import one_after_the_other, one_device_per_core
-from bitsnn_jax.energy import profiles
-from bitsnn_jax.locks import work_folder
-from bitsnn_jax.runs import snn_folder
+from bitsnn_jax.runtime.devices import one_after_the_other, one_device_per_core
+from bitsnn_jax.runtime.locks import work_folder
 
 
 @one_line()

@@ -3,7 +3,7 @@
     bitsnn-convert --ckpt runs/digits_resnet [--steps 1 2 3 4 6 8] [--mode both]
 
 In a clone of the repository `python convert.py` is the same. Writes into RUN/snn:
-`variables` (the spiking network, loadable by itself, see `bitsnn_jax.runs.load_snn`),
+`variables` (the spiking network, loadable by itself: `bitsnn_jax.runs.loading`),
 `conversion.json` (every number) and `report/index.html`; with --fixed-point also
 `fixed_point`, the network in integers (docs/format.md).
 
@@ -17,9 +17,15 @@ for --ckpt, `ann` in it, one to fine-tune from, and `import.json`.
 import sys
 from pathlib import Path
 
-from bitsnn_jax import hosts, qat
-from bitsnn_jax.calibration import METHODS
-from bitsnn_jax.cli import (
+from bitsnn_jax.conversion.calibration import METHODS
+from bitsnn_jax.integers import qat
+from bitsnn_jax.integers.execution import CARRIERS
+from bitsnn_jax.interop.torch_networks import TORCHVISION
+from bitsnn_jax.jobs.convert import convert_run
+from bitsnn_jax.jobs.import_torch import import_network
+from bitsnn_jax.runs.loading import snn_folder
+from bitsnn_jax.runtime import hosts
+from bitsnn_jax.runtime.cli import (
     Distinct,
     Parser,
     between,
@@ -29,11 +35,6 @@ from bitsnn_jax.cli import (
     own_process,
     whole,
 )
-from bitsnn_jax.import_job import import_network
-from bitsnn_jax.integers import CARRIERS
-from bitsnn_jax.job import convert_run
-from bitsnn_jax.runs import snn_folder
-from bitsnn_jax.torch_networks import TORCHVISION
 
 MODES = {"stepped": ("stepped",), "fused": ("fused",), "both": ("fused", "stepped")}
 PRECISIONS = {

@@ -17,16 +17,17 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from bitsnn_jax import hosts
-from bitsnn_jax.cli import (
+from bitsnn_jax.config import read_config
+from bitsnn_jax.runtime import hosts
+from bitsnn_jax.runtime.cli import (
     fail,
     one_line,
     only_our_errors,
     own_process,
     readable,
 )
-from bitsnn_jax.config import read_config, validate
 from bitsnn_jax.training import train_and_evaluate
+from bitsnn_jax.training.validation import validate
 
 _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = (

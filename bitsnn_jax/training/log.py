@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 from tensorboardX import SummaryWriter
 
-from bitsnn_jax.files import naming, replace_text
-from bitsnn_jax.reading import parse_json
-from bitsnn_jax.shapes import complete
+from bitsnn_jax.runtime.files import naming, replace_text
+from bitsnn_jax.runtime.reading import parse_json
+from bitsnn_jax.runtime.shapes import complete
 
 
 @contextmanager

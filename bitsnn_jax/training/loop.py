@@ -15,15 +15,15 @@ import numpy as np
 from tqdm import tqdm
 
 from bitsnn_jax import data
-from bitsnn_jax.checkpoint import CheckpointError, Checkpoints, check_values
-from bitsnn_jax.config import Config, differences, validate
-from bitsnn_jax.devices import AXIS, data_parallel
-from bitsnn_jax.files import replace_text
-from bitsnn_jax.locks import alone_in
+from bitsnn_jax.config import Config, differences
 from bitsnn_jax.models import build_model
-from bitsnn_jax.provenance import run_metadata
-from bitsnn_jax.reading import read_json
-from bitsnn_jax.runs import ann_fn
+from bitsnn_jax.runs.checkpoint import CheckpointError, Checkpoints, check_values
+from bitsnn_jax.runs.loading import ann_fn
+from bitsnn_jax.runs.provenance import run_metadata
+from bitsnn_jax.runtime.devices import AXIS, data_parallel
+from bitsnn_jax.runtime.files import replace_text
+from bitsnn_jax.runtime.locks import alone_in
+from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.training.log import metrics_log
 from bitsnn_jax.training.metrics import Metrics, Window, fetch
 from bitsnn_jax.training.optimizer import learning_rate, sgd
@@ -36,6 +36,7 @@ from bitsnn_jax.training.step import (
     train_step,
 )
 from bitsnn_jax.training.stop import on_signals, with_votes
+from bitsnn_jax.training.validation import validate
 
 
 @alone_in("workdir", "result.json", "metrics.jsonl")

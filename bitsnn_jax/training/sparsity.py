@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bitsnn_jax.fan_out import fan_out
-from bitsnn_jax.program import ApplyFn
-from bitsnn_jax.spikes import spike_count
+from bitsnn_jax.numerics.spikes import spike_count
+from bitsnn_jax.tracing.fan_out import fan_out
+from bitsnn_jax.tracing.program import ApplyFn
 
 
 def layer_counts(

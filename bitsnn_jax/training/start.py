@@ -1,7 +1,7 @@
 """Where training starts: from the network of another run in place of a random one.
 
 The paper's cheap way to a quantised network (A.10): train with ReLU, then 30 epochs
-with QCFS. `config.start_from` names the first run, `bitsnn_jax.calibration` finds the
+with QCFS. `config.start_from` names the first run, `conversion.calibration` finds the
 thresholds that it does not have.
 """
 
@@ -17,11 +17,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bitsnn_jax import data
-from bitsnn_jax.calibration import CAPS, calibrate_network
-from bitsnn_jax.checkpoint import FOLDER, CheckpointError, Checkpoints
 from bitsnn_jax.config import Config
+from bitsnn_jax.conversion.calibration import CAPS, calibrate_network
 from bitsnn_jax.data.memory import check_fits
-from bitsnn_jax.runs import ann_fn, find_run
+from bitsnn_jax.runs.checkpoint import FOLDER, CheckpointError, Checkpoints
+from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.training.step import State
 
 # Training images that thetas are calibrated with: 8 batches of 64.

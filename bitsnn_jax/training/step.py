@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from bitsnn_jax import config
-from bitsnn_jax.devices import AXIS
+from bitsnn_jax.runtime.devices import AXIS
 from bitsnn_jax.training.accumulate import in_parts
 from bitsnn_jax.training.metrics import Metrics
 from bitsnn_jax.training.sparsity import example_sums, layer_counts, neurons

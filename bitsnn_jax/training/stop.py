@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 
-from bitsnn_jax.devices import AXIS
-from bitsnn_jax.interrupts import Interrupted, handled, no_more, status
+from bitsnn_jax.runtime.devices import AXIS
+from bitsnn_jax.runtime.interrupts import Interrupted, handled, no_more, status
 
 STATUS = status(signal.SIGTERM)
 

@@ -27,17 +27,25 @@ from fuzz.mutate import VALUES, mutations, values_changed
 from PIL import Image
 from safetensors.numpy import save
 
-from bitsnn_jax import compare_job, data, exchange, export_nir, pretrained, referee
 from bitsnn_jax import config as configuration
-from bitsnn_jax.checkpoint import Checkpoints, load_run, load_variables, save_variables
+from bitsnn_jax import data, referee
 from bitsnn_jax.data.idx import read_pair
-from bitsnn_jax.export_stablehlo import read as read_stablehlo
-from bitsnn_jax.export_stablehlo import write as write_stablehlo
-from bitsnn_jax.fixed_point import fixed_point
+from bitsnn_jax.integers.fixed_point import fixed_point
+from bitsnn_jax.interop import bundle_writer, nir_writer
+from bitsnn_jax.interop.nir_files import contents, digest
+from bitsnn_jax.interop.stablehlo import read as read_stablehlo
+from bitsnn_jax.interop.stablehlo import write as write_stablehlo
+from bitsnn_jax.interop.torch_files import read_state_dict
+from bitsnn_jax.jobs import compare
 from bitsnn_jax.models import build_model
-from bitsnn_jax.nir_files import contents, digest
-from bitsnn_jax.pretrained.card import CONVERSION, RESULT, make_card, to_markdown
-from bitsnn_jax.torch_files import read_state_dict
+from bitsnn_jax.runs import pretrained
+from bitsnn_jax.runs.checkpoint import (
+    Checkpoints,
+    load_run,
+    load_variables,
+    save_variables,
+)
+from bitsnn_jax.runs.pretrained.card import CONVERSION, RESULT, make_card, to_markdown
 from bitsnn_jax.training.log import metrics_log
 
 Files = Mapping[str, bytes]
@@ -113,12 +121,12 @@ def integers():
 
 def make_export(folder):
     images = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3))
-    exchange.save(integers(), folder / "net", vectors=images)
+    bundle_writer.save(integers(), folder / "net", vectors=images)
 
 
 def read_export(folder):
-    vectors = exchange.load_vectors(folder / "net")
-    return exchange.load(folder / "net"), vectors
+    vectors = bundle_writer.load_vectors(folder / "net")
+    return bundle_writer.load(folder / "net"), vectors
 
 
 def run_referee(folder):
@@ -178,11 +186,11 @@ def _array_changed(arrays, rng):
 
 
 def make_nir(folder):
-    export_nir.write(folder / "net.nir", integers())
+    nir_writer.write(folder / "net.nir", integers())
 
 
 def read_nir(folder):
-    return export_nir.read(folder / "net.nir")
+    return nir_writer.read(folder / "net.nir")
 
 
 def nir_resealed(files, seed, count):
@@ -439,7 +447,7 @@ def make_comparison(folder):
 def read_comparison(folder):
     results = comparison() | {"rows": [], "methods": {}}
     with contextlib.redirect_stdout(io.StringIO()):
-        compare_job._go_on(results, folder / "compare.json")
+        compare._go_on(results, folder / "compare.json")
     return results
 
 

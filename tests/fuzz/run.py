@@ -89,7 +89,7 @@ def main(folder, count, *names):
     sys.path[:0] = [str(Path(__file__).parents[1])]
     import fuzz.formats as formats
 
-    from bitsnn_jax.cli import only_our_errors
+    from bitsnn_jax.runtime.cli import only_our_errors
 
     only_our_errors()
     # Not more than is sensible, should a reader ask for it: the machine is shared.

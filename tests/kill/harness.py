@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bitsnn_jax.checkpoint import Checkpoints, load_run, load_variables
+from bitsnn_jax.runs.checkpoint import Checkpoints, load_run, load_variables
 
 ROOT = Path(__file__).parents[2]
 TRAIN = (

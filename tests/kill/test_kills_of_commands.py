@@ -18,7 +18,7 @@ from harness import (
     train,
 )
 
-from bitsnn_jax.checkpoint import load_run, load_variables
+from bitsnn_jax.runs.checkpoint import load_run, load_variables
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,328 @@
+"""Thresholds from data: the theta with which QCFS takes the place of a ReLU.
+
+A network that was trained with ReLU has no thresholds. A few batches are run through
+it, every activation is quantised with each of 97 candidate thetas, and the one that a
+method calls best is taken. What is kept for each candidate are sums over the batches,
+so memory does not grow with their number.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
+from bitsnn_jax.numerics.qcfs import qcfs
+
+# Candidates in shares of the largest activation, 16 an octave down to 1/64: theta is
+# found to 2.2 %, which the error, flat around its minimum, hardly notices.
+_SHARES = 2.0 ** -(np.arange(97) / 16)
+_FINE = 2**20  # levels of a clipped ReLU, which does not quantise: as good as infinite
+CAPS = {"relu6": 6.0}  # where the activations of `model.activation` end, if they do
+
+
+class Activation(NamedTuple):
+    """What is to take the place of a ReLU: QCFS, and min(relu(z), cap) if it has one.
+
+    Attributes:
+      levels: highest code.
+      per_channel: one theta for each channel (last axis).
+      cap: where the ReLU ends, 6 for a ReLU6; None for nowhere.
+    """
+
+    levels: int
+    per_channel: bool = False
+    cap: float | None = None
+
+
+class Trials(NamedTuple):
+    """What the candidates do, one row each, largest theta first; [97, *theta.shape].
+
+    Attributes:
+      error: sum of (qcfs(z) - relu(z))**2, z being at most the cap.
+      above: how many z are above theta.
+      count: how many z there were.
+    """
+
+    error: Any
+    above: Any
+    count: Any
+
+
+def calibrate(
+    z: Any,
+    *,
+    levels: int = 15,
+    method: str = "mse",
+    per_channel: bool = False,
+    cap: float | None = None,
+    percentile: float = 99.9,
+) -> np.ndarray:
+    """The theta with which `qcfs` stands best for the ReLU of some pre-activations.
+
+        theta = max(z) 2^(-g/16),   g in 0..96
+
+    with g by `method`: "mse" makes the sum of (qcfs(z, theta) - relu(z))^2 smallest;
+    "percentile" is the smallest theta that no more than 0.1 % of all z exceed;
+    "maximum" is g = 0. Of equals, the largest theta.
+
+    A channel without any positive z gets the theta of the layer's largest.
+
+    Args:
+      z: [..., C] pre-activations.
+      levels: highest code of the QCFS that is to come.
+      method: a name in `METHODS`.
+      per_channel: one theta for each channel (last axis).
+      cap: where the ReLU ends, 6 for a ReLU6: each z above counts as the cap.
+      percentile: of "percentile": the share of all z, in %, that theta is to reach.
+
+    Returns:
+      float32 [] or [C], positive, at most the cap.
+
+    Raises:
+      ValueError: unknown method, a cap that is not positive, a percentile out of range;
+        no z that is positive, or one that is not finite.
+
+    >>> calibrate(np.array([-1.0, 0.5, 1.0, 1.5]), levels=3, method="maximum")
+    array(1.5, dtype=float32)
+    """
+    _check(method, percentile, cap)
+    activation = Activation(levels, per_channel, cap)
+    z = _capped(jnp.asarray(z), activation)
+    peak = _checked(_peak(z, activation), "z")
+    trials = jax.jit(_trials, static_argnames="levels")(z, peak, levels=levels)
+    return _choose(peak, trials, method, percentile)
+
+
+def calibrate_network(
+    apply_fn: Callable[[Any, Any], Any],
+    variables: dict,
+    batches: Iterable[Any],
+    *,
+    method: str = "mse",
+    cap: float | None = None,
+    percentile: float = 99.9,
+) -> dict:
+    """Variables with a theta for each `QCFS` or `ClippedReLU` that has none in them.
+
+    While the batches run through the network, twice, activations without theta act as
+    ReLU, others as they are. Levels, and whether theta is per channel, are read from
+    the modules. A module that is called more than once gets one theta for all calls.
+
+    Args:
+      apply_fn: (variables, x) -> anything; calls a Linen module in inference.
+      variables: {"params", ...} of the network, thetas missing.
+      batches: inputs; gone through twice.
+      method: see `calibrate`.
+      cap: of the ReLUs that the network was trained with, 6 for ReLU6; thetas are at
+        most that.
+      percentile: see `calibrate`.
+
+    Returns:
+      A new tree; arrays that were there are passed on.
+
+    Raises:
+      ValueError: as for `calibrate`, with the path of the layer; or no batches.
+
+    >>> x = jnp.array([[0.5, 2.0]])
+    >>> fn = lambda variables, x: QCFS(levels=3).apply(variables, x)
+    >>> calibrate_network(fn, {"params": {}}, [x], method="maximum")
+    {'params': {'theta': array(2., dtype=float32)}}
+    """
+    _check(method, percentile, cap)
+    owned = flatten_dict(variables["params"]).keys()
+
+    def watch(look, variables, x):
+        found = defaultdict(list)
+
+        def as_relu(call, args, kwargs, context):
+            act, path = context.module, context.module.path
+            if not isinstance(act, QCFS | ClippedReLU) or (*path, "theta") in owned:
+                return call(*args, **kwargs)
+            (z,) = args
+            levels = getattr(act, "levels", _FINE)
+            activation = Activation(levels, act.per_channel, cap)
+            found[path].append(look(path, activation, z))
+            return _capped(nn.relu(z), activation)
+
+        with nn.intercept_methods(as_relu):
+            apply_fn(variables, x)
+        return dict(found)
+
+    found = find_thetas(watch, variables, batches, method=method, percentile=percentile)
+    thetas = {("params", *path, "theta"): theta for path, theta in found.items()}
+    # A collection may have no leaves, such as the statistics without batch norm.
+    return dict.fromkeys(variables, {}) | unflatten_dict(
+        flatten_dict(variables) | thetas
+    )
+
+
+def find_thetas(
+    watch: Callable[[Callable, Any, Any], dict[Any, list]],
+    variables: Any,
+    batches: Iterable[Any],
+    *,
+    method: str,
+    percentile: float = 99.9,
+) -> dict[Any, np.ndarray]:
+    """A theta for each activation of a network, from sums over batches.
+
+    Args:
+      watch: (look, variables, x) -> {path: [look(path, Activation, z), ...]}: runs the
+        network with its ReLUs on a batch and shows `look` what each of them is fed.
+        Paths are tuples or strings. It is jitted.
+      variables: of the network.
+      batches: inputs; gone through twice, for the largest values and for the rest.
+      method: see `calibrate`.
+      percentile: see `calibrate`.
+
+    An activation that is never positive gets a theta of 1, and a warning.
+
+    Raises:
+      ValueError: as for `calibrate`, with the path, if no activation is positive or one
+        is not finite; what `first_of` raises.
+    """
+    _check(method, percentile)
+    first_of(batches)
+    collect = partial(_collect, watch, variables, batches)
+    peaks = collect(lambda path, act, z: _peak(z, act), np.maximum)
+    silent = [path for path, peak in peaks.items() if np.max(peak) <= 0]
+    if len(silent) < len(peaks):  # else the batches are at fault, or the network
+        for path in silent:
+            peaks[path] = np.ones_like(peaks[path])
+            warnings.warn(
+                f"{_name(path)} never fires on these batches: theta is 1 there, which "
+                "is right as long as it stays silent",
+                stacklevel=3,
+            )
+    peaks = {path: _checked(peak, _name(path)) for path, peak in peaks.items()}
+    trials = collect(
+        lambda path, act, z: _trials(z, peaks[path], levels=act.levels),
+        lambda a, b: jax.tree.map(np.add, a, b),
+    )
+    return {
+        path: np.asarray(peak, np.float32)
+        if path in silent
+        else _choose(peak, trials[path], method, percentile)
+        for path, peak in peaks.items()
+    }
+
+
+def first_of(batches: Iterable[Any]) -> Any:
+    """The first of some batches.
+
+    Raises:
+      ValueError: none, an array, a dictionary, or an iterator, that can be gone through
+        once only.
+    """
+    if hasattr(batches, "shape") or isinstance(batches, dict):
+        what = getattr(batches, "shape", None)
+        what = "a dictionary" if what is None else f"an array of shape {what}"
+        raise ValueError(f"expected batches, a list of inputs; got {what}: pass [x]")
+    if iter(batches) is batches:
+        raise ValueError(
+            "expected batches that can be gone through twice, got an iterator: "
+            "pass a list"
+        )
+    for batch in batches:
+        return batch
+    raise ValueError("expected batches to calibrate with: found none")
+
+
+def _collect(watch, variables, batches, look, merge):
+    """{path: look(path, activation, z)} of what is watched, merged over all calls.
+
+    In float64: sums over many batches lose nothing.
+    """
+
+    def look_at(path, activation, z):
+        return look(path, activation, _capped(z.astype(jnp.float32), activation))
+
+    seen = jax.jit(partial(watch, look_at))
+    total = {}
+    for x in batches:
+        for path, calls in seen(variables, x).items():
+            for value in calls:
+                value = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), value)
+                before = total.get(path)
+                total[path] = value if before is None else merge(before, value)
+    if not total:
+        raise ValueError(
+            "expected batches and a network with activations that have no theta yet: "
+            "found none"
+        )
+    return total
+
+
+def _name(path):
+    return path if isinstance(path, str) else "/".join(path)
+
+
+def _capped(z, activation):
+    return z if activation.cap is None else jnp.minimum(z, activation.cap)
+
+
+def _peak(z, activation):
+    """The largest value, of each channel or of all."""
+    return jnp.max(z, axis=tuple(range(z.ndim - activation.per_channel)))
+
+
+def _trials(z, peak, *, levels):
+    axes = tuple(range(z.ndim - jnp.ndim(peak)))
+
+    def trial(share):
+        theta = (share * peak).astype(z.dtype)
+        error = qcfs(z, theta, levels=levels) - nn.relu(z)
+        return jnp.sum(error**2, axes), jnp.sum(z > theta, axes)
+
+    # One after the other, so that what a candidate makes of z is gone before the next.
+    error, above = jax.lax.map(trial, jnp.asarray(_SHARES, z.dtype))
+    return Trials(error, above, jnp.full(above.shape, z.size // jnp.size(peak)))
+
+
+def _choose(peak, trials, method, percentile):
+    best = METHODS[method](trials, percentile)
+    return np.asarray(peak * _SHARES[best], np.float32)
+
+
+def _row_of_percentile(trials, percentile):
+    # Rounded, so that 99.9 leaves a thousandth and not a little more.
+    share = round(1 - percentile / 100, 12)
+    return np.sum(trials.above <= share * trials.count, axis=0) - 1
+
+
+# Rows of the best candidates.
+METHODS: dict[str, Callable[[Trials, float], Any]] = {
+    "maximum": lambda trials, _: np.zeros(np.shape(trials.error)[1:], int),
+    "percentile": _row_of_percentile,
+    "mse": lambda trials, _: np.argmin(trials.error, axis=0),
+}
+
+
+def _checked(peak, name):
+    """Peaks as they are, those of channels that never fire as the layer's largest."""
+    peak = np.asarray(peak, np.float64)
+    if not (np.isfinite(peak).all() and peak.max() > 0):
+        raise ValueError(
+            f"{name} must have finite values and a positive one to calibrate theta "
+            f"with; the largest is {peak.max()}"
+        )
+    return np.where(peak > 0, peak, peak.max())
+
+
+def _check(method, percentile, cap=None):
+    if method not in METHODS:
+        raise ValueError(
+            f"method must be one of {', '.join(sorted(METHODS))}; got {method!r}"
+        )
+    if not 0 < percentile <= 100:
+        raise ValueError(f"percentile must be above 0, at most 100; got {percentile}")
+    if cap is not None and not cap > 0:
+        raise ValueError(f"cap must be positive, or None for no cap; got {cap}")

@@ -1,0 +1,313 @@
+"""QCFS in the place of ReLU, in any program that JAX can trace.
+
+Whatever a network is written with, its ReLU ends as `max(z, 0)` in the traced program.
+There it is found and replaced: modules are not edited, and one rule serves Linen, NNX,
+Equinox and functions of arrays.
+"""
+
+import dataclasses
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitsnn_jax.conversion.calibration import Activation, find_thetas, first_of
+from bitsnn_jax.conversion.rectified import replaced
+from bitsnn_jax.numerics.qcfs import qcfs
+from bitsnn_jax.tracing.independence import warn_unless_apart
+from bitsnn_jax.tracing.program import (
+    ApplyFn,
+    Nonspiking,
+    check_theta,
+    trace,
+)
+from bitsnn_jax.tracing.real_valued import real_numbers
+
+
+class Quantised(NamedTuple):
+    """A network whose ReLUs have become QCFS, and its variables.
+
+    Attributes:
+      apply_fn: (variables, x) -> output, for `convert`, `spiking`, `verify`, training.
+        It can be pickled if the network's can.
+      variables: {"network": those that were given, "theta": {path: threshold}}. Random
+        keys are not among them, but kept by `apply_fn`.
+    """
+
+    apply_fn: "ReplacedReLU"
+    variables: dict[str, Any]
+
+    @property
+    def left(self) -> tuple[Nonspiking, ...]:
+        """Operations that are not affine and were no ReLU: left as they are."""
+        return self.apply_fn.left
+
+
+def quantise(
+    apply_fn: ApplyFn,
+    variables: Any,
+    batches: Iterable[Any],
+    *,
+    levels: int = 15,
+    method: str = "mse",
+    per_channel: bool = False,
+    channel_axis: int | None = None,
+    percentile: float = 99.9,
+) -> Quantised:
+    """Put QCFS, Eq. (2), in the place of ReLU, with thresholds from data.
+
+        max(z, 0)          ->  qcfs(z, theta)
+        min(max(z, 0), c)  ->  qcfs(z, theta),   theta <= c
+
+    The second is ReLU6, `jnp.clip(z, 0, c)` or `lax.clamp`, with a number c. While the
+    batches run through the network, twice, activations are the ReLUs that they are.
+    Each call of a ReLU has a theta of its own, and so has each iteration of a scan over
+    layers. They are named after the modules that they stand in.
+
+    Left as they are: other activations, also those with a ReLU inside (softplus, celu,
+    hard_sigmoid, hard_swish), maxima of parameters, and max(z, 0) as a guard of a root,
+    a logarithm or a divisor, as the variance of a layer norm has it. A warning names
+    what was left of the operations that are not affine, and `left` lists them. Another
+    one is given where examples of a batch depend on one another, as by a batch norm in
+    training, and for a ReLU that never fires on the batches: its theta is 1.
+
+    Args:
+      apply_fn: pure, (variables, x) -> output, in inference. See `replace_relu` for
+        what is asked of it.
+      variables: pytree of arrays.
+      batches: inputs, a list or anything else that can be gone through twice.
+      levels: highest code; 2**T - 1 converts without loss at T steps.
+      method: of choosing theta, see `calibrate`.
+      per_channel: one theta for each channel; one for each ReLU otherwise.
+      channel_axis: of all values that go into a ReLU; None to find it: the layout of a
+        convolution and the weights of a dense layer tell it.
+      percentile: see `calibrate`.
+
+    Returns:
+      Quantised(apply_fn, variables).
+
+    Raises:
+      ValueError: no ReLU, none that ever fires, no batches or what is none, unknown
+        method, channels that cannot be told; SpikingError: a ReLU in a `while` or
+        `cond` that the data decide.
+
+    >>> net = lambda w, x: jax.nn.relu(x @ w) @ w
+    >>> x = jnp.array([[1.0, -2.0], [3.0, 0.4]])
+    >>> quantised = quantise(net, jnp.eye(2), [x], levels=3, method="maximum")
+    >>> quantised.variables["theta"]
+    {'neuron': array(3., dtype=float32)}
+    >>> quantised.apply_fn(quantised.variables, x)
+    Array([[1., 0.],
+           [3., 0.]], dtype=float32)
+    """
+    _check_levels(levels)
+    example = first_of(batches)
+    _check_runs(apply_fn, variables, example)
+    warn_unless_apart(apply_fn, variables, example)
+
+    def watch(look, variables, x):
+        found = OrderedDict()  # a plain dict would leave jit sorted by name
+
+        def as_relu(path, z, cap, axis):
+            activation = Activation(levels, per_channel, cap)
+            shown = z
+            if per_channel:
+                shown = jnp.moveaxis(z, _known(axis, channel_axis, path, z), -1)
+            found[path] = [look(path, activation, shown)]
+            a = jnp.maximum(z, 0)
+            return a if cap is None else jnp.minimum(a, cap)
+
+        replaced(apply_fn, variables, x, as_relu, levels)
+        return found
+
+    theta = find_thetas(watch, variables, batches, method=method, percentile=percentile)
+    network, keys = _without_keys(variables)
+    quantised_fn = ReplacedReLU(apply_fn, levels, channel_axis, keys)
+    quantised = {"network": network, "theta": theta}
+    program, _ = trace(quantised_fn, quantised, example)
+    flat = map(jax.tree.leaves, (quantised, example))
+    left = tuple(real_numbers(program, *flat, nonspiking="decode").operations)
+    if left:
+        named = [f"`{each.operation}` in {each.path or 'the program'}" for each in left]
+        rest = f" and {len(left) - 4} more" if len(left) > 4 else ""
+        warnings.warn(
+            f"left as they are, since they are no ReLU: {', '.join(named[:4])}{rest}; "
+            "a spiking network computes them on real numbers or not at all",
+            stacklevel=2,
+        )
+    return Quantised(dataclasses.replace(quantised_fn, left=left), quantised)
+
+
+def replace_relu(
+    apply_fn: ApplyFn, *, levels: int = 15, channel_axis: int | None = None
+) -> "ReplacedReLU":
+    """Put `qcfs` in the place of each ReLU, given thresholds; see `quantise`.
+
+    For thresholds that were stored, or other levels: those of `quantise` stay valid,
+    as far as theta goes, for any number of levels.
+
+    Gradient: that of `qcfs`, with respect to the network's variables, theta and x. A
+    theta above the cap of its ReLU6 counts as the cap, and has none.
+
+    Args:
+      apply_fn: pure, (variables, x) -> output. Scans over layers are unrolled and
+        `jax.checkpoint` is entered, so that fine-tuning needs the memory of all layers.
+      levels: highest code.
+      channel_axis: of thresholds that are one for each channel, as in `quantise`.
+
+    Returns:
+      ({"network": variables, "theta": {path: [] or [C]}}, x) -> output.
+
+    Raises:
+      ValueError: when called: thresholds missing, superfluous, not positive, or of
+        another shape.
+
+    >>> net = replace_relu(lambda _, x: jnp.clip(x, 0, 6), levels=4)
+    >>> variables = {"network": None, "theta": {"neuron": jnp.array(1.0)}}
+    >>> net(variables, jnp.array([-1.0, 0.3, 0.5, 9.0]))
+    Array([0.  , 0.25, 0.5 , 1.  ], dtype=float32)
+    """
+    _check_levels(levels)
+    return ReplacedReLU(apply_fn, levels, channel_axis)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReplacedReLU:
+    """What `replace_relu` returns: a class, so that it can be pickled.
+
+    Attributes:
+      apply_fn, levels, channel_axis: as given.
+      keys: random keys that stand where the network's variables have None.
+      left: see `Quantised.left`.
+    """
+
+    apply_fn: ApplyFn
+    levels: int
+    channel_axis: int | None = None
+    keys: tuple["_Key", ...] = ()
+    left: tuple[Nonspiking, ...] = ()
+
+    def __call__(self, variables: dict[str, Any], x: Any) -> Any:
+        thetas, paths = variables["theta"], []
+
+        def as_qcfs(path, z, cap, axis):
+            paths.append(path)
+            if path not in thetas:
+                raise ValueError(
+                    f"theta has none for the ReLU {path}, only for "
+                    f"{', '.join(sorted(thetas)) or 'nothing'}: quantise this network"
+                )
+            check_theta(thetas[path], path)
+            # Below float32 the top code would have no place, as in layers.QCFS.
+            wide = jnp.promote_types(z.dtype, jnp.float32)
+            theta = jnp.asarray(thetas[path], wide)
+            if theta.ndim:
+                theta = _along(theta, _known(axis, self.channel_axis, path, z), path, z)
+            if cap is not None:  # not jnp.minimum, whose gradient is halved at the cap
+                theta = jnp.where(theta > cap, cap, theta)
+            a = qcfs(z.astype(wide), theta, levels=self.levels)
+            return a.astype(z.dtype)
+
+        network = _with_keys(variables["network"], self.keys)
+        output = replaced(self.apply_fn, network, x, as_qcfs, self.levels)
+        if extra := sorted(thetas.keys() - set(paths)):
+            raise ValueError(
+                f"theta has some for {', '.join(extra)}, but the ReLUs of this network "
+                f"are {', '.join(paths)}: quantise this network"
+            )
+        return output
+
+
+def _check_levels(levels):
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+
+
+def _check_runs(apply_fn, variables, batch):
+    """ValueError where a batch is a pair or a dictionary that the network fails on."""
+    if hasattr(batch, "shape"):
+        return
+    try:
+        jax.eval_shape(apply_fn, variables, batch)
+    except Exception as error:  # whatever the network does with what it cannot take
+        shapes = jax.tree.map(jnp.shape, batch)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            "each of batches must be what the network takes as its input, such as an "
+            f"array of images without labels; got {type(batch).__name__} of shapes "
+            f"{shapes}, on which it fails: {reason:.150}"
+        ) from error
+
+
+def _known(found, given, path, z):
+    """The axis of the channels of z, not negative."""
+    axis = found if given is None else given
+    if axis is None and z.ndim < 3:
+        axis = -1
+    if axis is None:
+        raise ValueError(
+            f"which axis has the channels of the ReLU {path}, of shape {z.shape}, "
+            "cannot be told: no convolution or dense layer leads to it; give "
+            "channel_axis"
+        )
+    if not -z.ndim <= axis < z.ndim:
+        raise ValueError(
+            f"channel_axis={axis} is no axis of the ReLU {path}, of shape {z.shape}"
+        )
+    return axis % z.ndim
+
+
+def _along(theta, axis, path, z):
+    """Thresholds for each channel, to broadcast against z."""
+    if theta.shape != z.shape[axis : axis + 1]:
+        raise ValueError(
+            f"theta of the ReLU {path} must be one number or {z.shape[axis : axis + 1]}"
+            f", one for each channel; got the shape {theta.shape}"
+        )
+    return theta.reshape(-1, *(1,) * (z.ndim - 1 - axis))
+
+
+class _Key(NamedTuple):
+    """A random key: its place among leaves and Nones, its bits, how it draws."""
+
+    place: int
+    bits: np.ndarray
+    kind: str
+
+
+def _without_keys(variables):
+    """The variables with None for random keys, which no arithmetic is possible with."""
+    leaves, tree = jax.tree.flatten(variables, is_leaf=_is_none)
+    keys = tuple(
+        _Key(i, np.asarray(jax.random.key_data(leaf)), str(jax.random.key_impl(leaf)))
+        for i, leaf in enumerate(leaves)
+        if _is_key(leaf)
+    )
+    for key in keys:
+        leaves[key.place] = None
+    return (jax.tree.unflatten(tree, leaves) if keys else variables), keys
+
+
+def _with_keys(variables, keys):
+    if not keys:
+        return variables
+    leaves, tree = jax.tree.flatten(variables, is_leaf=_is_none)
+    for key in keys:
+        if leaves[key.place] is None:  # else keys were put back by hand
+            leaves[key.place] = jax.random.wrap_key_data(
+                jnp.asarray(key.bits), impl=key.kind
+            )
+    return jax.tree.unflatten(tree, leaves)
+
+
+def _is_none(leaf):
+    return leaf is None
+
+
+def _is_key(leaf):
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)

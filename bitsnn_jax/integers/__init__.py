@@ -1,0 +1,1 @@
+"""The network as a graph of layers, in integers: rounded, executed, counted."""

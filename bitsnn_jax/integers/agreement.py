@@ -1,0 +1,162 @@
+"""One network in three notations: program, layer graph, integers. Do they agree?
+
+Each layer is compared on the inputs that the float network gives it, so that a code
+that rounding has moved in one layer says nothing about the next.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitsnn_jax.integers.graph import Conv, Graph, Scale, Term, apply, apply_term
+from bitsnn_jax.numerics.qcfs import codes, qcfs
+from bitsnn_jax.tracing.program import Analog, ApplyFn, Reading, read, trace
+
+
+def drawn(shape: tuple[int, ...], levels: int = 255) -> np.ndarray:
+    """Integers 0..levels, always the same ones: an input when none is given."""
+    return np.random.default_rng(0).integers(0, levels, shape, endpoint=True)
+
+
+def graph_difference(
+    graph: Graph, apply_fn: ApplyFn, variables: Any, x: Any
+) -> str | None:
+    """The first node that is not what the network computes there, in words.
+
+    Args:
+      graph: of this network.
+      apply_fn, variables: the network.
+      x: [1, ...] an input.
+
+    Returns:
+      None where all nodes agree up to rounding: sqrt(eps) of the largest term.
+    """
+    program, _ = trace(apply_fn, variables, x)
+    network = _Recorded()
+    results = read(network, program, jax.tree.leaves(variables), [x])
+    charges, activations = zip(*network.seen, strict=True) if network.seen else ((), ())
+    wanted = [*charges, *(r.value for r in results)]
+    eps = max((float(jnp.finfo(z.dtype).eps) for z in wanted), default=0.0)
+    nodes = graph.of_kind("neurons", "output")
+    found = dict(zip((node.name for node in nodes), wanted, strict=True))
+    with jax.enable_x64(True):
+        values: dict[str, Any] = {"input": jnp.asarray(np.asarray(x, np.float64))}
+        sent = iter(activations)
+        for node in graph.nodes[1:]:
+            terms = [apply_term(t, values[t.source]) for t in node.terms]
+            z = sum(terms, jnp.broadcast_to(node.bias, node.shape))
+            if node.kind == "neurons":
+                values[node.name] = jnp.asarray(np.asarray(next(sent), np.float64))
+            else:
+                values[node.name] = z
+            if node.name in found:
+                want = np.asarray(found[node.name], np.float64).reshape(node.shape)
+                apart = np.abs(np.asarray(z) - want).max(initial=0)
+                size = sum(float(jnp.max(jnp.abs(t), initial=0)) for t in terms)
+                size += np.abs(node.bias).max(initial=0)
+                if not apart <= np.sqrt(eps) * size:
+                    return f"{node.name} is off by {apart:.3g}, its terms by {size:.3g}"
+    return None
+
+
+class _Recorded(Reading):
+    """The network itself, keeping what its neurons are fed and what they send."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: list[tuple[Any, Any]] = []
+
+    def neuron(self, site, z, theta):
+        charge = jnp.broadcast_to(z.value, site.shape)
+        a = qcfs(charge, theta.value, levels=site.levels)
+        self.seen.append((charge, a))
+        return Analog(a)
+
+
+def integer_difference(network: Any, graph: Graph, x: Any) -> str | None:
+    """The first node whose integers rounding cannot explain, in words.
+
+    With inputs k of a node and its weights W, rounded from w, the sum of W k may be off
+    by half a unit for each |k|, for each weight of a number that was rounded itself,
+    and for the bias:
+
+        |sum W k + B - (sum w k + b)| <= (sum |k| + sum_rounded |W| + 1) / 2
+
+    Args:
+      network: `fixed_point.IntegerNetwork` of the graph.
+      graph: in floats.
+      x: [1, ...] integers 0..levels.
+
+    Returns:
+      None if every node stays within this bound.
+    """
+    top = 2**network.steps - 1
+    with jax.enable_x64(True):
+        floats: dict[str, Any] = {"input": jnp.asarray(np.asarray(x, np.float64))}
+        integers = dict(floats)
+        for node, made in zip(graph.nodes[1:], network.nodes[1:], strict=True):
+            z = _sum(node, floats)
+            if node.kind == "neurons":
+                theta = jnp.asarray(node.theta, z.dtype)
+                code = codes(z, theta, levels=top).astype(z.dtype)
+                floats[node.name], integers[node.name] = code * (theta / top), code
+            else:
+                floats[node.name] = z
+                integers[node.name] = jnp.round(z / made.unit)
+            if node.kind == "maximum":
+                continue
+            unit = made.unit / 2.0**made.fraction
+            apart = jnp.abs(_sum(made, integers) - z / unit)
+            bound = 0.5 + sum(
+                _half(term, jnp.abs(integers[term.source]))
+                + _of_rounded(term, integers[term.source], graph[term.source].kind)
+                for term in made.terms
+            )
+            # Of sums in float64, whose terms may be much larger than the result.
+            slack = 1e-9 * (made.bound + 1)
+            worst = float(jnp.max(apart - bound, initial=-jnp.inf))
+            if not worst <= slack:
+                return (
+                    f"{node.name} is off by {float(jnp.max(apart)):,.0f} units, where "
+                    f"rounding explains {float(jnp.max(bound)):,.0f}"
+                )
+    return None
+
+
+def _sum(node, values):
+    total = jnp.broadcast_to(jnp.asarray(node.bias, jnp.float64), node.shape)
+    return sum((apply_term(t, values[t.source]) for t in node.terms), total)
+
+
+def _half(term: Term, sizes):
+    """Half a unit for each input that each result has."""
+    for op in term.before:
+        sizes = apply(op, sizes)
+    weight = term.weight
+    if isinstance(weight, Scale):
+        sizes = jnp.broadcast_to(
+            sizes / 2, np.broadcast_shapes(sizes.shape, np.shape(weight.factor))
+        )
+    else:
+        # All outputs of a group see the same inputs: one of them will do.
+        groups = weight.groups if isinstance(weight, Conv) else 1
+        *window, outputs = weight.kernel.shape
+        halves = weight._replace(kernel=np.full((*window, groups), 0.5))
+        sizes = jnp.repeat(apply(halves, sizes), outputs // groups, axis=-1)
+    for op in term.after:
+        sizes = apply(op, sizes)
+    return sizes
+
+
+def _of_rounded(term: Term, values, kind: str):
+    """Half a unit of each input, where inputs are rounded numbers and no codes."""
+    if kind != "sum":
+        return 0.0
+    weight = term.weight
+    if isinstance(weight, Scale):
+        weight = Scale(np.abs(weight.factor.astype(np.float64)))
+    else:
+        weight = weight._replace(kernel=np.abs(weight.kernel.astype(np.float64)))
+    return apply_term(term._replace(weight=weight), jnp.full(values.shape, 0.5))

@@ -1,0 +1,324 @@
+"""The layer graph: what feeds each layer of neurons, as data.
+
+Every neuron's current is a sum of affine terms of upstream spikes. `Graph` writes that
+sum down: no modules, no batch norm, no program, only arrays and a dozen kinds of
+operation, all of which are linear. `lowering.lower` makes one from a network.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bitsnn_jax.conversion.spiking import snn_levels
+from bitsnn_jax.numerics.qcfs import codes, qcfs
+from bitsnn_jax.runtime.columns import table
+
+
+class Reshape(NamedTuple):
+    """The same numbers in another shape."""
+
+    shape: tuple[int, ...]
+
+
+class Move(NamedTuple):
+    """y[i] = x.flatten()[index[i]], and 0 where the index is -1."""
+
+    index: np.ndarray
+
+
+class Sum(NamedTuple):
+    """The sum over axes, which go."""
+
+    axes: tuple[int, ...]
+
+
+class WindowSum(NamedTuple):
+    """The sum over windows; what is padded is 0. One entry an axis."""
+
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+
+
+class Max(NamedTuple):
+    """The maximum over axes, which go."""
+
+    axes: tuple[int, ...]
+
+
+class WindowMax(NamedTuple):
+    """The maximum over windows; what is padded never wins."""
+
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+
+
+class Scale(NamedTuple):
+    """y = factor * x: a residual identity, a pooling. Broadcasts to x."""
+
+    factor: np.ndarray
+
+
+class Conv(NamedTuple):
+    """A convolution of [1, *space, channels] with a kernel [*window, inputs, outputs].
+
+    As in `lax.conv_general_dilated`: the kernel is not flipped, and holds
+    channels / groups inputs.
+    """
+
+    kernel: np.ndarray
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    lhs_dilation: tuple[int, ...]
+    rhs_dilation: tuple[int, ...]
+    groups: int
+
+
+class Dense(NamedTuple):
+    """[rows, inputs] times a kernel [inputs, outputs]."""
+
+    kernel: np.ndarray
+
+
+class Shift(NamedTuple):
+    """y = x * 2**amount, of integers."""
+
+    amount: int
+
+
+Structure = Reshape | Move | Sum | WindowSum | Max | WindowMax | Shift
+Weight = Scale | Conv | Dense
+
+
+class Term(NamedTuple):
+    """What one node brings to another: `after(weight(before(source)))`.
+
+    `before` and `after` move and add up and change no value; `weight` holds every
+    number. Batch norm, the 1/k**2 of a pooling and all other scales are in it.
+    """
+
+    source: str
+    before: tuple[Structure, ...]
+    weight: Weight
+    after: tuple[Structure, ...]
+
+
+class Node(NamedTuple):
+    """A layer of neurons, or another place where a sum of terms has a name.
+
+    z = sum of terms + bias, and the value of the node is
+
+        "input"    what the network is given; no terms
+        "neurons"  qcfs(z, theta, levels=levels)
+        "maximum"  z, the one term of which takes a maximum of spikes
+        "sum"      z: no spikes but numbers, which a second weight is applied to, as
+                   behind the linear bottleneck of MobileNetV2
+        "output"   z
+
+    Shapes have a batch axis of 1. `bias` and `theta` broadcast to `shape`.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    terms: tuple[Term, ...] = ()
+    bias: np.ndarray = np.zeros(())
+    theta: np.ndarray = np.ones(())
+    levels: int = 0
+
+
+KINDS = ("input", "neurons", "maximum", "sum", "output")
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """Nodes in an order in which sources come before what they feed. Input first.
+
+    Raises:
+      ValueError: two nodes of one name, or one that is fed by none that stands before.
+    """
+
+    nodes: tuple[Any, ...]  # each a `Node`, or what a subclass has for one
+
+    def __post_init__(self):
+        before = set()
+        for node in self.nodes:
+            if node.name in before:
+                raise ValueError(
+                    f"two nodes are named {node.name}: each needs a name of its own"
+                )
+            for term in node.terms:
+                if term.source not in before:
+                    raise ValueError(
+                        f"{node.name} is fed by {term.source}, which is no node "
+                        "before it"
+                    )
+            before.add(node.name)
+
+    def __getitem__(self, name: str) -> Any:
+        return next(node for node in self.nodes if node.name == name)
+
+    def of_kind(self, *kinds: str) -> list[Any]:
+        return [node for node in self.nodes if node.kind in kinds]
+
+    def __str__(self) -> str:
+        """A line for each node: its shape, and what feeds it through which weight."""
+        rows = [("layer", "kind", "shape", "fed by")]
+        for node in self.nodes:
+            shape = "x".join(map(str, node.shape[1:]))
+            fed_by = ", ".join(f"{t.source} ({_described(t)})" for t in node.terms)
+            rows.append((node.name, node.kind, shape, fed_by))
+        return table(rows, names=4)
+
+    def dot(self) -> str:
+        """The graph in the language of Graphviz, which draws it: `dot -Tsvg`."""
+        forms = {"neurons": "box", "maximum": "invtrapezium", "sum": "circle"}
+        lines = ["digraph {", "  node [fontname=sans]; edge [fontname=sans]"]
+        for node in self.nodes:
+            form = forms.get(node.kind, "plaintext")
+            shape = "x".join(map(str, node.shape[1:]))
+            lines.append(
+                f'  "{node.name}" [shape={form}, label="{node.name}\\n{shape}"]'
+            )
+            lines += [
+                f'  "{t.source}" -> "{node.name}" [label="{_described(t)}"]'
+                for t in node.terms
+            ]
+        return "\n".join([*lines, "}"])
+
+
+def _described(term: Term) -> str:
+    ops = [type(op).__name__.lower() for op in term.before]
+    weight = term.weight
+    if isinstance(weight, Scale):
+        ops.append("identity")
+    else:
+        size = "x".join(map(str, weight.kernel.shape))
+        ops.append(f"{type(weight).__name__.lower()} {size}")
+    return " ".join([*ops, *(type(op).__name__.lower() for op in term.after)])
+
+
+def apply(op: Structure | Weight, x: jax.Array, **accumulate: Any) -> jax.Array:
+    """The operation on an array, in the type of the array.
+
+    `accumulate` may give a product `preferred_element_type`.
+    """
+    return _APPLY[type(op)](op, x, **accumulate)
+
+
+def apply_term(term: Term, x: jax.Array, product: Callable = apply) -> jax.Array:
+    """The term of the value of its source; `product` applies the weight."""
+    for op in term.before:
+        x = apply(op, x)
+    x = product(term.weight, x)
+    for op in term.after:
+        x = apply(op, x)
+    return x
+
+
+def evaluate(
+    graph: Graph, x: jax.Array, *, steps: int | None = None
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """The ANN that the graph stands for, in floating point.
+
+    Args:
+      graph: of `lowering.lower`.
+      x: [n, ...] inputs; their type is that of the computation.
+      steps: T, for the re-quantised ANN with levels 2**T - 1. None: levels as trained.
+
+    Returns:
+      outputs, by name; and the codes of each node of neurons and maxima.
+    """
+
+    def one(x):
+        values, seen = {"input": x}, {}
+        for node in graph.nodes[1:]:
+            z = jnp.asarray(np.broadcast_to(node.bias, node.shape), x.dtype)
+            z = sum((apply_term(t, values[t.source]) for t in node.terms), z)
+            if node.kind == "neurons":
+                levels = (
+                    node.levels if steps is None else snn_levels(node.levels, steps)
+                )
+                theta = jnp.asarray(node.theta, x.dtype)
+                seen[node.name] = codes(z, theta, levels=levels)
+                z = qcfs(z, theta, levels=levels)
+            values[node.name] = z
+        return {node.name: values[node.name] for node in graph.of_kind("output")}, seen
+
+    return batched(one)(x)
+
+
+def batched(fn: Callable) -> Callable:
+    """`fn` of values with a batch axis of 1, for batches of any size."""
+
+    def mapped(x, *rest):
+        return jax.vmap(lambda one: fn(one[None], *rest))(x)
+
+    return mapped
+
+
+def out_shape(op: Structure | Weight, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What shape the operation makes of `shape`."""
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(lambda x: apply(op, x), x).shape
+
+
+def conv_dimensions(rank: int) -> lax.ConvDimensionNumbers:
+    """Of an array of `rank` axes, channels last, and a kernel as in `Conv`."""
+    space = tuple(range(1, rank - 1))
+    kernel = (rank - 1, rank - 2, *range(rank - 2))
+    io = (0, rank - 1, *space)
+    return lax.ConvDimensionNumbers(io, kernel, io)
+
+
+def _move(op, x):
+    flat = x.reshape(-1)
+    moved = flat[np.maximum(op.index, 0)]
+    return moved if (op.index >= 0).all() else jnp.where(op.index >= 0, moved, 0)
+
+
+def _conv(op, x, **accumulate):
+    return lax.conv_general_dilated(
+        x,
+        jnp.asarray(op.kernel, x.dtype),
+        op.strides,
+        op.padding,
+        op.lhs_dilation,
+        op.rhs_dilation,
+        conv_dimensions(x.ndim),
+        op.groups,
+        **accumulate,
+    )
+
+
+def _dense(op, x, **accumulate):
+    return jnp.matmul(x, jnp.asarray(op.kernel, x.dtype), **accumulate)
+
+
+def _window(init, combine):
+    def reduce(op, x):
+        start = jnp.asarray(init, x.dtype)
+        return lax.reduce_window(x, start, combine, op.window, op.strides, op.padding)
+
+    return reduce
+
+
+# Maxima are of codes, the smallest of which is 0.
+_APPLY: Mapping[type, Callable[..., Any]] = {
+    Reshape: lambda op, x: x.reshape(op.shape),
+    Move: _move,
+    Sum: lambda op, x: jnp.sum(x, op.axes, dtype=x.dtype),
+    WindowSum: _window(0, lax.add),
+    Max: lambda op, x: jnp.max(x, op.axes),
+    WindowMax: _window(0, lax.max),
+    Shift: lambda op, x: x * jnp.asarray(2**op.amount, x.dtype),
+    Scale: lambda op, x: x * jnp.asarray(op.factor, x.dtype),
+    Conv: _conv,
+    Dense: _dense,
+}

@@ -1,0 +1,199 @@
+"""A network of integers as a folder of two or three files, for readers in any language.
+
+docs/format.md describes them. `referee.py` is a reader that needs NumPy only.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save as save_arrays
+
+from bitsnn_jax.integers.execution import one_shot
+from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode, largest_sum
+from bitsnn_jax.interop.bundle_reader import (
+    ARRAYS,
+    DTYPES,
+    FORMAT,
+    NETWORK,
+    VECTORS,
+    VERSION,
+    ExchangeError,
+    check_vector,
+    checked_vectors,
+    read_folder,
+    sha256,
+)
+from bitsnn_jax.runtime.files import replaced_folder, standing
+from bitsnn_jax.runtime.reading import ReadingError, parse_json, sealed
+
+
+def save(
+    network: IntegerNetwork, folder: str | os.PathLike, *, vectors: Any = None
+) -> None:
+    """Writes the network; the folder is there as a whole or not at all.
+
+    An export that is already there is replaced. What is written has been read back.
+
+    Args:
+      network: of `fixed_point`.
+      folder: to be made; or empty, or an earlier export.
+      vectors: test vectors. Inputs [n, ...], integers 0..levels, of which the codes and
+        outputs are computed here; or all of these, named as in `load_vectors`; or None.
+
+    Raises:
+      ExchangeError: a folder with anything else in it, inputs or arrays that do not fit
+        the network; nothing is written then.
+    """
+    folder = Path(folder)
+    _check_replaceable(folder)
+    if vectors is not None:
+        if not isinstance(vectors, Mapping):
+            vectors = _computed(network, vectors)
+        vectors = checked_vectors(network, vectors)
+    arrays: dict[str, np.ndarray] = {}
+    nodes = [_node_out(node, arrays) for node in network.nodes]
+    files = {ARRAYS: save_arrays(arrays)}
+    if vectors is not None:
+        files[VECTORS] = save_arrays(vectors)
+    text = {
+        "format": FORMAT,
+        "version": VERSION,
+        "steps": network.steps,
+        "bits": network.bits,
+        "levels": network.levels,
+        "files": {name: sha256(data) for name, data in files.items()},
+        "nodes": nodes,
+    }
+    files[NETWORK] = sealed(text)
+    _replace(folder, files)
+
+
+def load(folder: str | os.PathLike) -> IntegerNetwork:
+    """The network of a folder that `save` has written, every number checked.
+
+    Raises:
+      ExchangeError: a missing or damaged file, another format or version, an array that
+        is missing or has another type or shape, a weight beyond `bits`, an unknown
+        operation, a source that does not come before what it feeds, a bound that a sum
+        can exceed, a shape beyond what readers take; with the file or the layer.
+    """
+    network = read_folder(standing(Path(folder)))[0]
+    for node in network.of_kind("neurons", "sum", "output"):
+        # Carriers are chosen by the bound: one that is too small would be inexact.
+        reach = largest_sum(node, network) + int(node.half.max())
+        if reach > node.bound:
+            raise ExchangeError(
+                f"{node.name}: its sum can reach {reach:,}, more than its bound of "
+                f"{node.bound:,}"
+            )
+    return network
+
+
+def load_vectors(folder: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The test vectors of a folder; {} where it has none.
+
+    Returns:
+      "input" [n, ...]; "codes/NAME" [n, ...] of each layer of neurons, its spikes
+      packed; "outputs/NAME" int32 [n, ...].
+
+    Raises:
+      ExchangeError: as `load`.
+    """
+    return read_folder(standing(Path(folder)))[1]
+
+
+def _computed(network: IntegerNetwork, inputs: Any) -> dict[str, Any]:
+    """Test vectors of these inputs."""
+    x = np.asarray(inputs)
+    check_vector("input", x, network.nodes[0], network.levels)
+    result = jax.jit(one_shot(network))(x)
+    return {
+        "input": x,
+        **{f"codes/{name}": codes for name, codes in result.codes.items()},
+        **{f"outputs/{name}": output for name, output in result.outputs.items()},
+    }
+
+
+def _node_out(node: IntegerNode, arrays: dict) -> dict:
+    def stored(name, field, value):
+        array = np.asarray(value)
+        if array.dtype != DTYPES[field]:
+            raise ExchangeError(
+                f"{node.name}: {field} must be {np.dtype(DTYPES[field])}, got "
+                f"{array.dtype}"
+            )
+        # Not ascontiguousarray alone, which makes [1] of [].
+        arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
+        return name
+
+    def written(op, prefix):
+        fields = {
+            field: stored(f"{prefix}/{field}", field, value)
+            if field in DTYPES
+            else value
+            for field, value in op._asdict().items()
+        }
+        return {"op": type(op).__name__, **fields}
+
+    terms = []
+    for i, term in enumerate(node.terms):
+        prefix = f"{node.name}/terms/{i}"
+        before, after = (
+            [written(op, f"{prefix}/{side}/{j}") for j, op in enumerate(ops)]
+            for side, ops in (("before", term.before), ("after", term.after))
+        )
+        weight = written(term.weight, f"{prefix}/weight")
+        terms.append(
+            {"source": term.source, "before": before, "weight": weight, "after": after}
+        )
+    return {
+        "name": node.name,
+        "kind": node.kind,
+        "shape": node.shape,
+        **{
+            field: stored(f"{node.name}/{field}", field, getattr(node, field))
+            for field in ("bias", "fraction", "unit")
+        },
+        "bound": node.bound,
+        "terms": terms,
+    }
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if folder.is_dir() and not folder.is_symlink():
+        names = {path.name for path in folder.iterdir()}
+        if not names or (
+            NETWORK in names
+            and names <= {NETWORK, ARRAYS, VECTORS}
+            and _is_export(folder)
+        ):
+            return
+    raise ExchangeError(
+        f"{folder} is there and not an exported network: remove it, or choose another"
+    )
+
+
+def _is_export(folder):
+    try:
+        text = parse_json((folder / NETWORK).read_bytes())
+    except (OSError, ReadingError):
+        return False
+    return isinstance(text, dict) and text.get("format") == FORMAT
+
+
+def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+    """All files, in a folder beside, that then takes the place of `folder`."""
+    with replaced_folder(folder) as new:
+        new.mkdir()
+        for name, data in files.items():
+            with open(new / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        read_folder(new)

@@ -1,0 +1,203 @@
+"""The nodes that `bitsnn_jax` adds to NIR, and how arrays and names are written in it.
+
+NIR's neurons have one threshold, are reset when they fire, and integrate and fire at
+the same time. The neuron of Eq. (9) and (10) does neither, so it has a node type of its
+own, `BitSerialIF`, with the schedule of its thresholds written out. A `nir.IF` with a
+remark in its metadata would run everywhere, wrongly, since readers pass metadata over.
+A type that NIR does not know makes `nir.read`, and what is built on it, stop with an
+error.
+
+What the edges carry at step t: from neurons and maxima `spike[t]` = 2**(T - t) for a
+spike and 0 for none; from the input and a `BitSerialRound` their integers, once, with
+the first step. Edges that meet add up. Between these, standard nodes mean what NIR
+says, step by step: `Conv1d`, `Conv2d`, `Linear`, `Scale`, `SumPool2d`, `Flatten`, all
+of integers. What NIR has no node for is a `BitSerialGather` or a `BitSerialPool`.
+
+Arrays are channels first and have no batch axis, as in NIR: [channels, *space] or [n],
+where the layer graph has [1, *space, channels] or [1, n].
+
+Needs the package `nir`: the extra `nir`.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import nir
+import numpy as np
+
+from bitsnn_jax.runtime.reading import ReadingError
+
+FORMAT = "bitsnn_jax bit-serial"
+VERSION = 1
+
+
+class NIRError(ReadingError):
+    """A network without a NIR form, or a file or graph that is none of ours."""
+
+
+class _Same(nir.NIRNode):
+    """A node with a bias, whose input and output have the shape of the bias."""
+
+    bias: np.ndarray
+
+    def __post_init__(self):
+        set_types(self, self.bias.shape, self.bias.shape)
+
+
+@dataclass(eq=False)
+class BitSerialIF(_Same):
+    """Neurons that collect for T steps and then fire for T, Eq. (9) and (10).
+
+        u(1)   = sum_t current(t) + bias + v_init
+        s(t)   = H(u(t) - v_threshold[t]),   H(0) = 1
+        u(t+1) = u(t) - s(t) v_threshold[t]
+
+    and sends spike[t] s(t). v_threshold[t] = 2**(fraction + T - t) halves at each step;
+    v_init is half of the last.
+    """
+
+    v_threshold: np.ndarray  # [T, *shape]
+    v_init: np.ndarray  # [*shape]
+    bias: np.ndarray  # [*shape], once, not at each step
+    spike: np.ndarray  # [T], 2**(T - t)
+    unit: np.ndarray  # [*shape], what 1 stands for in the network of floats
+
+
+@dataclass(eq=False)
+class BitSerialRound(_Same):
+    """floor((sum_t current(t) + bias + v_init) / 2**shift), sent on once."""
+
+    shift: np.ndarray
+    v_init: np.ndarray
+    bias: np.ndarray
+    unit: np.ndarray
+
+
+@dataclass(eq=False)
+class BitSerialReadout(_Same):
+    """sum_t current(t) + bias; times `unit`, the logits."""
+
+    bias: np.ndarray
+    unit: np.ndarray
+
+
+@dataclass(eq=False)
+class BitSerialMax(nir.NIRNode):
+    """sum_t current(t), sent on as the spikes that are its binary digits.
+
+    What feeds it are maxima of codes, so these are to be taken of the sums over time.
+    """
+
+    shape: np.ndarray
+    unit: np.ndarray
+
+    def __post_init__(self):
+        set_types(self, self.shape, self.shape)
+
+
+@dataclass(eq=False)
+class BitSerialGather(nir.NIRNode):
+    """y[i] = x.flatten()[index[i]], and 0 where the index is -1."""
+
+    index: np.ndarray
+
+    def __post_init__(self):
+        set_types(self, None, self.index.shape)
+
+
+@dataclass(eq=False)
+class BitSerialPool(nir.NIRNode):
+    """The "sum" or "max" over windows. One entry for each axis, channels first.
+
+    What is padded is 0 in a sum and never wins a maximum.
+    """
+
+    kind: str
+    window: np.ndarray
+    strides: np.ndarray
+    padding: np.ndarray  # [axes, 2]
+
+    def __post_init__(self):
+        set_types(self, None, None)
+
+
+OWN = {
+    node.__name__: node
+    for node in (
+        BitSerialIF,
+        BitSerialRound,
+        BitSerialReadout,
+        BitSerialMax,
+        BitSerialGather,
+        BitSerialPool,
+    )
+}
+# These are the nodes of the integer network, by kind. On the way from one to the next
+# lie the nodes of a term.
+KINDS = {
+    nir.Input: "input",
+    BitSerialIF: "neurons",
+    BitSerialRound: "sum",
+    BitSerialReadout: "output",
+    BitSerialMax: "maximum",
+}
+
+
+def set_types(node: Any, inputs, outputs) -> None:
+    """Says what shapes come in and go out; None where the node alone cannot tell."""
+    # Any, since nir's annotations forbid the None that its own nodes put here.
+    node.input_type = {"input": None if inputs is None else np.array(inputs)}
+    node.output_type = {"output": None if outputs is None else np.array(outputs)}
+
+
+def channels_first(x: np.ndarray) -> np.ndarray:
+    """[1, *space, channels] as in NIR. A first axis longer than 1 is no batch."""
+    if x.ndim < 2:
+        return x.reshape(-1)
+    return np.moveaxis(x[0] if x.shape[0] == 1 else x, -1, 0)
+
+
+def channels_last(x: np.ndarray) -> np.ndarray:
+    """An array of NIR as [1, *space, channels]."""
+    return np.moveaxis(x, 0, -1)[None]
+
+
+def nir_places(shape: tuple[int, ...]) -> np.ndarray:
+    """For each place of the array in NIR, its place in the array here."""
+    return channels_first(np.arange(math.prod(shape)).reshape(shape)).reshape(-1)
+
+
+def nir_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in NIR of an array of this shape here."""
+    return channels_first(np.empty(shape, np.bool_)).shape
+
+
+def quoted(name: str) -> str:
+    """The name of a layer as that of a node in NIR.
+
+    >>> quoted("block_0/neuron:1")
+    'block_0%2Fneuron%3A1'
+    """
+    # HDF5 would make groups of groups of a slash; colons end our own names.
+    for character in "%/:":
+        name = name.replace(character, f"%{ord(character):02X}")
+    return name
+
+
+def unquoted(name: str) -> str:
+    """The name that `quoted` was given."""
+    for character in ":/%":
+        name = name.replace(f"%{ord(character):02X}", character)
+    return name
+
+
+def thresholds(fraction: np.ndarray, spike: np.ndarray) -> np.ndarray:
+    """`BitSerialIF.v_threshold`: spike[t] 2**fraction, [T, *shape]."""
+    return np.stack([w << fraction.astype(np.int64) for w in spike])
+
+
+def ints(entries: Iterable) -> tuple[int, ...]:
+    """A row of an array as Python's integers."""
+    return tuple(int(entry) for entry in entries)

@@ -1,0 +1,195 @@
+"""What a network of integers that comes from a file must be, node by node.
+
+Whatever format it was in: numbers in their ranges, operations that fit the shapes, and
+nothing on the way that needs more memory than a reader gives a file, however few bytes
+declare it.
+"""
+
+import math
+
+import numpy as np
+
+from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode
+from bitsnn_jax.integers.graph import (
+    KINDS,
+    Conv,
+    Max,
+    Move,
+    Scale,
+    Shift,
+    Structure,
+    Term,
+    Weight,
+    WindowMax,
+    WindowSum,
+    out_shape,
+)
+from bitsnn_jax.numerics.spikes import check_steps
+from bitsnn_jax.runtime.reading import ReadingError
+
+# No array on the way has more entries, and no window more pairs of an entry and a place
+# of the window: what a reader may have to allocate, whatever the size of the file.
+MOST = 2**24
+
+
+def check_numbers(steps: int, bits: int, levels: int, *, where: str) -> None:
+    """Raises ReadingError unless these are the numbers of some network."""
+    try:
+        check_steps(steps)
+    except ValueError as error:
+        raise ReadingError(f"{where}: {error}") from None
+    if not 2 <= bits <= 8 or not 1 <= levels < 2**31:
+        raise ReadingError(f"{where}: bits {bits}, levels {levels} are out of range")
+
+
+def check_shape(name: str, kind: str, shape: tuple[int, ...]) -> None:
+    """Raises ReadingError unless a node may have this name, kind and shape."""
+    if not name.isprintable():
+        raise ReadingError(f"{name!r}: a name must be of letters that can be printed")
+    if kind not in KINDS:
+        raise ReadingError(f"{name}: unknown kind {kind!r}; one of {', '.join(KINDS)}")
+    if not shape or shape[0] != 1:
+        raise ReadingError(f"{name}: shape must have a first axis of 1, got {shape}")
+    _check_entries(shape, name, "shape")
+
+
+def check_term(
+    term: Term, network: IntegerNetwork, *, name: str, shape: tuple[int, ...]
+) -> None:
+    """Raises ReadingError unless the term makes what a node of this shape collects.
+
+    Args:
+      term: of a source that is in the network.
+      network: the nodes before.
+      name, shape: of the node.
+    """
+    if any(isinstance(op, Shift) for op in term.before):
+        raise ReadingError(f"{name}: a Shift comes after the weight only")
+    shifts = sum(op.amount for op in term.after if isinstance(op, Shift))
+    if not 0 <= shifts <= 30:
+        raise ReadingError(f"{name}: Shift must be 0 to 30, got {shifts}")
+    if not isinstance(term.weight, Scale):
+        limit = 2 ** (network.bits - 1) - 1
+        largest = int(np.abs(term.weight.kernel.astype(np.int32)).max(initial=0))
+        if largest > limit:
+            raise ReadingError(
+                f"{name}: a weight of {largest} does not fit {network.bits} bits, "
+                f"which end at {limit}"
+            )
+    made = network[term.source].shape
+    for op in (*term.before, term.weight, *term.after):
+        made = made_shape(op, made, name=name)
+    if made != shape:
+        raise ReadingError(
+            f"{name}: what comes from {term.source} has shape {made}, not {shape}"
+        )
+
+
+def check_node(node: IntegerNode, network: IntegerNetwork) -> None:
+    """Raises ReadingError if the numbers of a node are none that `fixed_point` makes.
+
+    Args:
+      node: whose terms have passed `check_term`.
+      network: the nodes before.
+    """
+
+    def ensure(holds, text):
+        if not holds:
+            raise ReadingError(f"{node.name}: {text}")
+
+    fraction, sources = node.fraction, [network[term.source] for term in node.terms]
+    ensure(0 <= node.bound < 2**31, f"a bound of {node.bound} does not fit 32 bits")
+    ensure(((fraction >= 0) & (fraction < 31)).all(), "fraction must be 0 to 30")
+    ensure(
+        (node.unit > 0).all() and np.isfinite(node.unit).all(), "unit must be above 0"
+    )
+    if node.kind in ("input", "maximum"):
+        ensure(not node.bias.any(), f"a node of kind {node.kind!r} has no bias")
+    if node.kind not in ("neurons", "sum"):
+        ensure(not fraction.any(), f"a node of kind {node.kind!r} has no fraction")
+    if node.kind == "sum":
+        ensure(fraction.size == 1, "a sum has one fraction")
+    if node.kind == "input":
+        ensure(not node.terms, "the input has no terms")
+    is_max = [_has_maximum(term) for term in node.terms]
+    if node.kind == "maximum":
+        ensure(
+            is_max == [True]
+            and not node.terms[0].after
+            and isinstance(node.terms[0].weight, Scale)
+            and np.all(node.terms[0].weight.factor == 1)
+            and sources[0].kind in ("neurons", "maximum"),
+            "a maximum has one term, of spikes, with factor 1",
+        )
+    else:
+        ensure(not any(is_max), "a maximum is in a node of kind 'maximum' only")
+
+
+def _has_maximum(term):
+    return any(isinstance(op, (Max, WindowMax)) for op in (*term.before, *term.after))
+
+
+def made_shape(
+    op: Structure | Weight, shape: tuple[int, ...], *, name: str
+) -> tuple[int, ...]:
+    """The shape that the operation makes of `shape`; ReadingError if none."""
+    kind = type(op).__name__
+    if isinstance(op, Move):
+        size = int(np.prod(shape))
+        if op.index.size and not (-1 <= op.index.min() and op.index.max() < size):
+            raise ReadingError(f"{name}: Move: an index beyond its {size} entries")
+    if isinstance(op, (Conv, WindowSum, WindowMax)):
+        _check_window(op, shape, name)
+    try:
+        made = tuple(out_shape(op, shape))
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ReadingError(f"{name}: {kind} does not fit {shape}: {reason}") from None
+    if 0 in made:
+        raise ReadingError(f"{name}: {kind} makes nothing of {shape}, but {made}")
+    _check_entries(made, name, kind)
+    return made
+
+
+def _check_window(op, shape, name):
+    """As many entries fit round the window as are padded, and none is seen too often.
+
+    XLA has no bound of its own: it would allocate, or count, for as long as it takes.
+    """
+    kind = type(op).__name__
+    conv = isinstance(op, Conv)
+    window = op.kernel.shape[:-2] if conv else op.window
+    space = shape[1:-1] if conv else shape
+    one = (1,) * len(space)
+    lhs, rhs = (op.lhs_dilation, op.rhs_dilation) if conv else (one, one)
+    if len({*map(len, (space, window, op.strides, op.padding, lhs, rhs))}) > 1:
+        raise ReadingError(f"{name}: {kind} does not fit {shape}: other axes")
+    steps = (*window, *op.strides, *lhs, *rhs, op.groups if conv else 1)
+    if min(steps) < 1:
+        raise ReadingError(f"{name}: {kind} does not fit {shape}: a step below 1")
+    padded = [
+        (n - 1) * a + 1 + low + high
+        for n, a, (low, high) in zip(space, lhs, op.padding, strict=True)
+    ]
+    if any(min(pair) < -n for n, pair in zip(padded, op.padding, strict=True)):
+        raise ReadingError(f"{name}: {kind} does not fit {shape}: {op.padding}")
+    reach = [(k - 1) * b + 1 for k, b in zip(window, rhs, strict=True)]
+    if any(n < k for n, k in zip(padded, reach, strict=True)):
+        raise ReadingError(
+            f"{name}: {kind} does not fit {shape}: a window of {tuple(reach)} is "
+            f"larger than {tuple(padded)}, padding included"
+        )
+    others = (shape[0], shape[-1]) if conv else ()
+    _check_entries([*others, *padded], name, f"{kind}: padded")
+    if (seen := math.prod(window) * math.prod(space)) > MOST:
+        raise ReadingError(
+            f"{name}: {kind}: {seen:,} pairs of an entry and a place of the window; "
+            f"at most {MOST:,} are read"
+        )
+
+
+def _check_entries(shape, name, what):
+    if (entries := math.prod(shape)) > MOST:
+        raise ReadingError(
+            f"{name}: {what}: {entries:,} entries; at most {MOST:,} are read"
+        )

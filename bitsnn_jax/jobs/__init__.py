@@ -1,0 +1,1 @@
+"""What the commands do: typed options in, typed results out."""

@@ -1,0 +1,132 @@
+"""The networks that methods start from: one architecture, trained in several ways."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bitsnn_jax import data
+from bitsnn_jax.comparators.method import Method, Network
+from bitsnn_jax.conversion.calibration import calibrate_network
+from bitsnn_jax.jobs.compare_images import BATCH, batches, each_batch
+from bitsnn_jax.runs import pretrained
+from bitsnn_jax.runs.checkpoint import CheckpointError, Run
+from bitsnn_jax.runs.loading import ann_fn, find_run
+from bitsnn_jax.runtime.devices import split_over_devices
+
+
+class Ann(NamedTuple):
+    """A network that methods start from, and what it does without spikes."""
+
+    network: Network
+    predictions: np.ndarray
+    summary: dict[str, Any]
+
+
+# What a run of another activation is called beside that of QCFS.
+_SUFFIX = {"relu": "_relu", "clipped_relu": "_clipped"}
+
+
+def other_runs(
+    main: Run,
+    ckpt: str,
+    named: Mapping[str, str | None],
+    chosen: Sequence[Method],
+    *,
+    required: bool,
+) -> tuple[dict[str, tuple[Run, str]], list[dict[str, Any]]]:
+    """The runs of other activations that methods need, and failures for those missing.
+
+    Args:
+      main: the run trained with QCFS.
+      ckpt: what it was found by.
+      named: activation -> run or name that was asked for.
+      chosen: the methods.
+      required: a missing run is an error and not a failure.
+
+    Raises:
+      CheckpointError: a run is missing; ValueError: of another network.
+    """
+    found: dict[str, tuple[Run, str]] = {}
+    missing = []
+    for activation, suffix in _SUFFIX.items():
+        takers = [m for m in chosen if m.trained_with == activation]
+        if not takers:
+            continue
+        own = ckpt.rstrip("/") + suffix
+        asked = named[activation]
+        names = [asked] if asked else [own, f"runs/{own}"]
+        source = next((n for n in names if _is_there(n)), None)
+        if source is None:
+            source = names[0]
+            hint = (
+                f"{source} is missing: train it with `python train.py --config CONFIG "
+                f"--config.model.activation={activation} --config.start_from={ckpt} "
+                f"--config.name={main.config.name}{suffix}`, and give it as "
+                f"--{activation}"
+            )
+            needs = f"a network trained with {activation} is needed, and {hint}"
+            if asked or required:
+                raise CheckpointError(f"{takers[0].name}: {needs}")
+            missing += [
+                {"method": m.name, "steps": None, "error": needs} for m in takers
+            ]
+            continue
+        run = find_run(source)
+        _check_same(main, run, activation, source)
+        found[activation] = (run, source)
+    return found, missing
+
+
+def _is_there(source: str) -> bool:
+    return Path(source).is_dir() or source in pretrained.names()
+
+
+def _check_same(main: Run, run: Run, activation: str, source: str) -> None:
+    ours, theirs = main.config, run.config
+    pairs = {
+        "model.activation": (activation, theirs.model.activation),
+        "model.name": (ours.model.name, theirs.model.name),
+        "model.width": (ours.model.width, theirs.model.width),
+        "data.name": (ours.data.name, theirs.data.name),
+    }
+    for field, (expected, got) in pairs.items():
+        if expected != got:
+            raise ValueError(f"{source}: {field} must be {expected}, is {got}")
+
+
+def load_source(
+    run: Run,
+    source: str,
+    main: Run,
+    test: data.Examples,
+    images: Sequence[Any],
+    *,
+    batch: int = BATCH,
+) -> Ann:
+    """A trained network as a program of QCFS, and its own accuracy."""
+    shape = run.metadata["image_shape"]
+    activation = run.config.model.activation
+    own_fn, variables = ann_fn(run.config, shape), run.variables
+    model = dataclasses.replace(
+        main.config.model, levels=run.config.model.levels, activation="qcfs"
+    )
+    apply_fn = ann_fn(dataclasses.replace(main.config, model=model), shape)
+    if activation == "relu":
+        variables = calibrate_network(apply_fn, variables, images)
+    shown = batches(main.config.data, test, size=batch)
+    results, seconds = each_batch(split_over_devices(own_fn), run.variables, shown)
+    guesses = [np.argmax(logits, -1).ravel() for logits, _ in results]
+    labels = [label for _, label in results]
+    predictions = np.concatenate(guesses)
+    return Ann(
+        Network(apply_fn, variables, activation),
+        predictions,
+        {
+            "accuracy": float(np.mean(predictions == np.concatenate(labels))),
+            "milliseconds": 1e3 * seconds,
+            "from": source,
+        },
+    )

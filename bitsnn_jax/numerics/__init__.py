@@ -1,0 +1,1 @@
+"""The equations: QCFS, codes as spikes, neurons, layers that own thresholds."""

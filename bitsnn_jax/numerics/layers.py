@@ -1,0 +1,130 @@
+"""Linen layers: activations that own their threshold, and convolution + norm."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bitsnn_jax.numerics.qcfs import qcfs
+
+
+class QCFS(nn.Module):
+    """QCFS activation (Eq. 2) that owns its threshold `theta`, a trained parameter.
+
+    The activation is sown as ("activations", "a") beside its theta, so that a loss can
+    count its bits: `model.apply(..., mutable=["activations"])` returns a tuple
+    `(a, theta)` for each call. Nothing is stored when the collection is not mutable.
+
+    Computed in float32 at least, whatever the type of the input, and returned in the
+    type of the input: in bfloat16 a code above 2**8 has no place.
+
+    Attributes:
+      levels: highest code; 2**T - 1 converts without loss at T steps.
+      theta_init: where theta starts (the paper: 8), in the units of the pre-activation.
+      per_channel: one theta for each channel (last axis) in place of one for the layer.
+
+    >>> act = QCFS(levels=3, theta_init=1.0)
+    >>> variables = act.init(jax.random.key(0), jnp.zeros((1, 2)))
+    >>> act.apply(variables, jnp.array([[0.2, 0.9]]))
+    Array([[0.33333334, 1.        ]], dtype=float32)
+    """
+
+    levels: int = 15
+    theta_init: float = 8.0
+    per_channel: bool = False
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        theta = _theta(self, z)
+        wide = jnp.promote_types(z.dtype, jnp.float32)
+        a = qcfs(z.astype(wide), theta.astype(wide), levels=self.levels)
+        if not self.is_initializing():
+            self.sow("activations", "a", (a, theta))
+        return a.astype(z.dtype)
+
+
+class ClippedReLU(nn.Module):
+    """ReLU with a trained ceiling: what QCFS is before it is quantised.
+
+        a = clip(z, 0, theta)
+
+    Its `theta` has the name, shape and start of that of `QCFS`, so that the variables
+    of a network with the one fit the same network with the other.
+
+    Gradient: that of `qcfs` without its rounding. da/dz is 1 for 0 < z < theta and 0
+    elsewhere, both edges included; da/dtheta is 1 at and above theta, 0 below.
+
+    Attributes:
+      theta_init: where theta starts, in the units of the pre-activation.
+      per_channel: one theta for each channel (last axis) in place of one for the layer.
+
+    >>> act = ClippedReLU(theta_init=1.0)
+    >>> variables = act.init(jax.random.key(0), jnp.zeros((1, 3)))
+    >>> act.apply(variables, jnp.array([[-0.5, 0.25, 1.5]]))
+    Array([[0.  , 0.25, 1.  ]], dtype=float32)
+    """
+
+    theta_init: float = 8.0
+    per_channel: bool = False
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        theta = _theta(self, z).astype(z.dtype)
+        # Not jnp.clip, whose gradient is halved at the edges.
+        return jnp.where(z >= theta, theta, jnp.where(z <= 0, 0, z))
+
+
+def _theta(act, z):
+    """The threshold that an activation owns, as it must be named and shaped."""
+    shape = z.shape[-1:] if act.per_channel else ()
+    return act.param("theta", nn.initializers.constant(act.theta_init), shape)
+
+
+class ConvNorm(nn.Module):
+    """Convolution and normalisation, `norm(W * x)`; or `W * x + b` without a norm.
+
+    Padded by half the kernel on both sides, as PyTorch does it and unlike "SAME", which
+    pads an even image on one side only when the stride is 2: imported weights fit.
+
+    Attributes:
+      features: output channels.
+      norm: makes the normalisation, e.g. `partial(nn.BatchNorm, momentum=0.9)`; called
+        with `use_running_average` and `name`. None for a bias in its place.
+      kernel_size: side of the square kernel; odd.
+      strides: in both directions.
+      groups: of channels that do not see each other; `features` for a depthwise one.
+      dtype: of the convolution; None for that of the input. The norm is not narrowed:
+        it computes and returns float32 at least.
+
+    >>> layer = ConvNorm(8, norm=nn.BatchNorm, strides=2)
+    >>> x = jnp.zeros((1, 6, 6, 3))
+    >>> variables = layer.init(jax.random.key(0), x, train=False)
+    >>> layer.apply(variables, x, train=False).shape
+    (1, 3, 3, 8)
+    """
+
+    features: int
+    norm: Callable[..., Any] | None
+    kernel_size: int = 3
+    strides: int = 1
+    groups: int = 1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = nn.Conv(
+            self.features,
+            (self.kernel_size, self.kernel_size),
+            strides=self.strides,
+            padding=self.kernel_size // 2,
+            feature_group_count=self.groups,
+            use_bias=self.norm is None,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.he_normal(),
+            name="conv",
+        )(x)
+        if self.norm is None:
+            return x
+        return self.norm(use_running_average=not train, name="norm")(x)

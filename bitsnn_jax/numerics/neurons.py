@@ -1,0 +1,129 @@
+"""Integrate-and-fire neurons as scans over time: Eq. (9) and (10), and the rate IF.
+
+Conventions, here and nowhere else: time is axis 0; a neuron fires when its membrane is
+at or above its threshold; reset is by subtraction. The membrane is the scan's carry.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from bitsnn_jax.numerics.qcfs import Floats, aligned, step_size
+from bitsnn_jax.numerics.spikes import check_steps, weights
+
+Membrane = Float[Array, "..."]
+
+
+def integrate(currents: Float[Array, "time ..."], membrane: Membrane) -> Membrane:
+    """Charge collected before the first spike, Eq. (9): u(1) = u0 + sum_t I(t)."""
+
+    def step(u, current):
+        return u + current, None
+
+    # The first step outside, so that the carry varies over devices as currents do.
+    first = membrane + currents[0]
+    return lax.scan(step, first, currents[1:], unroll=True)[0]
+
+
+def fire_bits(
+    membrane: Membrane, delta: Floats, *, steps: int
+) -> Bool[Array, "time ..."]:
+    """Spikes of a charged membrane, Eq. (10), most significant first.
+
+    s(t) = H(u(t) - delta 2**(T-t)),   u(t+1) = u(t) - s(t) delta 2**(T-t),  H(0) = 1
+    """
+
+    def step(u, weight):
+        threshold = delta * weight
+        spike = u >= threshold
+        return jnp.where(spike, u - threshold, u), spike
+
+    thresholds = jnp.array(weights(steps), membrane.dtype)
+    return lax.scan(step, membrane, thresholds, unroll=True)[1]
+
+
+def bit_serial_if(
+    currents: Float[Array, "time ..."],
+    theta: Floats | float,
+    *,
+    steps: int,
+    levels: int | None = None,
+) -> Bool[Array, "time ..."]:
+    """The paper's neuron, Eq. (9) and (10): integrate T steps, then fire T steps.
+
+        u(1)   = sum_t I(t) + delta / 2,   delta = theta / (2**T - 1)
+        s(t)   = H(u(t) - delta 2**(T-t)),   H(0) = 1
+        u(t+1) = u(t) - s(t) delta 2**(T-t)
+
+    The spikes are the bits of the QCFS code of sum_t I(t). Differs from the paper's
+    text, which omits the half step delta / 2 that makes the floor round, weights an
+    MSB-first train by 2**(t-1), and has theta / 2 for theta / 2**t in Algorithm 1.
+
+    Args:
+      currents: [T, ...] in the units of theta; a spike of step t upstream has brought
+        delta_upstream 2**(T-t) times its synapse.
+      theta: [] or broadcastable to a step of currents, e.g. [C]; positive.
+      steps: T.
+      levels: theta / delta when it is not 2**T - 1.
+
+    Returns:
+      bool [T, ...], most significant first.
+
+    Raises:
+      ValueError: steps out of range, currents not of `steps` steps, or theta that does
+        not broadcast to a step of them.
+
+    >>> charge = jnp.array([[4.0, 9.0], [0.0, 1.0], [0.0, 1.0], [1.4, 40.0]])
+    >>> bit_serial_if(charge, 15.0, steps=4).astype(int).T
+    Array([[0, 1, 0, 1],
+           [1, 1, 1, 1]], dtype=int32)
+    """
+    check_steps(steps, currents.dtype)
+    if currents.shape[0] != steps:
+        raise ValueError(
+            f"currents must have time as axis 0: {steps} steps expected, "
+            f"got shape {currents.shape}"
+        )
+    theta = aligned(jnp.asarray(theta, currents.dtype), currents.shape[1:])
+    delta = step_size(theta, levels or 2**steps - 1)
+    half = jnp.broadcast_to(delta / 2, currents.shape[1:])
+    return fire_bits(integrate(currents, half), delta, steps=steps)
+
+
+def rate_if(
+    currents: Float[Array, "time ..."],
+    theta: Floats | float,
+    *,
+    v_init: Floats | float,
+) -> Bool[Array, "time ..."]:
+    """The rate-coded IF neuron with reset by subtraction: fires while it integrates.
+
+        v(t) = v(t-1) + I(t);   s(t) = H(v(t) - theta);   v(t) -= theta s(t),  H(0) = 1
+
+    Under constant input and v_init = theta / 2 its count is the QCFS code with T levels
+    (Bu et al., 2022).
+
+    Args:
+      currents: [T, ...]; T is taken from axis 0.
+      theta: [] or broadcastable to a step of currents; positive.
+      v_init: membrane before the first step, broadcastable to a step of currents.
+
+    Returns:
+      bool [T, ...].
+
+    >>> rate_if(jnp.full((4, 1), 0.5), 1.0, v_init=0.5)[:, 0]
+    Array([ True, False,  True, False], dtype=bool)
+    """
+    theta = aligned(jnp.asarray(theta, currents.dtype), currents.shape[1:])
+
+    def step(v, current):
+        v = v + current
+        spike = v >= theta
+        return jnp.where(spike, v - theta, v), spike
+
+    v_init = jnp.asarray(v_init, currents.dtype)
+    start = jnp.broadcast_to(v_init, currents.shape[1:])
+    return lax.scan(step, start, currents)[1]
+
+
+__all__ = ["bit_serial_if", "fire_bits", "integrate", "rate_if"]

@@ -1,0 +1,416 @@
+"""The report of a comparison: a page, its pictures, and its tables as text."""
+
+import csv
+import io
+import os
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from bitsnn_jax.reports import comparison_plots, plots
+from bitsnn_jax.reports.comparison_plots import (
+    NETWORKS,
+    WITHIN,
+    Series,
+    is_equal,
+    short,
+)
+from bitsnn_jax.reports.conversion_page import number, render
+from bitsnn_jax.runtime.files import write_files
+from bitsnn_jax.runtime.shapes import complete
+
+OURS = "bit_serial"
+
+_MEASURED = (
+    *("accuracy", "agreement", "spikes_per_neuron", "synaptic_operations"),
+    *("nanojoules", "milliseconds"),
+)
+_ROW = {"method": str, "steps": int, "window": int, "until_output": int, "seed": int}
+FIELDS = (*_ROW, *_MEASURED)
+
+
+def _values(names: str | Iterable[str]) -> dict[str, Any]:
+    return dict.fromkeys(names.split() if isinstance(names, str) else names)
+
+
+# The shape of `results`; see `shapes.complete`.
+SCHEMA: dict[str, Any] = {
+    "run": _values("name model dataset checkpoint_step seed version commit? command?"),
+    "machine": _values("jax device num_devices time"),
+    **_values("examples batch? neurons depth profile?"),
+    "networks": {"*": {"accuracy": float, **_values("milliseconds from")}},
+    "methods": {
+        "*": dict.fromkeys(("title", "source", "trained_with"), str)
+        | _values("seconds")
+    },
+    "rows": [dict.fromkeys(FIELDS, float) | _ROW],
+    "failed": [{"method": str, "steps?": int, "error": str}],
+}
+PICTURES = (
+    "accuracy_against_steps",
+    "one_by_one",
+    "accuracy_against_spikes",
+    "accuracy_front",
+)
+
+
+class Reached(NamedTuple):
+    """What a method reached at one T, over its seeds.
+
+    Attributes:
+      method, steps: which.
+      seeds: how many rows were averaged.
+      mean: of each field of a row.
+      spread: standard deviation between seeds (divided by n - 1); None of one seed.
+    """
+
+    method: str
+    steps: int
+    seeds: int
+    mean: Mapping[str, float]
+    spread: Mapping[str, float] | None
+
+
+def write_comparison(
+    results: Mapping[str, Any], folder: str | os.PathLike[str]
+) -> Path:
+    """Writes `index.html`, its pictures as PNG, `compare.md` and `compare.csv`.
+
+    The CSV has every row as measured; the other two have averages over seeds. A failure
+    leaves an earlier report as it was, and other files in the folder stay.
+
+    Args:
+      results: plain JSON values in the shape of `SCHEMA`.
+      folder: made where it is missing.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ValueError: a part of `results` is missing, empty or contradicts another; the
+        message names it.
+    """
+    results = _checked(results)
+    figures = _figures(results)
+    contents = {f"{name}.png": plots.png(figure) for name, figure in figures.items()}
+    contents["compare.csv"] = as_csv(results["rows"]).encode()
+    contents["compare.md"] = as_markdown(results).encode()
+    contents["index.html"] = _page(results, figures).encode()
+    return write_files(contents, folder)
+
+
+def averages(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Reached]]:
+    """By method, in the order of their first rows, what it reached at each T.
+
+    >>> row = dict.fromkeys(FIELDS, 0.0) | {"method": "if", "steps": 4}
+    >>> rows = [row | {"accuracy": 0.8, "seed": 0}, row | {"accuracy": 0.9, "seed": 1}]
+    >>> [round(each.mean["accuracy"], 3) for each in averages(rows)["if"]]
+    [0.85]
+    """
+    groups: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
+    for row in rows:
+        groups.setdefault(row["method"], {}).setdefault(row["steps"], []).append(row)
+    return {
+        method: [_average(by_steps[t]) for t in sorted(by_steps)]
+        for method, by_steps in groups.items()
+    }
+
+
+def _average(rows: Sequence[Mapping[str, Any]]) -> Reached:
+    columns = {f: [r[f] for r in rows] for f in ("window", "until_output", *_MEASURED)}
+    spread = None
+    if len(rows) > 1:
+        spread = {f: statistics.stdev(values) for f, values in columns.items()}
+    mean = {f: statistics.fmean(values) for f, values in columns.items()}
+    return Reached(rows[0]["method"], rows[0]["steps"], len(rows), mean, spread)
+
+
+def first_equal(
+    reached: Sequence[Reached], ann: float, *, within: float = WITHIN
+) -> Reached | None:
+    """What was reached at the least T whose accuracy is at least `ann` - `within`."""
+    ordered = sorted(reached, key=lambda each: each.steps)
+    return next((r for r in ordered if is_equal(r.mean["accuracy"], ann, within)), None)
+
+
+def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """All rows, with all digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_markdown(results: Mapping[str, Any]) -> str:
+    """The tables of a comparison: accuracy, cost of equal accuracy, what failed."""
+    run, view = results["run"], _view(results)
+    lines = [
+        f"# Methods of conversion: {run['model']} on {run['dataset']}",
+        "",
+        f"Checkpoint `{run['name']}` at step {run['checkpoint_step']:,}, "
+        f"{results['examples']:,} test images.",
+        "",
+        "## Accuracy (%)",
+        "",
+        *_markdown_table(
+            [
+                "method",
+                "starts from",
+                "ANN",
+                "beside T",
+                *(f"T = {t}" for t in view["steps"]),
+            ],
+            [
+                [m["title"], m["network"], f"{100 * m['ann']:.2f}", m["extra"] or "–"]
+                + [_with_spread(cell) for cell in m["cells"]]
+                for m in view["methods"]
+            ],
+            names=2,
+        ),
+        "",
+        "T leaves warm-up out; beside T: what a layer takes on top."
+        + (f" {view['seeds']}." if view["seeds"] else ""),
+        "",
+        "## Cost of equal accuracy",
+        "",
+        "At the least T within 1 point of the network that the method starts from. "
+        "Window: steps of a layer, warm-up included. Until output: steps when layers "
+        "wait for one another.",
+        "",
+        *_markdown_table(
+            ["method", "T", "window", "until output", "accuracy (%)"]
+            + ["spikes/neuron", "synaptic operations", "nJ", "ms"],
+            [_cost_cells(m) for m in view["by_cost"]],
+        ),
+    ]
+    if results["failed"]:
+        lines += ["", "## Failed", ""]
+        lines += [f"- {_failure(each)}" for each in results["failed"]]
+    return "\n".join(lines) + "\n"
+
+
+def _cost_cells(method: Mapping[str, Any]) -> list[str]:
+    at = method["equal"]
+    if at is None:
+        best = method["best"]
+        note = "–"
+        if best:
+            note = f"{100 * best.mean['accuracy']:.2f} at best, T = {best.steps}"
+        return [method["title"], "–", "–", "–", note, "–", "–", "–", "–"]
+    return [
+        method["title"],
+        f"{at.steps}",
+        f"{at.mean['window']:,.0f}",
+        f"{at.mean['until_output']:,.0f}",
+        _with_spread(at),
+        number(at.mean["spikes_per_neuron"]),
+        short(at.mean["synaptic_operations"]),
+        amount(at.mean["nanojoules"]),
+        number(at.mean["milliseconds"]),
+    ]
+
+
+def _with_spread(reached: Reached | None) -> str:
+    if reached is None:
+        return "–"
+    text = f"{100 * reached.mean['accuracy']:.2f}"
+    return text + (
+        f" ± {100 * reached.spread['accuracy']:.2f}" if reached.spread else ""
+    )
+
+
+def _failure(failed: Mapping[str, Any]) -> str:
+    at = "" if failed["steps"] is None else f" at T = {failed['steps']}"
+    return f"{failed['method']}{at}: {failed['error']}"
+
+
+def _markdown_table(head, rows, *, names: int = 1) -> list[str]:
+    def line(cells):
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = ["---" if i < names else "---:" for i in range(len(head))]
+    return [line(head), line(rule), *map(line, rows)]
+
+
+def amount(value: float) -> str:
+    """Three digits, or all before the point.
+
+    >>> [amount(x) for x in (3.14159, 12_345.6)]
+    ['3.14', '12,346']
+    """
+    return f"{value:,.0f}" if abs(value) >= 100 else number(value)
+
+
+def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
+    """A complete copy of `results`, of which there are some."""
+    whole = checked(results, "results")
+    if not whole["rows"]:
+        failures = "; ".join(map(_failure, whole["failed"])) or "nothing failed"
+        raise ValueError(
+            f"results.rows is empty: the report needs a row of some method ({failures})"
+        )
+    return whole
+
+
+def checked(results: Any, name: str) -> dict[str, Any]:
+    """Copy `results`, if they have the shape of `SCHEMA` and do not contradict it.
+
+    Args:
+      results: plain JSON values.
+      name: what the messages call them.
+
+    Raises:
+      ValueError: a part is missing, of the wrong kind, or contradicts another.
+    """
+    whole = complete(results, SCHEMA, name)
+    for each, method in whole["methods"].items():
+        if method["trained_with"] not in whole["networks"]:
+            raise ValueError(
+                f"{name}.networks.{method['trained_with']} is missing: "
+                f"{name}.methods.{each} starts from it"
+            )
+    for i, row in enumerate(whole["rows"]):
+        if row["method"] not in whole["methods"]:
+            raise ValueError(
+                f"{name}.methods.{row['method']} is missing: {name}.rows[{i}] is of it"
+            )
+    counts = Counter((r["method"], r["steps"], r["seed"]) for r in whole["rows"])
+    for (method, steps, seed), count in counts.items():
+        if count > 1:
+            raise ValueError(
+                f"{name}.rows has {method} at T = {steps} with seed {seed} {count} "
+                "times"
+            )
+    return whole
+
+
+def _view(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tables show, ours first and the others in the order they were run."""
+    reached = averages(results["rows"])
+    steps = sorted({row["steps"] for row in results["rows"]})
+    networks = results["networks"]
+    order = sorted(results["methods"], key=lambda name: name != OURS)
+    methods = []
+    for name in order:
+        about = results["methods"][name]
+        by_steps = {each.steps: each for each in reached.get(name, [])}
+        ann = networks[about["trained_with"]]["accuracy"]
+        methods.append(
+            {
+                **about,
+                "name": name,
+                "ours": name == OURS,
+                "network": NETWORKS.get(about["trained_with"], about["trained_with"]),
+                "ann": ann,
+                "cells": [by_steps.get(t) for t in steps],
+                "extra": _extra(by_steps.values()),
+                "equal": first_equal(list(by_steps.values()), ann),
+                "best": max(
+                    by_steps.values(), key=lambda r: r.mean["accuracy"], default=None
+                ),
+            }
+        )
+    seeds = max(each.seeds for many in reached.values() for each in many)
+    return {
+        "steps": steps,
+        "methods": methods,
+        "by_cost": sorted(methods, key=_cost),
+        "least": _least(methods),
+        "seeds": f"± is the standard deviation between up to {seeds} seeds"
+        if seeds > 1
+        else "",
+    }
+
+
+def _cost(method):
+    """First what is equal to its network, the fastest first; then the most accurate."""
+    at, best = method["equal"], method["best"]
+    if at is not None:
+        return 0, at.mean["window"], at.mean["nanojoules"]
+    return 1, -best.mean["accuracy"] if best else 0, 0
+
+
+def _extra(reached: Iterable[Reached]) -> str:
+    """Steps of a window beside T: "+4", or "+1 to +32"."""
+    extra = sorted({round(each.mean["window"] - each.steps) for each in reached})
+    if extra in ([], [0]):
+        return ""
+    return " to ".join(f"{e:+d}" for e in dict.fromkeys((extra[0], extra[-1])))
+
+
+_LEAST: dict[str, tuple[str, Callable[[float], str]]] = {
+    "window": ("Time steps of a layer", "{:,.0f}".format),
+    "until_output": ("Until the output", "{:,.0f}".format),
+    "spikes_per_neuron": ("Spikes per neuron", number),
+    "synaptic_operations": ("Synaptic operations", short),
+    "nanojoules": ("Energy", lambda x: f"{amount(x)} nJ"),
+}
+
+
+def _least(methods) -> list[dict[str, Any]]:
+    """Of each cost of equal accuracy the least, and which methods have it."""
+    equal = [m for m in methods if m["equal"] is not None]
+    found = []
+    for field, (title, shown) in _LEAST.items():
+        if not equal:
+            break
+        least = min(m["equal"].mean[field] for m in equal)
+        names = [m["title"] for m in equal if m["equal"].mean[field] == least]
+        if len(names) > 3:
+            names[2:] = [f"{len(names) - 2} others"]
+        found.append(
+            {"field": field, "title": title, "value": least, "shown": shown(least)}
+            | {"names": names}
+        )
+    return found
+
+
+def _figures(results: Mapping[str, Any]) -> dict[str, Figure]:
+    view, examples = _view(results), results["examples"]
+    series = [
+        Series(
+            title=m["title"],
+            points=[c.mean | {"steps": c.steps} for c in m["cells"] if c is not None],
+            ann=m["ann"],
+            ours=m["ours"],
+        )
+        for m in view["methods"]
+        if m["best"] is not None
+    ]
+    used = {m["trained_with"] for m in view["methods"] if m["best"] is not None}
+    anns = {k: v["accuracy"] for k, v in results["networks"].items() if k in used}
+    draw = comparison_plots
+    return {
+        "accuracy_against_steps": draw.accuracy_against_steps(
+            series, anns, examples=examples
+        ),
+        "one_by_one": draw.one_by_one(series, examples=examples, within=WITHIN),
+        "accuracy_against_spikes": draw.accuracy_against_spikes(
+            series, anns, examples=examples
+        ),
+        "accuracy_front": draw.accuracy_front(series, anns, examples=examples),
+    }
+
+
+def _page(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    # matplotlib escapes the text inside its SVG.
+    pictures = {
+        name: Markup(plots.svg(figure, name=name)) for name, figure in figures.items()
+    }
+    return render(
+        "compare.html",
+        **results,
+        view=_view(results),
+        pictures=pictures,
+        titles=NETWORKS,
+        amount=amount,
+        short=short,
+        is_equal=is_equal,
+        all_rows=[r for many in averages(results["rows"]).values() for r in many],
+    )

@@ -1,0 +1,375 @@
+"""Pictures of a comparison: many methods of conversion in one drawing.
+
+Every method has the same colour and marker in all of them. Those of the library's own
+method are bold; the others are told apart by hue, marker and, from the ninth on, by
+hollow markers on dashed lines.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from bitsnn_jax.reports.plots import INK, MUTED, PAPER, RULE, styled
+
+OURS = "#d55e00"
+RIVALS = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7"),
+    *("#56b4e9", "#7b4fa3", "#8a6d2b", "#7f8c9a"),
+)
+WITHIN = 0.01  # of the accuracy of its network a method counts as equal to it
+MARKERS = "osD^vPXp"
+NETWORKS = {"qcfs": "QCFS", "relu": "ReLU", "clipped_relu": "clipped ReLU"}
+_DASHES = ((0, (5, 3)), (0, (1, 1.6)), (0, (6, 2, 1, 2)))
+_TICKS = (0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 0.995)
+
+
+class Series(NamedTuple):
+    """A method in a picture.
+
+    Attributes:
+      title: of the method.
+      points: what it reached, by T: the fields of a row, averaged over seeds.
+      ann: accuracy of the network that the method starts from.
+      ours: drawn to stand out.
+    """
+
+    title: str
+    points: Sequence[Mapping[str, Any]]
+    ann: float
+    ours: bool = False
+
+
+def is_equal(accuracy: float, ann: float, within: float = WITHIN) -> bool:
+    """Whether `accuracy` is at least `ann` - `within`, apart from rounding.
+
+    >>> is_equal(0.4906, 0.5006), 0.4906 >= 0.5006 - 0.01
+    (True, False)
+    """
+    return accuracy >= ann - within - 1e-9
+
+
+def front(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
+    """Which points nothing dominates: is as good and as cheap, and better in one.
+
+    >>> front([1, 2, 3, 3], [0.5, 0.9, 0.8, 0.9])
+    [True, True, False, False]
+    """
+    points = list(zip(costs, accuracies, strict=True))
+    return [
+        not any(c <= cost and a >= gain and (c, a) != (cost, gain) for c, a in points)
+        for cost, gain in points
+    ]
+
+
+@styled
+def accuracy_against_steps(
+    series: Sequence[Series], anns: Mapping[str, float], *, examples: int
+) -> Figure:
+    """Accuracy against steps: of each layer's window, and until the output.
+
+    Args:
+      series: the methods, in the order of the legend.
+      anns: accuracy of each network that methods start from, drawn as a line.
+      examples: that were evaluated; bounds the axis.
+    """
+    figure = Figure(figsize=(9.2, 5.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    fields = {"window": "time steps of a layer, warm-up included"}
+    fields["until_output"] = "time steps until the output, layer after layer"
+    for ax, (field, label) in zip(axes, fields.items(), strict=True):
+        _draw_anns(ax, anns)
+        _draw(ax, series, field)
+        _log_axis(ax, [p[field] for s in series for p in s.points], base=2)
+        ax.set_xlabel(label)
+    _accuracy_axis(axes[0], series, anns.values(), examples)
+    axes[0].set_title("accuracy")
+    _legend(figure, series, anns)
+    return figure
+
+
+@styled
+def accuracy_against_spikes(
+    series: Sequence[Series], anns: Mapping[str, float], *, examples: int
+) -> Figure:
+    """Accuracy against spikes per neuron, a curve a method from its least T on."""
+    figure = Figure(figsize=(9.2, 4.1), layout="constrained")
+    ax = figure.add_subplot()
+    _draw_anns(ax, anns)
+    _draw(ax, series, "spikes_per_neuron")
+    _log_axis(ax, [p["spikes_per_neuron"] for s in series for p in s.points])
+    ax.set_xlabel("spikes per neuron and example")
+    _accuracy_axis(ax, series, anns.values(), examples)
+    ax.set_title("accuracy")
+    _legend(figure, series, anns, loc="outside right center", ncols=1)
+    return figure
+
+
+@styled
+def accuracy_front(
+    series: Sequence[Series], anns: Mapping[str, float], *, examples: int
+) -> Figure:
+    """Accuracy against synaptic operations and energy; dominated points are faded.
+
+    Points of less than half the accuracy of the best network are of no use, and are
+    left out, unless there are no others.
+    """
+    useful = [each._replace(points=_useful(each, anns)) for each in series]
+    shown = useful if any(each.points for each in useful) else series
+    figure = Figure(figsize=(9.2, 5.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    fields = {
+        "synaptic_operations": "synaptic operations per example",
+        "nanojoules": "energy per example, nJ",
+    }
+    _accuracy_axis(axes[0], shown, anns.values(), examples, room=0.26)
+    axes[0].set_title("accuracy")
+    for ax, (field, label) in zip(axes, fields.items(), strict=True):
+        _draw_anns(ax, anns)
+        _log_axis(ax, [p[field] for s in shown for p in s.points], room=0.45)
+        _draw_front(ax, shown, field)
+        ax.set_xlabel(label)
+    _legend(figure, series, anns, lines=False)
+    return figure
+
+
+def _useful(each: Series, anns: Mapping[str, float]) -> list[Mapping[str, Any]]:
+    return [p for p in each.points if p["accuracy"] >= 0.5 * max(anns.values())]
+
+
+@styled
+def one_by_one(
+    series: Sequence[Series], *, examples: int, within: float = WITHIN
+) -> Figure:
+    """A small drawing a method: its accuracy against steps, before all the others.
+
+    Args:
+      series: the methods.
+      examples: that were evaluated; bounds the axis.
+      within: of the accuracy of its own network (dashed) a method counts as equal; the
+        first such point is ringed and its steps are named.
+    """
+    columns = 4
+    rows = -(-len(series) // columns)
+    figure = Figure(figsize=(9.2, 0.5 + 1.55 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    everything = [p["window"] for s in series for p in s.points]
+    _accuracy_axis(axes[0, 0], series, [s.ann for s in series], examples, gap=0.15)
+    for i, (ax, each) in enumerate(zip(axes.flat, series, strict=False)):
+        ax.plot(*_gapped([*series[:i], *series[i + 1 :]]), color=RULE, linewidth=0.9)
+        colour = _look(series, i)["color"]
+        ax.axhline(each.ann, color=MUTED, linestyle=_DASHES[0], linewidth=0.8)
+        _curve(ax, each, "window", color=colour, linewidth=1.8, zorder=3)
+        _log_axis(ax, everything, base=2)
+        ax.set_title(each.title, fontweight="bold" if each.ours else "normal")
+        equal = [p for p in each.points if is_equal(p["accuracy"], each.ann, within)]
+        if equal:
+            at = equal[0]["window"], equal[0]["accuracy"]
+            ring = {"marker": "o", "markersize": 7, "markerfacecolor": PAPER}
+            ax.plot(*at, color=colour, markeredgewidth=1.5, zorder=4, **ring)
+        note = f"{equal[0]['window']:,.0f} steps" if equal else "not equal"
+        where = {"transform": ax.transAxes, "ha": "right", "fontsize": 7.5}
+        ax.text(1, 0.04, note, color=INK if equal else MUTED, **where)
+    for ax in axes.flat[len(series) :]:
+        ax.set_visible(False)
+    bottom = axes.flat[max(0, len(series) - columns) : len(series)]
+    for ax in bottom:  # the last of each column, also above an empty place
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel("time steps")
+    return figure
+
+
+def _gapped(series: Sequence[Series]) -> tuple[list[float], list[float]]:
+    """All curves as one line with gaps: much faster to draw."""
+    gap = {"window": np.nan, "accuracy": np.nan}
+    points = [p for each in series for p in (*each.points, gap)]
+    return [p["window"] for p in points], [p["accuracy"] for p in points]
+
+
+def _look(series: Sequence[Series], index: int) -> dict[str, Any]:
+    """Colour, line and marker of a method; unlike those of any other."""
+    if series[index].ours:
+        # A star says it again to who does not see the colour.
+        big = {"marker": "*", "markersize": 10, "markeredgecolor": PAPER}
+        return {"color": OURS, "linewidth": 2.4, "zorder": 5, **big}
+    rank = sum(not each.ours for each in series[:index])
+    turn, i = divmod(rank, len(RIVALS))
+    colour = RIVALS[i]
+    return {
+        "color": colour,
+        "linewidth": 1.2,
+        "linestyle": (0, (4, 1.5)) if turn % 2 else "-",
+        "marker": MARKERS[(i + 3 * turn) % len(MARKERS)],
+        "markersize": 4.5,
+        "markerfacecolor": PAPER if turn % 2 else colour,
+        "zorder": 3,
+    }
+
+
+def _curve(ax: Axes, each: Series, field: str, **look: Any) -> Line2D:
+    xs = [p[field] or np.nan for p in each.points]  # silence: not on a log axis
+    return ax.plot(xs, [p["accuracy"] for p in each.points], **look)[0]
+
+
+def _draw(ax: Axes, series: Sequence[Series], field: str) -> None:
+    for i, each in enumerate(series):
+        line = _curve(ax, each, field, label=each.title, **_look(series, i))
+        line.set_gid(f"curve-{field}-m{i}")
+
+
+def _draw_anns(ax: Axes, anns: Mapping[str, float]) -> None:
+    for style, (name, accuracy) in zip(_styles(anns), anns.items(), strict=True):
+        line = ax.axhline(accuracy, color=INK, linestyle=style, linewidth=0.9)
+        line.set_label(f"ANN, {NETWORKS.get(name, name)}")
+
+
+def _styles(anns):
+    return [_DASHES[i % len(_DASHES)] for i in range(len(anns))]
+
+
+def _draw_front(ax: Axes, series: Sequence[Series], field: str) -> None:
+    points = [
+        (p[field], p["accuracy"], i, p["steps"])
+        for i, each in enumerate(series)
+        for p in each.points
+        if p[field] > 0
+    ]
+    best = front([p[0] for p in points], [p[1] for p in points])
+    named = sorted(p for p, kept in zip(points, best, strict=True) if kept)
+    faded = [p for p, kept in zip(points, best, strict=True) if not kept]
+    for i in range(len(series)):
+        look = _look(series, i) | {"linestyle": "none"}
+        ax.plot(*_places(named, i), **look)
+        look |= {"alpha": 0.28, "zorder": 2, "markersize": 0.8 * look["markersize"]}
+        ax.plot(*_places(faded, i), **look)
+    xs, ys = [p[0] for p in named], [p[1] for p in named]
+    ax.step(xs, ys, where="post", color=MUTED, linewidth=0.8, zorder=1)
+    _name_points(ax, [((x, y), series[i], t) for x, y, i, t in named])
+
+
+def _places(points, index):
+    chosen = [(x, y) for x, y, i, _ in points if i == index]
+    return [x for x, _ in chosen], [y for _, y in chosen]
+
+
+def _name_points(ax: Axes, named) -> None:
+    """Names at the upper left of points of a front, where there are no other points.
+
+    They go up until they stand clear of the one below.
+    """
+    height = 10.5 / (4 * 72)  # of a line, of axes about 4 inches high
+    below = -1.0
+    to_axes = ax.transScale + ax.transLimits
+    for place, each, steps in named:
+        x, y = to_axes.transform(place)
+        below = max(y + 0.5 * height, below + height)
+        where = {"transform": ax.transAxes, "zorder": 4}
+        ax.plot([x - 0.02, x], [below, y], color=MUTED, linewidth=0.5, **where)
+        ax.text(
+            x - 0.022,
+            below,
+            f"{each.title}, {steps}",
+            ha="right",
+            va="center",
+            fontsize=7,
+            color=OURS if each.ours else INK,
+            fontweight="bold" if each.ours else "normal",
+            bbox={"facecolor": PAPER, "linewidth": 0, "pad": 0.6},
+            **where,
+        )
+
+
+def _accuracy_axis(ax, series, anns, examples, *, gap=0.055, room=0.05):
+    """Errors on a log scale, so that the last points before the ANN can be told apart.
+
+    Ticks are at least `gap` of the axis apart; `room` is left above the best.
+    """
+    floor = 0.5 / examples  # no errors at all would be infinitely far up
+    values = [p["accuracy"] for s in series for p in s.points] + list(anns)
+
+    def forward(accuracy):
+        return -np.log10(np.maximum(1 - np.asarray(accuracy), floor))
+
+    ax.set_yscale("function", functions=(forward, lambda y: 1 - 10.0 ** -np.asarray(y)))
+    low, high = forward(min(values)), forward(max(values))
+    span = max(high - low, 0.1)
+    low, high = low - 0.04 * span, high + room * span
+    ax.set_ylim(1 - 10**-low, 1 - 10**-high)
+    ticks = []
+    for tick in _TICKS:
+        at = (forward(tick) - low) / (high - low)
+        if 0 <= at <= 1 and (not ticks or at - ticks[-1][0] >= gap):
+            ticks.append((at, tick))
+    ax.yaxis.set_major_locator(FixedLocator([tick for _, tick in ticks]))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda a, _: f"{100 * a:.3g} %"))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
+def _log_axis(ax, values, *, base=10, room=0.0):
+    """A log axis over all `values` but silence, which has no place on it.
+
+    `room` is left before the least, as a part of what there is between them.
+    """
+    positive = [v for v in values if v > 0] or [1]
+    low, high = min(positive), max(positive)
+    margin = (high / low) ** 0.05 if high > low else 2
+    left = low / margin / (high / low) ** room
+    ax.set_xlim(left, high * margin)
+    ax.set_xscale("log", base=base)
+    ax.set_xlim(left, high * margin)
+    first, last = np.log(low) / np.log(base), np.log(high) / np.log(base)
+    powers = np.arange(np.floor(first), np.ceil(last) + 1)
+    if base == 2:
+        # Labels must not touch.
+        powers = powers[:: 2 if len(powers) > 7 else 1]
+        ticks, shown = 2.0**powers, "{:,.0f}".format
+    else:
+        steps = (1, 2, 5) if last - first < 2.5 else (1,)
+        ticks = np.ravel([s * 10.0**p for p in powers for s in steps])
+        shown = short
+    inside = [t for t in ticks if left <= t <= high * margin]
+    ax.xaxis.set_major_locator(FixedLocator(inside))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: shown(x)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.grid(axis="y", color=RULE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines.left.set_visible(False)
+
+
+def short(value: float) -> str:
+    """Three digits and a unit.
+
+    >>> [short(x) for x in (0.25, 16, 1234, 40_800_000)]
+    ['0.25', '16', '1.23 k', '40.8 M']
+    """
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= 0.9995 * size:  # 999.5 and more has four digits
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def _legend(
+    figure, series, anns, *, loc="outside lower center", ncols=None, lines=True
+):
+    looks = [_look(series, i) for i in range(len(series))]
+    if not lines:
+        looks = [look | {"linestyle": "none"} for look in looks]
+    handles = [Line2D([], [], **look) for look in looks]
+    for style in _styles(anns):
+        handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=style))
+    labels = [each.title for each in series]
+    labels += [f"ANN, {NETWORKS.get(name, name)}" for name in anns]
+    if ncols is None:
+        # A letter is about 0.05 inches wide; lines and gaps beside it are 0.7.
+        wide = 0.7 + 0.05 * max(map(len, labels))
+        ncols = min(5, max(1, int(figure.get_figwidth() / wide)))
+    legend = figure.legend(
+        handles, labels, loc=loc, ncols=ncols, handlelength=2.6, columnspacing=1.6
+    )
+    for i, (text, each) in enumerate(zip(legend.get_texts(), series, strict=False)):
+        text.set_gid(f"name-m{i}")
+        text.set_fontweight("bold" if each.ours else "normal")

@@ -1,0 +1,186 @@
+"""The report of a conversion: one HTML page that can be mailed, and its pictures."""
+
+import os
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from bitsnn_jax.reports import plots
+from bitsnn_jax.reports.verdict import is_exact, native_row, verdict
+from bitsnn_jax.runtime.files import write_files
+from bitsnn_jax.runtime.shapes import complete
+
+
+def _values(names: str) -> dict[str, Any]:
+    return dict.fromkeys(names.split())
+
+
+_RUN = _values("accuracy spikes_per_neuron milliseconds_per_example compile_seconds?")
+_CERTIFICATE = {
+    **_values("exact examples examples_differing neurons differing"),
+    "layers": [_values("path neurons differing largest_membrane_difference")],
+}
+# The shape of `results`, see `shapes.complete`.
+SCHEMA = {
+    "run": _values(
+        "name model dataset checkpoint_step seed steps levels version commit? command?"
+        " config"
+    ),
+    "machine": _values("jax device num_devices time"),
+    "examples": None,
+    "ann": _values("accuracy"),
+    "steps": [
+        {
+            **_values("steps levels requantised? ann_accuracy"),
+            "fused?": _RUN,
+            "stepped?": _RUN | _values("predictions_differing"),
+            "layers?": [_values("path neurons") | {"spikes": [None]}],
+            "certificate?": {"float64?": _CERTIFICATE, "float32?": _CERTIFICATE},
+        }
+    ],
+    "conversion": {
+        "changed": [_values("path largest_change")],
+        "neurons": [_values("path theta levels") | {"shape": [None]}],
+        "nonspiking": [_values("operation path")],
+        "analog": [_values("path operation") | {"sources": [None], "shape": [None]}],
+        "bias_shift": None,
+    },
+    "fixed_point?": {
+        **_values("bits folder"),
+        "steps": [
+            _values(
+                "steps accuracy spikes_per_neuron codes differing outputs_differing"
+                " bound"
+            )
+            | {"executions": [None]}
+        ],
+    },
+    "raster?": {
+        **_values("example label prediction steps"),
+        "image": [[None]],
+        "layers": [_values("path neurons_total?") | {"spikes": [[None]]}],
+        "logits": [None],
+    },
+}
+PICTURES = (
+    "overview",
+    "accuracy",
+    "spike_raster",
+    "spikes_by_layer",
+    "spikes_against_steps",
+)
+
+
+def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
+    """Writes `index.html`, which needs no other file, and its pictures as PNG.
+
+    Everything is drawn before anything is written, and each file is put in its place by
+    a rename, the page last: a failure leaves an earlier report as it was. Other files
+    in the folder stay.
+
+    Args:
+      results: plain JSON values in the shape of `SCHEMA`.
+      folder: made where it is missing.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ValueError: a part of `results` is missing or empty; the message names it.
+    """
+    results = complete(results, SCHEMA, "results")
+    if not results["steps"]:
+        raise ValueError("results.steps is empty: the report needs a row for some T")
+    figures = dict(_figures(results))
+    contents = {f"{name}.png": plots.png(figure) for name, figure in figures.items()}
+    contents["index.html"] = _page(results, figures).encode()
+    page = write_files(contents, folder)
+    for name in set(PICTURES) - set(figures):  # of an earlier, fuller report
+        (page.parent / f"{name}.png").unlink(missing_ok=True)
+    return page
+
+
+def _figures(results: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
+    rows, layers = results["steps"], native_row(results)["layers"]
+    yield "overview", plots.overview(results)
+    curves, ann = plots.accuracy_curves(rows), results["ann"]["accuracy"]
+    yield "accuracy", plots.accuracy_against_steps(curves, ann=ann)
+    if results["raster"]:
+        yield "spike_raster", plots.spike_raster(results["raster"])
+    if layers:
+        yield "spikes_by_layer", plots.spikes_by_layer(layers)
+    if spikes := plots.spike_curves(rows):
+        yield "spikes_against_steps", plots.spikes_against_steps(spikes)
+
+
+def _page(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    # matplotlib escapes the text inside its SVG.
+    pictures = {
+        name: Markup(plots.svg(figure, name=name))
+        for name, figure in figures.items()
+        if name != "overview"  # it repeats the page
+    }
+    return render(
+        "report.html",
+        **results,
+        native=native_row(results),
+        verdict=verdict(results),
+        is_exact=is_exact,
+        pictures=pictures,
+        config=list(_flat(results["run"]["config"])),
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template of this package; text in `values` is escaped."""
+    loader = FunctionLoader(
+        lambda name: files("bitsnn_jax.reports").joinpath(name).read_text("utf-8")
+    )
+    page = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters |= {"percent": percent, "count": count, "number": number}
+    return page.get_template(template).render(**values)
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested dictionaries as (dotted name, value)."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def percent(value: float | None) -> str:
+    """
+    >>> percent(0.9876)
+    '98.76 %'
+    """
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def count(value: int | None) -> str:
+    """
+    >>> count(4239360)
+    '4,239,360'
+    """
+    return "–" if value is None else f"{value:,}"
+
+
+def number(value: float | None) -> str:
+    """Three digits.
+
+    >>> number(0.51)
+    '0.510'
+    """
+    return "–" if value is None else f"{value:#.3g}".rstrip(".")

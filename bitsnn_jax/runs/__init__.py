@@ -1,0 +1,1 @@
+"""Networks on disk: checkpoints, run folders, the networks of the package."""

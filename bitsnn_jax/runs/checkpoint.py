@@ -1,0 +1,427 @@
+"""Checkpoints: written by Orbax, read back only if they are whole and make sense."""
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint import args as ocp_args
+from orbax.checkpoint import checkpoint_managers
+
+from bitsnn_jax.config import Config, from_dict
+from bitsnn_jax.models import build_model
+from bitsnn_jax.runs.checkpoint_checks import (
+    check_sizes,
+    checked_metrics,
+    metrics_checksum,
+    metrics_with_checksum,
+)
+from bitsnn_jax.runtime.files import beside, naming, remove, replaced_folder, standing
+
+FOLDER = "checkpoints"  # inside a run folder
+_NOT_EVALUATED = -1.0
+_JSON = {"metadata", "progress", "checksums"}  # items; the others are trees of arrays
+# Inside it: a step is renamed into this folder before its files are deleted one by one.
+_DELETED = ".deleted"
+_ATTEMPTS = 3  # to read the best checkpoint of a run that goes on
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not there, is damaged, or does not fit its model."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The checkpoint of a finished or unfinished run that is to be used.
+
+    Attributes:
+      config: of the run.
+      variables: {"params", "batch_stats"}, NumPy arrays.
+      step: after which they were saved.
+      metadata: what was saved beside them: image shape, version, commit.
+    """
+
+    config: Config
+    variables: dict
+    step: int
+    metadata: dict
+
+
+class Checkpoints:
+    """The checkpoints of one run folder: the newest few and the best.
+
+    Saving is asynchronous. A checkpoint has its final name only while it is complete,
+    so that a kill at any time leaves those before it. Use as a context manager: leaving
+    waits for the save under way. With `read_only`, a run that goes on elsewhere is left
+    in peace: what it is about to save is not taken for the remains of a kill.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        keep: int = 2,
+        read_only: bool = False,
+        folder: str = FOLDER,
+    ):
+        self.folder = Path(workdir).absolute() / folder
+        self._writes = not read_only and jax.process_index() == 0
+        self._empty_deleted()
+        self._remove_half_deleted()
+
+        def accuracy(metrics):
+            return metrics["accuracy"]
+
+        newest = checkpoint_managers.LatestN(keep)
+        best = checkpoint_managers.BestN(get_metric_fn=accuracy, n=1)
+        options = ocp.CheckpointManagerOptions(
+            best_fn=accuracy,
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [newest, best]
+            ),
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            todelete_subdir=None if read_only else _DELETED,
+        )
+        with _readable(self.folder, advice=_ADVICE_ALL):
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        try:
+            for step in self._manager.all_steps():
+                self._metrics(step)
+        except CheckpointError:
+            self._manager.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with _writable(self.folder):
+            self._manager.close()
+        self._empty_deleted()
+
+    def _empty_deleted(self):
+        if self._writes:
+            remove(self.folder / _DELETED)
+
+    def _remove_half_deleted(self):
+        """Earlier versions deleted a step where it was. A whole one has metrics."""
+        if self._writes and self.folder.is_dir():
+            for step in self.folder.iterdir():
+                if step.name.isdigit() and not (step / "metrics").exists():
+                    remove(step)
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest checkpoint; None if there is none."""
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """Step of the best on validation, the later of equals.
+
+        Without any that was evaluated, the newest.
+        """
+        # Complete, and with its accuracy on disk, before it is chosen.
+        with _writable(self.folder):
+            self._manager.wait_until_finished()
+        with _readable(self.folder, advice=_ADVICE_ALL):
+            return self._manager.best_step()
+
+    def accuracy(self, step: int) -> float | None:
+        """On the validation split after that step; None if it was not evaluated."""
+        with _readable(self.folder / str(step)):
+            accuracy = self._metrics(step)["accuracy"]
+        return None if accuracy == _NOT_EVALUATED else accuracy
+
+    def _metrics(self, step):
+        """Of that step, if they are what was saved; {} where none are there."""
+        with _readable(where := self.folder / str(step)):
+            metrics = self._manager.metrics(step)
+            return {} if metrics is None else checked_metrics(where, metrics)
+
+    def save(
+        self,
+        step: int,
+        *,
+        variables: dict,
+        optimizer: Any,
+        progress: dict,
+        metadata: dict,
+        accuracy: float | None = None,
+    ) -> None:
+        """Starts to save. The arrays must not change from here on.
+
+        Args:
+          step: how many steps were done.
+          variables: {"params", "batch_stats"}.
+          optimizer: any pytree of arrays.
+          progress: what else the run needs to go on; for JSON.
+          metadata: "config" as a dictionary and "image_shape" at least; for JSON.
+          accuracy: on the validation split, if it was evaluated.
+        """
+        accuracy = _NOT_EVALUATED if accuracy is None else accuracy
+        metrics = {"accuracy": accuracy}
+        items = _to_save(
+            {"metrics": metrics_checksum(metrics)},
+            variables=variables,
+            optimizer=optimizer,
+            progress=progress,
+            metadata=metadata,
+        )
+        with _writable(self.folder):  # also of the save before, which goes on till then
+            # What that one has thrown out takes no room for longer.
+            self._manager.wait_until_finished()
+            self._empty_deleted()
+            self._manager.save(
+                step, args=items, metrics=metrics_with_checksum(metrics), force=True
+            )
+
+    def read(self, step: int, *names: str, optimizer: Any = None) -> tuple:
+        """The named arguments of `save`, bit by bit as they were given at that step.
+
+        Args:
+          step: one that is there.
+          names: "variables", "optimizer", "progress" or "metadata".
+          optimizer: a pytree of the structure that "optimizer" is to have.
+
+        Raises:
+          CheckpointError: files that are not there, or not as they were written.
+        """
+        restore = partial(self._manager.restore, step)
+        where = self.folder / str(step)
+        return _read(restore, where, names, {"optimizer": optimizer})
+
+
+def load_run(path: str | os.PathLike) -> Run:
+    """The best checkpoint of a run folder, checked against the model of its config.
+
+    Args:
+      path: the `workdir` of a training run.
+
+    Raises:
+      CheckpointError: no such folder, no checkpoint in it, damaged files, arrays that
+        are not those of the model, theta <= 0, or a value that is not finite.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder: expected the folder of a run")
+    folder = standing(path / FOLDER)
+    # Orbax would create the folder that it does not find.
+    if not folder.is_dir():
+        raise CheckpointError(f"{path} holds no {FOLDER}: expected the folder of a run")
+    if not _steps(folder):
+        raise CheckpointError(f"{folder} is empty: train first")
+    step, variables, metadata = _read_best(folder, attempts=_ATTEMPTS)
+    where = folder / str(step)
+    with _readable(where):
+        config = from_dict(metadata["config"])
+        height, width, channels = metadata["image_shape"]
+    check_fit(variables, config, (height, width, channels), where=where)
+    check_values(variables, where=where)
+    return Run(config, variables, step, metadata)
+
+
+def _read_best(folder, *, attempts):
+    there = _steps(folder)
+    try:
+        with Checkpoints(
+            folder.parent, read_only=True, folder=folder.name
+        ) as checkpoints:
+            step = checkpoints.best
+            if step is None:
+                raise CheckpointError(f"{folder} holds no complete checkpoint")
+            return step, *checkpoints.read(step, "variables", "metadata")
+    except CheckpointError:
+        # A run that goes on may have thrown out what was just to be read.
+        if attempts == 1 or _steps(folder) == there:
+            raise
+    return _read_best(folder, attempts=attempts - 1)
+
+
+def _steps(folder):
+    return {path.name for path in folder.iterdir() if path.name.isdigit()}
+
+
+def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> None:
+    """Writes a folder that holds one set of variables and nothing else of a run.
+
+    The folder appears under its name when it is complete, and replaces one before it.
+    Of several hosts, all call this, the first writes, and none goes on before it has.
+
+    Args:
+      path: the folder.
+      variables: nested dictionaries of arrays.
+      metadata: what belongs to them; for JSON.
+    """
+    path = Path(path).absolute()
+    items = _to_save({}, variables=variables, metadata=metadata)
+    first = jax.process_index() == 0
+    with (
+        # The others need its name only: Orbax lets the first write.
+        replaced_folder(path) if first else nullcontext(beside(path)) as new,
+        _writable(path),
+        ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
+    ):
+        checkpointer.save(new, args=items, force=True)
+    multihost_utils.sync_global_devices(f"saved {path}")
+
+
+def load_variables(path: str | os.PathLike) -> tuple[dict, dict]:
+    """(variables, metadata) of a folder that `save_variables` wrote; NumPy arrays.
+
+    Raises:
+      CheckpointError: no such folder, damaged files, theta <= 0, or a value that is not
+        finite.
+    """
+    path = standing(Path(path))
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder: expected saved variables")
+
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        restore = partial(checkpointer.restore, path.absolute())
+        variables, metadata = _read(restore, path, ("variables", "metadata"))
+    check_values(variables, where=path)
+    return variables, metadata
+
+
+def check_fit(
+    variables: dict, config: Config, image_shape: tuple[int, int, int], *, where: Path
+) -> None:
+    """CheckpointError unless `variables` has the names and shapes of the model."""
+    if any(type(n) is not int or not 1 <= n < 2**16 for n in image_shape):
+        raise CheckpointError(f"{where}: there are no images of {image_shape}")
+    model = build_model(config.model, image_shape=image_shape)
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    init = partial(model.init, train=False)
+    expected: Any = jax.eval_shape(init, jax.random.key(0), image)
+    expected = {name: expected.get(name, {}) for name in variables}
+    want, have = (
+        {name: leaf.shape for name, leaf in _leaves(tree)}
+        for tree in (expected, variables)
+    )
+    for name in sorted(want.keys() | have.keys()):
+        if want.get(name) != have.get(name):
+            raise CheckpointError(
+                f"{where} does not fit model.name={config.model.name}: {name} has "
+                f"shape {have.get(name, 'none')}, the model {want.get(name, 'none')}"
+            )
+
+
+def check_values(variables: dict, *, where: Path | str = "variables") -> None:
+    """CheckpointError for a value that makes no sense in any network.
+
+    That is one that is not finite, a threshold that is not positive, a variance of
+    batch norm below 0.
+    """
+    for name, leaf in _leaves(variables):
+        values = np.asarray(leaf)
+        # Widened, because NumPy has no isfinite for every small float.
+        if not np.isfinite(values.astype(np.float64)).all():
+            raise CheckpointError(f"{where}: {name} holds values that are not finite")
+        if name.endswith("/theta") and not (values > 0).all():
+            raise CheckpointError(
+                f"{where}: {name} must be positive, its minimum is {values.min()}"
+            )
+        if name.endswith("/var") and (values < 0).any():
+            raise CheckpointError(
+                f"{where}: {name} must not be below 0, its minimum is {values.min()}"
+            )
+
+
+def _leaves(tree):
+    """(name, array) of every leaf, names as in params/conv_1/kernel."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+
+
+def _to_save(checksums, **items):
+    """The items of one checkpoint as Orbax wants them, and their checksums."""
+    for name in items.keys() - _JSON:
+        items[name] = jax.tree.map(np.asarray, items[name])
+    items["checksums"] = checksums | {
+        name: _checksum(name, item) for name, item in items.items()
+    }
+    return ocp_args.Composite(
+        **{
+            name: (ocp_args.JsonSave if name in _JSON else ocp_args.StandardSave)(item)
+            for name, item in items.items()
+        }
+    )
+
+
+def _read(restore, where, names, templates=None):
+    """The named items, if they are what was saved; `restore` takes Orbax's args."""
+    templates = templates or {}
+    wanted = {
+        name: ocp_args.JsonRestore()
+        if name in _JSON
+        else ocp_args.StandardRestore(templates.get(name))
+        for name in (*names, "checksums")
+    }
+    with _readable(where):
+        check_sizes(Path(where))
+        items = restore(args=ocp_args.Composite(**wanted))
+        for name in names:
+            if _checksum(name, items[name]) != items["checksums"][name]:
+                raise CheckpointError(
+                    f"{where}: {name} is not what was saved. {_ADVICE}"
+                )
+        return tuple(items[name] for name in names)
+
+
+def _checksum(name, item):
+    """CRC-32 of all names and values: the files that hold them have none."""
+    if name in _JSON:
+        return zlib.crc32(json.dumps(item, sort_keys=True).encode())
+    crc = 0
+    for leaf_name, leaf in _leaves(item):
+        crc = zlib.crc32(
+            np.asarray(leaf).tobytes(), zlib.crc32(leaf_name.encode(), crc)
+        )
+    return crc
+
+
+_ADVICE = "Delete this folder to use the checkpoint before it, or copy it again"
+_ADVICE_ALL = "Delete the folder of the damaged step inside it, or copy it again"
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """An error of the system is an OSError that names the folder, as of a full disk.
+
+    TensorStore has a page of its own words for it, of another type each time.
+    """
+    try:
+        with naming(path):
+            yield
+    except Exception as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if isinstance(error, OSError) or code is None:
+            raise
+        number = int(code[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+@contextmanager
+def _readable(path: Path, *, advice: str = _ADVICE) -> Iterator[None]:
+    """Whatever a reader of damaged files raises becomes one line that names them."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0]:.120}"
+        raise CheckpointError(f"{path} cannot be read ({reason}). {advice}") from error

@@ -1,0 +1,167 @@
+"""Files that may be damaged, or bigger than they look: one line says what is wrong."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+# What a file may unfold to, whatever its size, and how often its own size beyond that.
+# Weights hardly compress; zeros and what is broadcast do, a thousandfold.
+LEAST = 2**27
+TIMES = 32
+
+_CHECKSUM = "checksum"
+
+
+class ReadingError(ValueError):
+    """A file that is not what it should be."""
+
+
+def check_size(
+    what: object, declared: int, *, held: int, limit: int | None = None
+) -> None:
+    """Raises ReadingError if what a header declares is out of proportion to its file.
+
+    To be called before anything is allocated or unpacked.
+
+    Args:
+      what: the file, for the message.
+      declared: bytes that it says it unfolds to.
+      held: bytes of the file.
+      limit: what it may declare; by default what files of that size do.
+
+    >>> check_size("a.npz", 10**12, held=2000)
+    Traceback (most recent call last):
+    ...
+    bitsnn_jax.runtime.reading.ReadingError: a.npz: its 2,000 bytes declare \
+1,000,000,000,000; at most 134,217,728 are read
+    """
+    allowed = max(LEAST, TIMES * held) if limit is None else limit
+    if declared > allowed:
+        raise ReadingError(
+            f"{what}: its {held:,} bytes declare {declared:,}; at most {allowed:,} are "
+            "read"
+        )
+
+
+def parse_json(data: bytes | str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+      ReadingError: no JSON, no UTF-8, or nested too deep.
+
+    >>> parse_json(b"")
+    Traceback (most recent call last):
+    ...
+    bitsnn_jax.runtime.reading.ReadingError: no JSON: Expecting value: line 1 column \
+1 (char 0)
+    """
+    try:
+        return json.loads(data)
+    except UnicodeDecodeError as error:
+        raise ReadingError(f"no UTF-8: {error.reason} at {error.start}") from None
+    except ValueError as error:
+        raise ReadingError(f"no JSON: {error}") from None
+    except RecursionError:
+        raise ReadingError("no JSON that is meant: it is nested too deep") from None
+
+
+def read_json(path: str | os.PathLike, *, kind: type = dict, advice: str) -> Any:
+    """What a JSON file holds.
+
+    Args:
+      path: of the file.
+      kind: of the outermost value.
+      advice: what to do about a file that cannot be read, for the message.
+
+    Raises:
+      ReadingError: no such file, damaged, or of another kind.
+    """
+    try:
+        value = parse_json(Path(path).read_bytes())
+    except OSError as error:
+        raise ReadingError(
+            f"{path} cannot be read ({error.strerror}): {advice}"
+        ) from None
+    except ReadingError as error:
+        raise ReadingError(f"{path} cannot be read ({error}): {advice}") from None
+    if type(value) is not kind:
+        raise ReadingError(
+            f"{path} must hold a {kind.__name__}, got {type(value).__name__}: {advice}"
+        )
+    return value
+
+
+def check_zip(what: object, file: str | os.PathLike | BinaryIO) -> None:
+    """Raises ReadingError if the members of a zip file declare too much.
+
+    Args:
+      what: the file, for the message.
+      file: its path, or itself.
+
+    Raises:
+      zipfile.BadZipFile: no zip file, or a damaged one.
+    """
+    with zipfile.ZipFile(file) as archive:
+        declared = sum(info.file_size for info in archive.infolist())
+        held = archive.fp.seek(0, os.SEEK_END) if archive.fp else 0
+    check_size(what, declared, held=held)
+
+
+def read_npz(data: bytes, *, what: object) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, by name; nothing in it is run.
+
+    Raises:
+      ReadingError: no such file, a damaged one, or one that unfolds to too much.
+    """
+    try:
+        check_zip(what, io.BytesIO(data))
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except ReadingError:
+        raise
+    except Exception as error:  # NumPy and zipfile do not say what they raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ReadingError(f"{what}: no .npz file: {reason:.200}") from error
+
+
+def sealed(value: dict[str, Any]) -> bytes:
+    """A JSON text that holds its own checksum, in the field "checksum".
+
+    That is the SHA-256 of the text with zeros in the place of its 64 digits.
+    """
+    empty = json.dumps({**value, _CHECKSUM: "0" * 64}, indent=1).encode()
+    before, after = empty.rsplit(b"0" * 64, 1)
+    return before + hashlib.sha256(empty).hexdigest().encode() + after
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """The value of a text of `sealed`, without the checksum.
+
+    Raises:
+      ReadingError: no JSON object, no checksum, or that of another text.
+
+    >>> unsealed(sealed({"steps": 4}))
+    {'steps': 4}
+    >>> unsealed(sealed({"steps": 4}).replace(b"4,", b"5,"))
+    Traceback (most recent call last):
+    ...
+    bitsnn_jax.runtime.reading.ReadingError: damaged, its checksum is another
+    """
+    value = parse_json(data)
+    if not isinstance(value, dict):
+        raise ReadingError(f"no JSON object but {type(value).__name__}")
+    digits = value.pop(_CHECKSUM, None)
+    if not (isinstance(digits, str) and re.fullmatch("[0-9a-f]{64}", digits)):
+        raise ReadingError("damaged, it holds no checksum")
+    parts = data.split(digits.encode())
+    empty = (b"0" * 64).join(parts)
+    if len(parts) != 2 or hashlib.sha256(empty).hexdigest() != digits:
+        raise ReadingError("damaged, its checksum is another")
+    return value

@@ -1,0 +1,1 @@
+"""One traced program and what can be read off it."""

@@ -1,0 +1,137 @@
+"""Fan-out: how many synapses a spike of each neuron feeds, and so what it costs."""
+
+from collections import OrderedDict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from bitsnn_jax.tracing.linearity import EACH, PRODUCTS, moved_sizes
+from bitsnn_jax.tracing.program import (
+    ApplyFn,
+    Current,
+    Reading,
+    Site,
+    apply_equation,
+    read,
+    trace,
+)
+
+
+def fan_out(apply_fn: ApplyFn, variables: Any, example: Any) -> OrderedDict[str, Array]:
+    """Additions that one spike of each neuron causes in the layers it feeds.
+
+    A synapse is a product in a convolution or a dense layer: an entry of its input, an
+    entry of its output, and the weight between them, be its value zero or not. Counted
+    are those that a spike reaches without passing another neuron or another such layer,
+    along all branches. Borders, strides, groups and dilations are as they are: a corner
+    feeds fewer places than the middle.
+
+    * Scales (batch norm, the 1/k**2 of pooling) lie in the weights and cost nothing.
+    * A residual sum into a neuron has no weights, and is not counted.
+    * A sum over places (average pooling) sends each spike on. So does a maximum: a
+      neuron counts for each window in which it may be the largest.
+    * A spike that meets itself again (`x + x`) counts for each of the ways.
+
+    Args:
+      apply_fn: pure, (variables, x) -> output, in inference.
+      variables: pytree of arrays, the ANN's or converted ones.
+      example: an input, or `jax.ShapeDtypeStruct`s of one, of batch 1: the counts are
+        the same for every example, and broadcast over a batch then.
+
+    Returns:
+      path -> float32 of the shape of the neurons, [1, ...], in the order of firing and
+      with the paths of `SpikeStats`. All values are whole numbers.
+
+    Raises:
+      SpikingError: an operation without a spiking form.
+
+    >>> from bitsnn_jax import qcfs
+    >>> net = lambda v, x: qcfs(qcfs(x, 1.0) @ v["w"], 1.0)
+    >>> fan_out(net, {"w": jnp.zeros((2, 3))}, jnp.zeros((1, 2)))["neuron"]
+    Array([[3., 3.]], dtype=float32)
+    """
+    program, _ = trace(apply_fn, variables, example)
+
+    def additions(spikes, unit, variables, example):
+        reading = _Additions(spikes, unit)
+        read(reading, program, *map(jax.tree.leaves, (variables, example)))
+        sites[:] = reading.sites
+        return reading.total
+
+    sites: list[Site] = []
+    jax.eval_shape(additions, {}, 1.0, variables, example)
+    spikes = OrderedDict((site.path, jnp.ones(site.shape)) for site in sites)
+    # The total is linear in the spikes, so its gradient is what each of them adds.
+    # `unit` is an argument, for XLA would multiply constants while it compiles.
+    arrays = jax.tree.map(_array, (variables, example))
+    return jax.jit(jax.grad(additions))(spikes, 1.0, *arrays)
+
+
+def _array(leaf):
+    is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+    return jnp.zeros(leaf.shape, leaf.dtype) if is_shape else leaf
+
+
+# The operand whose sign an operation flips: counts must not cancel.
+_NEGATED = {"neg": 0, "sub": 1, "scatter-sub": 2}
+
+
+class _Additions(Reading):
+    """Counts what reaches each product, with ones for spikes, weights and scales.
+
+    A current is a float32 array, whatever its type in the program, in which a large
+    count might have no place. It is zero behind a product, where other synapses begin.
+    """
+
+    def __init__(self, spikes, unit):
+        super().__init__()
+        self.spikes = spikes
+        self.unit = unit
+        self.total = jnp.float32(0)
+
+    def neuron(self, site, z, theta):
+        spikes = self.spikes.get(site.path, jnp.ones(site.shape))
+        return Current(spikes.astype(jnp.float32), site.sizes)
+
+    def linear(self, eqn, values, operands, path):
+        name = eqn.primitive.name
+        sizes = moved_sizes(eqn, getattr(values[operands[0]], "sizes", None))
+        out = eqn.outvars[0].aval
+        if name == "convert_element_type":
+            return [Current(values[0].value, sizes)]
+        if name in EACH and name not in PRODUCTS:
+            return [Current(jnp.broadcast_to(values[operands[0]].value, out.shape))]
+        arrays = [v.value for v in values]
+        if name in PRODUCTS:
+            [other] = {0, 1} - set(operands)
+            arrays[other] = self.full(self.unit, eqn.invars[other])
+            eqn = eqn.replace(params=eqn.params | _FLOAT32)
+            [reached] = apply_equation(eqn, arrays)
+            self.total += jnp.sum(reached)
+            return [Current(self.full(0, eqn.outvars[0]))]
+        for i in operands:
+            if not isinstance(values[i], Current):
+                arrays[i] = self.full(0, eqn.invars[i])
+        if name in _NEGATED:
+            arrays[_NEGATED[name]] = -arrays[_NEGATED[name]]
+        return [Current(y, sizes) for y in apply_equation(eqn, arrays)]
+
+    def full(self, value, variable):
+        return jnp.full(variable.aval.shape, value, jnp.float32)
+
+    def maximum(self, eqn, spikes, sizes):
+        # A neuron may be the largest in each of its windows: a sum over places.
+        if eqn.primitive.name == "reduce_max":
+            return Current(jnp.sum(spikes.value, eqn.params["axes"]), sizes)
+        window = {k: v for k, v in eqn.params.items() if k in _WINDOW}
+        summed = lax.reduce_window(spikes.value, 0.0, lax.add, **window)
+        return Current(summed, sizes)
+
+
+_FLOAT32 = {"preferred_element_type": jnp.dtype("float32")}
+_WINDOW = (
+    "window_dimensions window_strides padding base_dilation window_dilation"
+).split()

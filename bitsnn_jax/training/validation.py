@@ -1,0 +1,110 @@
+"""What each field of a config must be, checked before any device is touched."""
+
+from bitsnn_jax.config import Config, check_types, flatten, to_dict
+from bitsnn_jax.data import SOURCES
+from bitsnn_jax.models import MODELS
+from bitsnn_jax.numerics.spikes import SURROGATES
+
+
+def validate(config: Config) -> None:
+    """Check every field by itself; no device is touched.
+
+    What depends on the data (classes, image size) or on the machine (devices that
+    share a batch) is checked where it is known, at the start of training.
+
+    Raises:
+      ValueError: the first field that is not as it should be: its name, what was
+        expected and what came.
+    """
+    check_types(config)
+    rules = _RULES | {
+        "data.name": _one_of(SOURCES),
+        "model.name": _one_of(MODELS),
+        "loss.spike_surrogate": _one_of(SURROGATES),
+    }
+    for path, value in flatten(to_dict(config)).items():
+        if isinstance(value, str):
+            _check_text(path, value)
+        expected, holds = rules.get(path, ("anything", lambda value: True))
+        if not holds(value):
+            raise ValueError(f"{path} must be {expected}, got {value!r}")
+    epochs, warmup = config.optimizer.epochs, config.optimizer.warmup_epochs
+    if warmup >= epochs:
+        raise ValueError(
+            f"optimizer.warmup_epochs must be below optimizer.epochs, got {warmup} and "
+            f"{epochs}"
+        )
+    if config.data.random_resized_crop and not config.data.image_size:
+        raise ValueError(
+            "data.image_size must be at least 1 for data.random_resized_crop, got 0"
+        )
+    if config.loss.spike_lambda and config.model.activation != "qcfs":
+        raise ValueError(
+            f"loss.spike_lambda must be 0 for model.activation="
+            f"{config.model.activation}, which has no spikes; got "
+            f"{config.loss.spike_lambda}"
+        )
+
+
+def _check_text(path, value):
+    """What is written down about a run holds its names, for others to read."""
+    if not (value.isprintable() and value == value.strip()):
+        raise ValueError(
+            f"{path} must be text that can be printed, without spaces around it, got "
+            f"{value!a:.80}"
+        )
+
+
+def _within(low, high):
+    words = f"at least {low:,} and at most {high:,}"
+    return words, lambda value: low <= value <= high
+
+
+def _one_of(names):
+    return f"one of {', '.join(sorted(names))}", lambda value: value in names
+
+
+def _positive(high):
+    return f"positive and at most {high:,}", lambda value: 0 < value <= high
+
+
+_BELOW_ONE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
+
+# What a field must be, and whether a value is that; else its type decides.
+_RULES = {
+    "name": (
+        "a name of at most 200 letters, without slashes",
+        lambda v: v not in ("", ".", "..") and "/" not in v and len(v.encode()) <= 200,
+    ),
+    "seed": ("in 0..2**32 - 1", lambda value: 0 <= value < 2**32),
+    "steps": ("in 1..30", lambda value: 1 <= value <= 30),
+    "data.image_size": _within(0, 4096),
+    "data.unreadable": _one_of(("error", "skip")),
+    "data.crop": _within(0, 4096),
+    "data.color_jitter": _BELOW_ONE,
+    "data.cutout": _within(0, 4096),
+    "data.workers": _within(0, 1024),
+    "data.batch_size": _within(1, 2**17),
+    "data.eval_batch_size": _within(1, 2**17),
+    "model.num_classes": _within(1, 10**6),
+    "model.width": _within(0.01, 64),
+    "model.activation": _one_of(("qcfs", "clipped_relu", "relu", "relu6")),
+    "model.stem": _one_of(("cifar", "imagenet")),
+    "model.pool": _one_of(("average", "max")),
+    "model.norm": _one_of(("batch", "none")),
+    "model.levels": ("in 1..2**30 - 1", lambda value: 1 <= value < 2**30),
+    "model.theta_init": _positive(10**6),
+    "model.bottleneck": _one_of(("linear", "qcfs")),
+    "model.dtype": _one_of(("float32", "bfloat16")),
+    "optimizer.learning_rate": _positive(1000),
+    "optimizer.warmup_epochs": _within(0, 10**5),
+    "optimizer.momentum": _BELOW_ONE,
+    "optimizer.weight_decay": _within(0, 1),
+    "optimizer.epochs": _within(1, 10**5),
+    "optimizer.accumulate": _within(1, 2**17),
+    "loss.spike_lambda": _within(0, 10**6),
+    "loss.spike_weights": _one_of(("neurons", "fan_out")),
+    "loss.label_smoothing": _BELOW_ONE,
+    "checkpoint_every_steps": _within(0, 2**31 - 1),
+    "log_every_steps": _within(1, 2**31 - 1),
+}

@@ -1,0 +1,519 @@
+"""The page says what the results say: all of it, nothing more, and never by halves."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as MplPath
+from PIL import Image
+
+from bitsnn_jax.reports import plots
+from bitsnn_jax.reports.conversion_page import PICTURES, write_report
+from bitsnn_jax.reports.verdict import verdict
+
+LAYERS = ["stem/act"] + [
+    f"stage{stage}_block{block}/act{act}"
+    for stage in range(3)
+    for block in range(3)
+    for act in (1, 2)
+]
+
+THREE = [
+    [0, 2, 9, 15, 14, 9, 3, 0],
+    [0, 4, 13, 8, 9, 16, 8, 0],
+    [0, 0, 0, 6, 14, 15, 3, 0],
+    [0, 0, 0, 11, 14, 2, 0, 0],
+    [0, 0, 0, 2, 15, 11, 0, 0],
+    [0, 0, 0, 0, 2, 15, 4, 0],
+    [0, 1, 5, 6, 13, 16, 6, 0],
+    [0, 2, 12, 12, 13, 11, 0, 0],
+]
+
+
+def certificate(rng, *, differing):
+    """A certificate over 360 images, whose differing codes sit in the last layers."""
+    neurons = [360 * n for n in neuron_counts()]
+    per_layer = [0] * (len(LAYERS) - 2) + [differing // 3, differing - differing // 3]
+    rounding = 1e-6 if differing else 1e-15
+    return {
+        "exact": differing == 0,
+        "examples": 360,
+        "examples_differing": min(2, differing),
+        "neurons": sum(neurons),
+        "differing": differing,
+        "layers": [
+            {
+                "path": path,
+                "neurons": n,
+                "differing": d,
+                "largest_membrane_difference": rounding * rng.uniform(1, 9),
+            }
+            for path, n, d in zip(LAYERS, neurons, per_layer, strict=True)
+        ],
+    }
+
+
+def neuron_counts():
+    return [1024] + [1024] * 6 + [512] * 6 + [256] * 6
+
+
+def row(rng, steps, accuracy):
+    fades = 0.28 * np.exp(-np.arange(steps)[::-1] / 2.5)  # high bits are rare
+    spikes = [rng.uniform(0.5, 1.4) * fades for _ in LAYERS]
+    mean = float(np.average(np.sum(spikes, axis=1), weights=neuron_counts()))
+    run = {"accuracy": accuracy, "spikes_per_neuron": mean}
+    return {
+        "steps": steps,
+        "levels": 2**steps - 1,
+        "requantised": steps != 4,
+        "ann_accuracy": accuracy,
+        "fused": run | {"milliseconds_per_example": 0.12, "compile_seconds": 1.1},
+        "stepped": run
+        | {
+            "milliseconds_per_example": 0.11 * steps + 0.07,
+            "compile_seconds": 3.0,
+            "predictions_differing": 0,
+        },
+        "layers": [
+            {"path": path, "neurons": n, "spikes": [float(x) for x in s]}
+            for path, n, s in zip(LAYERS, neuron_counts(), spikes, strict=True)
+        ],
+        "certificate": {
+            "float64": certificate(rng, differing=0),
+            "float32": certificate(rng, differing=13),
+        },
+    }
+
+
+def sample():
+    """Results as of a ResNet-20 on the digits."""
+    rng = np.random.default_rng(0)
+    curve = {1: 0.6111, 2: 0.9306, 3: 0.9833, 4: 0.9889, 6: 0.9917, 8: 0.9917}
+    return {
+        "run": {
+            "name": "digits_resnet",
+            "model": "resnet20",
+            "dataset": "digits",
+            "checkpoint_step": 1240,
+            "seed": 7,
+            "steps": 4,
+            "levels": 15,
+            "version": "0.1.0",
+            "commit": "abc1234",
+            "config": {"name": "digits_resnet", "optimizer": {"learning_rate": 0.02}},
+        },
+        "machine": {
+            "jax": "0.10.2",
+            "device": "cpu",
+            "num_devices": 1,
+            "time": "2026-11-23T20:00:00",
+        },
+        "examples": 360,
+        "ann": {"accuracy": 0.9889},
+        "steps": [row(rng, steps, accuracy) for steps, accuracy in curve.items()],
+        "conversion": {
+            "changed": [
+                {
+                    "path": "params/" + path.replace("act", "norm") + "/bias",
+                    "largest_change": float(rng.uniform(0.1, 0.6)),
+                }
+                for path in LAYERS[1:]
+            ],
+            "neurons": [
+                {
+                    "path": path,
+                    "shape": [8, 8, 16],
+                    "theta": float(rng.uniform(2, 5)),
+                    "levels": 15,
+                }
+                for path in LAYERS
+            ],
+            "nonspiking": [],
+            "analog": [],
+            "bias_shift": "parameters",
+        },
+        "raster": {
+            "example": 7,
+            "label": 3,
+            "prediction": 3,
+            "image": THREE,
+            "steps": 4,
+            "layers": [
+                {
+                    "path": path,
+                    "neurons_total": n,
+                    "spikes": (
+                        rng.random((32, 4))
+                        < rng.beta(0.6, 1, (32, 1)) * [0.15, 0.3, 0.6, 0.7]
+                    )
+                    .astype(int)
+                    .tolist(),
+                }
+                for path, n in zip(LAYERS, neuron_counts(), strict=True)
+            ],
+            "logits": (rng.normal(0, 2, 10) + 9 * (np.arange(10) == 3)).tolist(),
+        },
+    }
+
+
+class Page(HTMLParser):
+    """The text, the ids and the references of a page; fails on unbalanced tags."""
+
+    VOID = {"meta", "br"}
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.ids, self.references, text = [], set(), [], [], []
+        self.text_parts = text
+        self.feed(html)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+        self.text = " ".join(" ".join(text).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "src", "xlink:href", "srcset"):
+                self.references.append(value)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        self.text_parts.append(data)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The folder of the full sample's report."""
+    return write_report(sample(), tmp_path_factory.mktemp("run") / "report").parent
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return Page((report / "index.html").read_text("utf-8"))
+
+
+def small(*absent, **changed):
+    """The sample at T = 4 alone, with three layers: quick to draw."""
+    results = sample()
+    results["steps"] = [each for each in results["steps"] if each["steps"] == 4]
+    results["raster"]["layers"] = results["raster"]["layers"][:3]
+    row = results["steps"][0]
+    row["layers"] = row["layers"][:3]
+    for part in absent:
+        (results if part in results else row).pop(part)
+    return results | changed
+
+
+def test_page_states_every_number(page):
+    results = sample()
+    numbers = [
+        "ANN accuracy 98.89 %",
+        "SNN accuracy 98.89 %",
+        "360 images",
+        "seed 7",
+        "abc1234",
+        "0.10.2",
+        "optimizer",
+    ]
+    numbers += [f"{100 * each['ann_accuracy']:.2f} %" for each in results["steps"]]
+    numbers += ["0 of 4,239,360 codes differ at T = 4 in float64"]
+    numbers += ["360 of 360 predictions equal", "0.510", "4.25×"]  # 0.51 / 0.12
+    numbers += ["In float32 13 of 4,239,360 codes differ, in 2 of 360 images"]
+    for leaf in results["conversion"]["changed"]:
+        numbers += [f"{leaf['path']} {leaf['largest_change']:#.3g}"]
+    for each in results["steps"][3]["layers"]:
+        numbers += [f"{each['path']} {each['neurons']:,} {sum(each['spikes']):#.3g}"]
+    for each in results["steps"][3]["certificate"]["float32"]["layers"]:
+        numbers += [f"{each['path']} {each['neurons']:,} {each['differing']} "]
+    assert [number for number in numbers if number not in page.text] == []
+
+
+def test_page_is_one_file_without_scripts(page):
+    outside = [r for r in page.references if not r.startswith(("#", "data:"))]
+    assert outside == []
+    assert not page.tags & {"script", "link", "iframe", "object", "embed"}
+
+
+def test_ids_of_the_inline_pictures_do_not_collide(page):
+    # The axes of every picture are "axes_1" to matplotlib.
+    assert len(page.ids) == len(set(page.ids))
+    local = {r[1:] for r in page.references if r.startswith("#")}
+    assert local <= set(page.ids)
+
+
+def test_pictures_are_written_beside_the_page(report):
+    assert {path.name for path in report.iterdir()} == {
+        "index.html",
+        *(f"{name}.png" for name in PICTURES),
+    }
+    for name in PICTURES:
+        pixels = np.asarray(Image.open(report / f"{name}.png").convert("RGB"))
+        assert min(pixels.shape[:2]) > 400
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20  # not a blank sheet
+
+
+def test_same_results_give_the_same_page(report, tmp_path):
+    again = write_report(sample(), tmp_path)
+    assert again.read_bytes() == (report / "index.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("absent", "gone"),
+    [
+        (["raster"], "One image, spike by spike"),
+        (["layers"], "Mean spikes per neuron and image"),
+        (["certificate"], "ran side by side"),
+        (["stepped"], "Time, stepped to fused"),
+        (["fused"], "Time, stepped to fused"),
+        (["fused", "stepped"], "SNN accuracy"),
+        (["raster", "layers", "certificate", "fused", "stepped"], "Spikes by layer"),
+    ],
+)
+def test_absent_parts_are_left_out(tmp_path, absent, gone):
+    whole = Page(write_report(small(), tmp_path).read_text("utf-8"))
+    part = Page(write_report(small(*absent), tmp_path).read_text("utf-8"))
+    assert gone in whole.text
+    assert gone not in part.text
+    for word in ("None", "Undefined", "nan"):
+        assert word not in part.text
+    # A picture of the first report that the second has no data for is gone.
+    assert (tmp_path / "spike_raster.png").exists() == ("raster" not in absent)
+
+
+def test_null_is_absent():
+    row = small()["steps"][0] | {"stepped": None, "layers": None}
+    plain = verdict(small("stepped", "layers"))
+    assert verdict(small(steps=[row], raster=None)) == plain
+
+
+def test_text_is_escaped(tmp_path):
+    hostile = "<script>alert('a & b')</script>"
+    results = small()
+    for part, field in [
+        (results["run"], "name"),
+        (results["run"], "model"),
+        (results["run"]["config"], "name"),
+        (results["machine"], "device"),
+        (results["conversion"]["changed"][0], "path"),
+        (results["conversion"]["neurons"][0], "path"),
+        (results["steps"][0]["layers"][0], "path"),
+        (results["steps"][0]["certificate"]["float64"]["layers"][0], "path"),
+        (results["raster"]["layers"][0], "path"),
+    ]:
+        part[field] = hostile
+    page = Page(write_report(results, tmp_path).read_text("utf-8"))
+    assert "script" not in page.tags
+    assert page.text.count(hostile) >= 9
+
+
+def test_a_dollar_in_a_name_is_no_formula():
+    raster = sample()["raster"]
+    raster["layers"][0]["path"] = "a$\\frac$b"
+    assert "a$\\frac$b" in plots.svg(plots.spike_raster(raster), name="p")
+
+
+def test_failing_to_draw_writes_nothing(tmp_path, monkeypatch):
+    def fail(figure):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(plots, "png", fail)
+    with pytest.raises(RuntimeError, match="no ink"):
+        write_report(small(), tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_failing_to_write_keeps_the_earlier_report(tmp_path, monkeypatch):
+    (tmp_path / "conversion.json").write_text("{}")
+    write_report(small(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write = Path.write_bytes
+
+    def fail(path, content):
+        if "index.html" in path.name:  # the last: the pictures are written by now
+            raise OSError("disk full")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(sample(), tmp_path)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after == before
+    assert "conversion.json" in after
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "run",
+        "run.model",
+        "machine.jax",
+        "examples",
+        "ann.accuracy",
+        "steps",
+        "steps[0].ann_accuracy",
+        "steps[0].fused.accuracy",
+        "steps[0].certificate.float64.differing",
+        "conversion.neurons[0].theta",
+        "raster.logits",
+    ],
+)
+def test_a_missing_part_is_named(tmp_path, path):
+    results = small()
+    *parents, last = path.replace("[0]", ".0").split(".")
+    part = results
+    for name in parents:
+        part = part[int(name) if name.isdigit() else name]
+    del part[last]
+    with pytest.raises(ValueError, match=re.escape(f"results.{path} is missing")):
+        write_report(results, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"steps": []}, "results.steps is empty"),
+        ({"steps": {}}, "results.steps must be a list, got dict"),
+        ({"run": "digits"}, "results.run must be a mapping, got str"),
+    ],
+)
+def test_a_part_of_the_wrong_kind_is_named(tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        write_report(small(**changed), tmp_path)
+
+
+def judged(*, float64=None, float32=None, mispredicted=0, **changed):
+    """The verdict on given numbers of differing codes; None is not run."""
+    rng, results = np.random.default_rng(0), small()
+    row = results["steps"][0]
+    made = {"float64": float64, "float32": float32}
+    row["certificate"] = {
+        name: certificate(rng, differing=n) for name, n in made.items() if n is not None
+    }
+    row["stepped"]["predictions_differing"] = mispredicted
+    row |= changed
+    return verdict(results)
+
+
+@pytest.mark.parametrize(
+    ("measured", "grade", "opening"),
+    [
+        ({"float64": 0, "float32": 13}, "exact", "Exact: 0 of "),
+        ({"float32": 0}, "exact", "Exact: 0 of "),
+        ({"float64": 5, "float32": 0}, "differs", "Not exact: 5 of "),
+        ({"float32": 13}, "open", "Not proved without float64: 13 of "),
+        ({"float64": 0, "mispredicted": 1}, "open", "Equal codes, unequal predictions"),
+        ({}, "open", "Not checked"),
+    ],
+)
+def test_verdict_claims_no_more_than_was_measured(measured, grade, opening):
+    result = judged(**measured)
+    assert (result.grade, result.headline[: len(opening)]) == (grade, opening)
+    equal = 360 - measured.get("mispredicted", 0)
+    assert f"{equal} of 360 predictions equal" in result.headline
+
+
+def test_comparing_nothing_proves_nothing():
+    empty = certificate(np.random.default_rng(0), differing=0) | {"neurons": 0}
+    assert judged(certificate={"float64": empty}).grade == "open"
+
+
+def test_verdict_says_what_qualifies_it():
+    assert "Trained with L = 15, compared at L = 7" in judged(levels=7).remarks[0]
+    assert "T = 4, the T of the training" in judged(steps=3).remarks[0]
+    partial = certificate(np.random.default_rng(0), differing=0) | {"examples": 100}
+    assert "on 100 of 360 images" in judged(certificate={"float64": partial}).remarks[0]
+
+
+def test_an_inexact_conversion_is_not_shown_as_exact(tmp_path):
+    results = small()
+    results["steps"][0]["certificate"]["float64"] = certificate(
+        np.random.default_rng(0), differing=70_000
+    )
+    html = write_report(results, tmp_path).read_text("utf-8")
+    assert "Not exact: 70,000 of 4,239,360 codes differ" in Page(html).text
+    assert 'class="verdict differs"' in html
+    assert ">exact<" not in html
+
+
+def test_raster_draws_each_spike_once_in_its_step():
+    raster = sample()["raster"]
+    blocks = plots.spike_raster(raster).axes[1]
+    planes = [patch for patch in blocks.patches if isinstance(patch, PathPatch)]
+    drawn = [(patch.get_path().codes == MplPath.MOVETO).sum() for patch in planes]
+    spikes = np.array([layer["spikes"] for layer in raster["layers"]])
+    assert drawn == spikes.sum(axis=(0, 1)).tolist()
+    # The first step of the first layer: column 0, and the rows of its spikes.
+    corners = planes[0].get_path().vertices[::5]
+    first = corners[corners[:, 0] < 1]
+    np.testing.assert_array_equal(first[:, 1] // 1, np.flatnonzero(spikes[0, :, 0]))
+
+
+def test_bars_by_layer_add_up_to_the_spikes():
+    layers = sample()["steps"][3]["layers"]
+    ax = plots.spikes_by_layer(layers).axes[0]
+    ends = np.reshape([bar.get_x() + bar.get_width() for bar in ax.patches], (4, -1))
+    totals = [sum(layer["spikes"]) for layer in layers]
+    np.testing.assert_allclose(ends[-1], totals, rtol=1e-12)  # float64 sums of 4 terms
+
+
+@pytest.mark.parametrize("steps", [1, 4, 32])
+def test_planes_lighten_from_the_most_significant_on(steps):
+    # Readers without colour vision tell the steps apart by lightness alone.
+    lightness = [np.dot(to_rgb(c), (0.2, 0.7, 0.1)) for c in plots.plane_colours(steps)]
+    assert len(lightness) == steps
+    assert (np.diff(lightness) > 0).all()
+
+
+def test_pictures_take_any_number_of_methods_steps_and_channels():
+    curves = {f"method {i}": {2: 0.1 * i, 32: 0.9} for i in range(8)}
+    lines = plots.accuracy_against_steps(curves).axes[0].lines
+    assert [line.get_label() for line in lines] == list(curves)
+    rng, raster = np.random.default_rng(0), sample()["raster"]
+    raster["steps"] = 32
+    raster["layers"] = [{"path": "a", "spikes": rng.random((5, 32)) < 0.5}]
+    for channels in (1, 2, 3):
+        raster["image"] = rng.normal(size=(8, 8, channels))
+        assert plots.png(plots.spike_raster(raster)).startswith(b"\x89PNG")
+
+
+def test_analog_values_between_layers_are_named(tmp_path):
+    layer = {"operation": "conv_general_dilated", "shape": [8, 8, 4]}
+    layer |= {"path": "block_1/expand", "sources": ["block_0/project", "stem"]}
+    results = small()
+    page = Page(write_report(results, tmp_path).read_text("utf-8")).text
+    assert "Every layer behind the first neurons is fed by spikes." in page
+    assert "Analog values" not in page
+
+    results["conversion"]["analog"] = [layer]
+    page = Page(write_report(results, tmp_path).read_text("utf-8")).text
+    words = "block_1/expand conv_general_dilated 8 × 8 × 4 block_0/project, stem"
+    assert words in page.partition("Analog values between layers")[2]
+    assert "fed by spikes." not in page
+    remark = "Fed by real numbers in place of spikes: 1 layer."
+    assert remark in verdict(results).remarks and remark in page
+
+
+def test_outputs_apart_are_said_where_no_code_differs():
+    certificate = {
+        **{"exact": False, "differing": 0, "neurons": 9, "examples": 3},
+        "outputs_agree": False,
+    }
+    row = {"steps": 4, "levels": 15, "certificate": {"float64": certificate}}
+    run = {"steps": 4, "levels": 15}
+    found = verdict({"run": run, "examples": 3, "steps": [row]})
+    assert found.grade == "differs"
+    assert found.remarks == ("The outputs differ by more than rounding.",)
