@@ -107,7 +107,7 @@ def test_importing_the_package_imports_neither_pictures_nor_data_nor_checkpoints
 
 
 def test_the_shapes_of_the_equations_are_checked_while_the_tests_run():
-    """The hook of conftest.py names modules by strings, and a wrong one does nothing."""
+    """The hook of conftest.py names modules by strings; a wrong one does nothing."""
     for call in (
         lambda: neurons.integrate(jnp.zeros((4, 2), int), jnp.zeros(2)),
         lambda: spikes.pack(jnp.zeros((4, 2))),
