@@ -1,7 +1,11 @@
 """Where numbers come from: the code, the run, the machine. Everything is for JSON."""
 
 import datetime
+import os
+import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +49,46 @@ def about_machine() -> dict[str, Any]:
         "num_devices": jax.device_count(),
         "time": datetime.datetime.now().isoformat(timespec="seconds"),
     }
+
+
+def about_numbers(*, config: str, seed: int | None) -> dict[str, Any]:
+    """Say where the numbers of a running script come from, for a stored file.
+
+    Args:
+      config: the networks or config files that were measured.
+      seed: of what the script draws; None where nothing is random.
+    """
+    script, *given = sys.argv
+    given = shlex.join(given).split("--out ")[0].strip()
+    return {
+        "command": f"python {_in_repository(script)} {given}".strip(),
+        "config": config,
+        "seed": seed,
+        "commit": commit(),
+        "machine": _machine(),
+        "jax": jax.__version__,
+        "time": datetime.datetime.now().isoformat(timespec="seconds"),
+    }
+
+
+def _in_repository(script: str) -> str:
+    root = Path(__file__).parents[2]
+    path = Path(script).resolve()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+
+
+def _machine() -> str:
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{jax.device_count()} x {device.device_kind}"
+    lines = []
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    facts = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    wide = "avx512f" in facts.get("flags", "").split()
+    cores = f"{os.cpu_count()} cores of {name}"
+    return f"{cores} with AVX-512" if wide else cores
 
 
 def commit() -> str | None:
