@@ -21,6 +21,7 @@ from bitsnn_jax import data
 from bitsnn_jax.comparators import Network, simulate
 from bitsnn_jax.comparators.ablation import CELLS, ablated
 from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
 from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
 
@@ -96,7 +97,8 @@ def missing(options: argparse.Namespace, known):
             snn = simulate(apply_fn, method.neuron(steps), steps=steps, found=found)
             measured = measure(snn, run.variables, settings, test)
             seconds = round(time.perf_counter() - start, 1)
-            yield {**row, **measured, "seconds": seconds}
+            about = about_numbers(config=options.ckpt, seed=None)
+            yield {**row, **measured, "seconds": seconds, "about": about}
 
 
 def measure(snn, variables, settings, test) -> dict:

@@ -21,6 +21,7 @@ from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.jobs.evaluation import evaluate
 from bitsnn_jax.jobs.integers import accuracy, fine_tuned, lower_pixels
 from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import (
     Distinct,
     Parser,
@@ -107,7 +108,9 @@ def missing(name: str, options: argparse.Namespace, known):
             network = fixed_point(tuned, steps=STEPS, bits=bits)
             found = accuracy(network, settings, test)
         seconds = round(time.perf_counter() - start, 1)
-        yield {**details, **row, "steps": STEPS, "accuracy": found, "seconds": seconds}
+        measured = {"steps": STEPS, "accuracy": found, "seconds": seconds}
+        about = about_numbers(config=name, seed=run.config.seed)
+        yield {**details, **row, **measured, "about": about}
 
 
 def table(rows: list[dict]) -> str:

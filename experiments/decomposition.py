@@ -24,6 +24,7 @@ from bitsnn_jax.comparators.ablation import CELLS, first_and_biases
 from bitsnn_jax.comparators.decomposition import Errors, decomposed
 from bitsnn_jax.reports import plots
 from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
 from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
 
@@ -69,7 +70,8 @@ def main() -> None:
                 start = time.perf_counter()
                 found = measure(apply_fn, variables, row, run.config.data, test)
                 seconds = round(time.perf_counter() - start, 1)
-                rows.add({**row, **found, "seconds": seconds})
+                about = about_numbers(config=options.ckpt, seed=None)
+                rows.add({**row, **found, "seconds": seconds, "about": about})
                 print(summary(rows[-1]), flush=True)
     chosen = [
         r for r in rows if (r["network"], r["images"]) == (options.ckpt, len(test))

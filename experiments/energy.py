@@ -4,9 +4,9 @@
 
 Counts the operations of the networks in integers at T = 4 on the first test images, and
 prices them: `bitsnn_jax.integers.energy` says what is assumed. A rate coded QCFS
-network of the same weights is simulated for its spikes. Writes
-docs/results/energy.json, prints the table of docs/results.md, and draws the paper's
-Figure 5(a) for our networks.
+network of the same weights is simulated for its spikes. Writes docs/results/energy.json
+and draws two pictures: energy beside the rivals', and by kind of operation, as the
+paper's Figure 5(a) has it.
 """
 
 import operator
@@ -37,9 +37,9 @@ from bitsnn_jax.integers.operations import Operations, count, term_paths
 from bitsnn_jax.jobs.integers import BATCH, lower_pixels
 from bitsnn_jax.reports import plots
 from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
-from bitsnn_jax.runtime.cli import Distinct, Parser, as_script, filled, whole
-from bitsnn_jax.runtime.files import replace_json
+from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
 
 NETWORKS = (
     "resnet20_fashion_mnist",
@@ -57,7 +57,17 @@ RIVALS = {
 RATE = "QCFS rate SNN"
 NUMBERS = Path("docs/results/energy.json")
 PICTURE = Path("docs/images/energy.png")
+KINDS_PICTURE = Path("docs/images/energy_by_operation.png")
 STEPS = 4
+# What the spiking network does besides reading and writing memory.
+KINDS = {
+    "synaptic additions": "synaptic_operations",
+    "first layer, multiply-adds": "multiply_accumulates",
+    "bias additions": "bias_additions",
+    "shifts": "shifts",
+    "comparisons": "compares",
+    "resets": "resets",
+}
 
 
 def main() -> None:
@@ -74,13 +84,14 @@ def main() -> None:
     parser.add_argument(
         "--rate_steps", type=whole(1, MOST_STEPS), default=32, help="T of that network"
     )
+    parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
     rows = [row(name, options.images, options.rate_steps) for name in options.networks]
-    NUMBERS.parent.mkdir(exist_ok=True)
-    replace_json(NUMBERS, rows)
+    store_numbers(options.out, rows, config=", ".join(options.networks), seed=None)
     for found in rows:
         print(table(found))
     draw(rows)
+    draw_kinds(rows)
 
 
 def row(name: str, images: int, rate_steps: int) -> dict:
@@ -102,6 +113,7 @@ def row(name: str, images: int, rate_steps: int) -> dict:
         even = break_even(operations, skipping_ann(operations), chosen)
         priced[chosen.name] = {
             "joules": found,
+            "by_kind": {title: snn.of(kind) for title, kind in KINDS.items()},
             "break_even": even.spikes_per_neuron,
         }
     return {
@@ -184,17 +196,40 @@ def draw(rows: list[dict]) -> None:
             places = [j + 0.2 * (i - 1.5) for j in range(len(rows))]
             total = [1e6 * sum(p.values()) for p in parts]
             ax.bar(places, total, 0.18, color=plots.plane_colours(len(kinds))[i])
-        ax.set_xticks(
-            range(len(rows)),
-            [
-                r["network"].replace("_fashion_mnist", "").replace("_", "\n")
-                for r in rows
-            ],
-        )
+        _name(ax, rows)
         ax.set(title=f"Profile {name}", ylabel="µJ an image")
     figure.legend(kinds, loc="outside upper center", ncols=len(kinds), fontsize="small")
     PICTURE.write_bytes(plots.png(figure))
     print(PICTURE)
+
+
+@plots.styled
+def draw_kinds(rows: list[dict]) -> None:
+    """Shares of the energy without memory, and those of the shifts as numbers."""
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    colours = plots.plane_colours(len(KINDS))
+    for ax, name in zip(figure.subplots(1, 2), ("paper_8", "mixed"), strict=True):
+        joules = [r["profiles"][name]["by_kind"] for r in rows]
+        under = np.zeros(len(rows))
+        for colour, kind in zip(colours, KINDS, strict=True):
+            share = np.array([j[kind] / sum(j.values()) for j in joules])
+            ax.bar(range(len(rows)), share, 0.6, under, color=colour, label=kind)
+            if kind == "shifts":
+                for place, (part, low) in enumerate(zip(share, under, strict=True)):
+                    ax.annotate(f"{part:.1%}", (place + 0.31, low + part / 2))
+            under += share
+        _name(ax, rows)
+        ax.set(title=f"Profile {name}", ylabel="share of compute energy", ylim=(0, 1))
+        ax.set_xlim(-0.5, len(rows))
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    KINDS_PICTURE.write_bytes(plots.png(figure))
+    print(KINDS_PICTURE)
+
+
+def _name(ax: Any, rows: list[dict]) -> None:
+    names = (r["network"].replace("_fashion_mnist", "") for r in rows)
+    ax.set_xticks(range(len(rows)), [name.replace("_", "\n") for name in names])
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@
 The trained ResNet-20 and VGG on the first test images of Fashion-MNIST, and a quarter
 of MobileNetV2 with random weights, in integers at T = 4: saved with `exchange.save`,
 read and run by `bitsnn_jax/referee.py`. Its counts of operations, taken while it
-works, are compared with those that `operations.count` derives from the codes.
+works, are compared with those that `operations.count` derives from the codes. Writes
+docs/results/referee.json.
 """
 
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,48 +25,60 @@ from bitsnn_jax.interop import bundle_writer
 from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs.loading import load_ann
-from bitsnn_jax.runtime.cli import Parser, as_script, whole
+from bitsnn_jax.runs.provenance import store_numbers
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 
 FASHION = Data(name="idx", directory="/usr/share/datasets/fashion-mnist")
 STEPS = 4
+NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist", "mobilenetv2")
+NUMBERS = Path("docs/results/referee.json")
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--images", type=whole(1), default=200)
+    parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
     test = data.load(FASHION, "test").first(options.images)
+    rows = []
+    for name in NETWORKS:
+        rows.append(row(name, test))
+        print(rows[-1], flush=True)
+    store_numbers(options.out, rows, config=", ".join(NETWORKS), seed=0)
+
+
+def row(name: str, test: data.Examples) -> dict[str, Any]:
+    """Save a network, let the referee run it, and compare spikes and counts."""
+    network = fixed_point(lower_pixels(*ann(name), test), steps=STEPS)
     images = np.stack([test[i]["image"] for i in range(len(test))])
-    for name in ("resnet20_fashion_mnist", "vgg_fashion_mnist", "mobilenetv2"):
-        network = fixed_point(lower_pixels(*ann(name), test), steps=STEPS)
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "network"
-            bundle_writer.save(network, folder, vectors=images)
-            vectors = bundle_writer.load_vectors(folder)
-            codes = {
-                k.removeprefix("codes/"): v
-                for k, v in vectors.items()
-                if k.startswith("codes/")
-            }
-            started = time.perf_counter()
-            counts, agreed, difference = referee.compare(referee.read(folder))
-            seconds = time.perf_counter() - started
-        derived = count(network, codes, examples=len(test))
-        same = all(
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "network"
+        bundle_writer.save(network, folder, vectors=images)
+        vectors = bundle_writer.load_vectors(folder)
+        codes = {
+            k.removeprefix("codes/"): v
+            for k, v in vectors.items()
+            if k.startswith("codes/")
+        }
+        started = time.perf_counter()
+        counts, agreed, difference = referee.compare(referee.read(folder))
+        seconds = time.perf_counter() - started
+    derived = count(network, codes, examples=len(test))
+    return {
+        "network": name,
+        "images": len(test),
+        "spikes": agreed,
+        "difference": difference or None,
+        "synaptic_operations": derived.total("synaptic_operations") / len(test),
+        "counts_equal": all(
             getattr(counts[node.name], kind) == getattr(node, kind)
             for node in derived.nodes
             if node.name in counts
             for kind in COUNTS
             if hasattr(referee.Counts, kind)
-        )
-        total = derived.total("synaptic_operations")
-        print(
-            f"{name}, {len(test)} images, {seconds:.0f} s: "
-            + (difference or f"all {agreed:,} spikes and all logits agree")
-            + f"; {total:,} synaptic operations; counts "
-            + ("equal" if same else "DIFFER"),
-            flush=True,
-        )
+        ),
+        "seconds": round(seconds, 1),
+    }
 
 
 def ann(name: str):

@@ -23,6 +23,7 @@ from bitsnn_jax import config, data, spiking
 from bitsnn_jax.jobs.evaluation import evaluate
 from bitsnn_jax.reports import plots
 from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import (
     SEEDS,
     Distinct,
@@ -33,7 +34,8 @@ from bitsnn_jax.runtime.cli import (
 )
 from bitsnn_jax.training import train_and_evaluate
 
-PAPER = 1.28e-6  # the paper's 1e-8, which is summed over a batch of 128
+# 1e-8 is the paper's; the authors' code sums it over a batch of 128.
+PAPER = 1.28e-6
 # The network has a seventh of the neurons of the ResNet-20 that PAPER is for.
 LAMBDAS = {
     "paper": (0.0, PAPER, 5 * PAPER, 25 * PAPER),
@@ -116,10 +118,10 @@ def run(settings: config.Config) -> dict:
         "spike_lambda": settings.loss.spike_lambda,
         "seed": settings.seed,
         "epochs": settings.optimizer.epochs,
-        "commit": result["commit"],
         "seconds": result["seconds"],
         "theta": [float(x) for x in thetas(trained.variables["params"])],
         "steps": by_steps,
+        "about": about_numbers(config=settings.model.name, seed=settings.seed),
     }
 
 

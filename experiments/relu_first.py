@@ -14,6 +14,7 @@ from pathlib import Path
 from regulariser import a_config
 
 from bitsnn_jax import config
+from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import (
     SEEDS,
     Distinct,
@@ -71,7 +72,7 @@ def three_runs(seed: int, options) -> dict:
         "seed": seed,
         "epochs": {name: c.optimizer.epochs for name, (c, _) in runs.items()},
         "accuracy": {name: r["test"]["accuracy"] for name, r in results.items()},
-        "commit": results["QCFS"]["commit"],
+        "about": about_numbers(config=qcfs.model.name, seed=seed),
     }
 
 

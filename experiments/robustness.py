@@ -10,7 +10,8 @@ random point. PGD also by the gradient of the spiking network itself, for each T
 of --steps, read in one pass ("fused": the same codes).
 
 docs/results/robustness.json has a row for each kind of image, written as soon as it is
-there. What it has is not computed again: a run that was stopped goes on.
+there. What it has is not computed again: a run that was stopped goes on. With --check,
+docs/results/robustness_check.json has what simulating every spike changes.
 """
 
 import time
@@ -29,6 +30,7 @@ from bitsnn_jax.conversion.spiking import spiking
 from bitsnn_jax.jobs import robustness
 from bitsnn_jax.runs.checkpoint import Run
 from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runs.provenance import about_numbers, store_numbers
 from bitsnn_jax.runtime.cli import (
     SEEDS,
     Distinct,
@@ -42,6 +44,7 @@ from bitsnn_jax.runtime.cli import (
 from bitsnn_jax.tracing.program import ApplyFn
 
 NUMBERS = Path("docs/results/robustness.json")
+CHECKED = Path("docs/results/robustness_check.json")
 SIGMAS = (0.05, 0.1, 0.2)
 LEVELS = (2, 8)  # epsilon, in 255ths of the pixel range
 ITERATIONS = 20
@@ -131,12 +134,14 @@ def main() -> None:
         images = [changed(kind, networks, b, i) for i, b in batches(run, test)]
         known["accuracy"] |= {n: accuracy(networks[n], images) for n in missing}
         known["seconds"] += round(time.perf_counter() - start, 1)
+        known["about"] = about_numbers(config=options.ckpt, seed=kind.seed)
         rows.save()
         print(known, flush=True)
     print(table([r for r in rows if r["ckpt"] == options.ckpt], len(test), shown))
     if options.check:
         few = test.first(options.check)
-        check(apply_fn, run, few, networks, options.steps)
+        found = check(apply_fn, run, few, networks, options.steps)
+        store_numbers(CHECKED, found, config=options.ckpt, seed=0)
 
 
 def wanted(seeds: list[int], attacked: list[int]) -> Iterator[Kind]:
@@ -216,27 +221,30 @@ def accuracy(network: Network, images: list[Batch]) -> float:
     return float(np.mean(np.concatenate(right)))
 
 
-def check(apply_fn, run, test, networks, steps) -> None:
+def check(apply_fn, run, test, networks, steps) -> list[dict[str, Any]]:
     """Every spike simulated, on a few images: predictions against those of one pass."""
     kinds = [Kind("clean"), Kind("noise", size=0.1), Kind("fgsm", ANN, LEVELS[-1])]
     images = {
         kind.kind: [changed(kind, networks, b, i) for i, b in batches(run, test)]
         for kind in kinds
     }
-    differ = {}
+    rows: list[dict[str, Any]] = []
     for t in steps:
         stepped = logits_of(apply_fn, t, mode="stepped", bias_shift="auto")
         predict = jax.jit(predictions(robustness.of_pixels(stepped, test)))
         for kind, ones in images.items():
-            differ[t, kind] = 0
+            differing = 0
             for batch in ones:
                 fused = networks[str(t)].predict(batch.pixels)
                 unlike = predict(run.variables, batch.pixels) != fused
-                differ[t, kind] += int(unlike[batch.mask].sum())
-    total = len(test) * len(differ)
-    print(f"stepped and fused: {sum(differ.values())} of {total} predictions differ")
-    for (t, kind), number in differ.items():
-        print(f"T = {t}, {kind}: {number}")
+                differing += int(unlike[batch.mask].sum())
+            found = {"predictions": len(test), "differing": differing}
+            rows.append({"steps": t, "kind": kind, **found})
+            print(rows[-1], flush=True)
+    total = sum(row["predictions"] for row in rows)
+    differing = sum(row["differing"] for row in rows)
+    print(f"stepped and fused: {differing} of {total} predictions differ")
+    return rows
 
 
 def table(rows: list[dict], images: int, shown: list[str]) -> str:

@@ -14,6 +14,7 @@ import jax
 
 from bitsnn_jax.config import Config, to_dict
 from bitsnn_jax.runs.checkpoint import Run
+from bitsnn_jax.runtime.files import make_folder, replace_json
 from bitsnn_jax.version import __version__
 
 
@@ -71,6 +72,22 @@ def about_numbers(*, config: str, seed: int | None) -> dict[str, Any]:
     }
 
 
+def store_numbers(
+    path: Path, rows: Any, *, config: str, seed: int | None, **more: Any
+) -> None:
+    """Write what a script has measured, and where it comes from, to a JSON file.
+
+    Args:
+      path: of the file, which is replaced.
+      rows: the numbers, for JSON.
+      config, seed: as in `about_numbers`.
+      more: other facts that hold for all rows.
+    """
+    make_folder(path.parent)
+    about = about_numbers(config=config, seed=seed)
+    replace_json(path, {"about": about | more, "rows": rows})
+
+
 def _in_repository(script: str) -> str:
     root = Path(__file__).parents[2]
     path = Path(script).resolve()
@@ -84,7 +101,8 @@ def _machine() -> str:
     lines = []
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    facts = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    pairs = (line.partition(":") for line in lines)
+    facts = {name.strip(): value.strip() for name, _, value in pairs}
     name = facts.get("model name") or platform.processor() or platform.machine()
     wide = "avx512f" in facts.get("flags", "").split()
     cores = f"{os.cpu_count()} cores of {name}"

@@ -208,6 +208,12 @@ WRONG = {
         "--out=": "--out must not be empty",
         "--out={tmp}/file": "file cannot be read",
     },
+    "experiments.conversions": {
+        "--parts all": "argument --parts: invalid choice",
+        "--out=": "--out must not be empty",
+    },
+    "experiments.imagenet_path": {"--out=": "--out must not be empty"},
+    "experiments.spike_weights": {"--seeds 0 0": "--seeds must have each value once"},
     "experiments.anytime": {
         "--networks ''": "--networks must not be empty",
         "--networks nosuch": "nosuch is not a folder",
