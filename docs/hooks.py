@@ -1,4 +1,4 @@
-"""What MkDocs is told of this repository: pages of its root, links, doctests."""
+"""Hooks of MkDocs: pages from the root of the repository, links, doctests."""
 
 import posixpath
 import re
@@ -8,19 +8,20 @@ import griffe
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-# Files that GitHub looks for in the root, and their pages.
+# Files that belong in the root of a repository, and their pages.
 PAGES = {
-    "README.md": "guide.md",
+    "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-_LINK = re.compile(r"\]\(([^)#:\s]+)")
+# A link to a file: its text, the file, a heading in it.
+_LINK = re.compile(r"(!?\[[^\]]*\])\(([^)#:\s]+)(#[^)\s]*)?\)")
 _COMMENT = re.compile(r"  # (.*)")
 _DOCTEST = re.compile(r"^( *)>>> .*(?:\n\1\S.*)*", re.MULTILINE)
 
 
 def on_files(files, config):
-    """Adds the pages of the root."""
+    """Add the pages of the root."""
     for source, page in PAGES.items():
         text = (ROOT / source).read_text()
         files.append(File.generated(config, page, content=text))
@@ -28,32 +29,36 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links as they are on GitHub become links of the site, or to GitHub."""
-    del files
+    """Turn links between files of the repository into links between pages.
+
+    A link to a file that is not on the site, such as a source, becomes its text.
+    """
+    del config
     of_page = {page: source for source, page in PAGES.items()}
     here = page.file.src_uri
     source = of_page.get(here, posixpath.join("docs", here))
 
     def replaced(link):
-        target = posixpath.join(posixpath.dirname(source), link[1])
-        target = posixpath.normpath(target)
+        text, target, heading = link[1], link[2], link[3] or ""
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         inside = PAGES.get(target) or target.removeprefix("docs/")
-        if inside == target:
-            return f"]({config.repo_url}/blob/main/{target}"
-        return f"]({posixpath.relpath(inside, posixpath.dirname(here) or '.')}"
+        if files.get_file_from_path(inside) is None:
+            return text.removeprefix("!")[1:-1]
+        relative = posixpath.relpath(inside, posixpath.dirname(here) or ".")
+        return f"{text}({relative}{heading})"
 
     return _LINK.sub(replaced, markdown)
 
 
 def fenced(docstring: str) -> str:
-    """Doctests as blocks of code; Markdown takes `>>>` for quotations."""
+    """Fence doctests as code, since Markdown takes `>>>` for quotations."""
     return _DOCTEST.sub(
         lambda found: f"{found[1]}```pycon\n{found[0]}\n{found[1]}```", docstring
     )
 
 
 def fields(cls: griffe.Class) -> str:
-    """A section on the fields of a class, as their comments and defaults have it."""
+    """List the fields of a class with their comments and defaults."""
     lines = []
     for name, attribute in cls.attributes.items():
         public = attribute.annotation is not None and not name.startswith("_")
@@ -66,7 +71,7 @@ def fields(cls: griffe.Class) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Fences doctests; lists fields; and each name in its own module only."""
+    """Fence doctests, list fields, and show each name only in its own module."""
 
     def on_object(self, *, obj, **kwargs):
         del kwargs
@@ -80,4 +85,4 @@ class Docstrings(griffe.Extension):
 
     def on_module_members(self, *, mod, **kwargs):
         del kwargs
-        mod.exports = None  # what `__all__` takes from elsewhere is shown there
+        mod.exports = None  # names imported from elsewhere are shown there

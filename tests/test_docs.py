@@ -1,17 +1,18 @@
-"""docs/: the Python of its pages runs, and the reference leaves nothing out."""
+"""docs/: the code of its pages runs, links resolve, the reference is complete."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-# README.md and methods.md have tests of their own, of what their code finds.
+# Tests of their own have README.md, commands.md and methods.md.
 PAGES = {
     page.relative_to(DOCS).as_posix(): blocks
     for page in sorted(DOCS.rglob("*.md"))
-    if page.name != "methods.md"
+    if page != DOCS / "commands.md" and page != DOCS / "methods.md"
     if (blocks := re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M))
 }
 # What the commands are made of, and how they print.
@@ -45,9 +46,31 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
         exec(compile(block, page, "exec"), names)
 
 
-def test_home_has_the_network_of_twenty_lines():
-    [block] = PAGES["index.md"]
-    assert len(list(filter(str.strip, block.splitlines()))) <= 20
+def pages():
+    """Every page for people, by its path in the repository."""
+    files = {*ROOT.glob("*.md"), *DOCS.rglob("*.md")}
+    return {file.relative_to(ROOT).as_posix(): file for file in sorted(files)}
+
+
+@cache
+def headings(file):
+    """The anchors of a page: lower case, no punctuation, hyphens for spaces."""
+    text = re.sub(r"^```.*?^```", "", file.read_text(), flags=re.S | re.M)
+    found = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in found}
+
+
+@pytest.mark.parametrize("page", pages())
+def test_links_lead_to_files_and_headings(page):
+    file = pages()[page]
+    for target in re.findall(r"\]\(([^)\s]+)\)", file.read_text()):
+        if target.startswith("https://"):
+            continue
+        name, _, heading = target.partition("#")
+        linked = (file.parent / name).resolve() if name else file
+        assert linked.exists(), target
+        if heading:
+            assert heading in headings(linked), target
 
 
 def test_every_module_is_on_one_page_of_the_reference():
@@ -65,7 +88,7 @@ def test_every_module_is_on_one_page_of_the_reference():
 
 def test_every_page_is_in_the_navigation():
     listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
-    of_the_root = {"guide.md", "contributing.md", "changelog.md"}
+    of_the_root = {"index.md", "contributing.md", "changelog.md"}
     pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
     assert len(listed) == len(set(listed))
     assert set(listed) == pages | of_the_root

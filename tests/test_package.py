@@ -64,7 +64,7 @@ def test_the_wheel_has_every_module_and_data_file_of_the_package_and_no_more(bui
 def test_the_sdist_has_what_the_tests_and_the_site_need(built):
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    needed = {"tests/conftest.py", "docs/index.md", "docs/images/overview.png"}
+    needed = {"tests/conftest.py", "docs/design.md", "docs/images/overview.png"}
     needed |= {"Makefile", "mkdocs.yml", "train.py", "README.md", "LICENSE"}
     needed |= {f"configs/{name}" for name in CONFIGS}
     assert needed <= names
