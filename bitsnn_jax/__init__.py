@@ -9,7 +9,7 @@ from bitsnn_jax.numerics.neurons import bit_serial_if, rate_if
 from bitsnn_jax.numerics.qcfs import codes, qcfs
 from bitsnn_jax.numerics.spikes import spike_count, spike_planes
 from bitsnn_jax.tracing.precision import in_float64
-from bitsnn_jax.tracing.program import SpikingError
+from bitsnn_jax.tracing.reading import SpikingError
 from bitsnn_jax.version import __version__ as __version__
 
 __all__ = [

@@ -55,7 +55,9 @@ from bitsnn_jax.comparators.method import Method, Network
 from bitsnn_jax.conversion.spiking import TimedReading, snn_levels
 from bitsnn_jax.numerics.qcfs import step_size
 from bitsnn_jax.numerics.spikes import weights
-from bitsnn_jax.tracing.program import Analog, ApplyFn, Current, Site, read, trace
+from bitsnn_jax.tracing.program import ApplyFn, read, trace
+from bitsnn_jax.tracing.sites import Site
+from bitsnn_jax.tracing.values import Analog, Current
 
 
 class Cell(NamedTuple):

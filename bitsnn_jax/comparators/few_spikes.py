@@ -123,7 +123,7 @@ def fs_neuron(
     Raises:
       ValueError: the tables differ in length, or are empty.
 
-    >>> from bitsnn_jax.tracing.program import Site
+    >>> from bitsnn_jax.tracing.sites import Site
     >>> neuron = fs_neuron([2, 1], [2, 1], [4, 1])  # 0, 1, 2, 3 to 0, 1, 4, 5
     >>> layer = Layer(Site("", 3, (4,), ()), jnp.array(3.0), {})
     >>> currents = jnp.broadcast_to(jnp.arange(4.0), (2, 4))

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from bitsnn_jax.numerics.qcfs import aligned
-from bitsnn_jax.tracing.program import Site
+from bitsnn_jax.tracing.sites import Site
 
 
 class Layer(NamedTuple):

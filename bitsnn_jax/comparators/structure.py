@@ -7,16 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.linearity import PRODUCTS
-from bitsnn_jax.tracing.program import (
-    Analog,
-    ApplyFn,
-    Current,
-    Reading,
-    apply_equation,
-    read,
-    trace,
-)
+from bitsnn_jax.tracing.program import ApplyFn, read, trace
+from bitsnn_jax.tracing.reading import Reading
+from bitsnn_jax.tracing.values import Analog, Current
 
 
 class Structure(NamedTuple):

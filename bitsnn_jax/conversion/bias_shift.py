@@ -24,21 +24,13 @@ from jaxtyping import Array
 
 from bitsnn_jax.conversion.spiking import spiking
 from bitsnn_jax.numerics.spikes import check_steps
+from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.independence import warn_unless_apart
 from bitsnn_jax.tracing.linearity import MOVES, moved_sizes
-from bitsnn_jax.tracing.program import (
-    Analog,
-    ApplyFn,
-    Constant,
-    Current,
-    Nonspiking,
-    Reading,
-    SpikingError,
-    apply_equation,
-    read,
-    trace,
-)
+from bitsnn_jax.tracing.program import ApplyFn, read, trace
+from bitsnn_jax.tracing.reading import Nonspiking, Reading, SpikingError
 from bitsnn_jax.tracing.real_valued import AnalogInput, real_numbers
+from bitsnn_jax.tracing.values import Analog, Constant, Current
 
 
 class Shift(NamedTuple):

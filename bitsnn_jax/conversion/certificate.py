@@ -14,7 +14,8 @@ from bitsnn_jax.conversion.spiking import OneShot, Stepped, run
 from bitsnn_jax.numerics.qcfs import grid_codes
 from bitsnn_jax.tracing.independence import warn_unless_apart
 from bitsnn_jax.tracing.precision import narrow_layers, widened
-from bitsnn_jax.tracing.program import ApplyFn, check_theta
+from bitsnn_jax.tracing.program import ApplyFn
+from bitsnn_jax.tracing.sites import check_theta
 
 
 class LayerCertificate(NamedTuple):

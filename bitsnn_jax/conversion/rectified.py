@@ -14,18 +14,12 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 from bitsnn_jax.numerics.qcfs import qcfs
 from bitsnn_jax.tracing.channel_axis import channel_axis
-from bitsnn_jax.tracing.program import (
-    Analog,
-    ApplyFn,
-    Constant,
-    Reading,
-    Site,
-    module,
-    named,
-    parts,
-    read,
-    trace,
-)
+from bitsnn_jax.tracing.equations import named, parts
+from bitsnn_jax.tracing.literals import number
+from bitsnn_jax.tracing.program import ApplyFn, read, trace
+from bitsnn_jax.tracing.reading import Reading
+from bitsnn_jax.tracing.sites import Site, next_path
+from bitsnn_jax.tracing.values import Analog, Constant
 
 # Functions of jax.nn and jax.numpy with a ReLU inside that is not theirs alone.
 _OTHER_ACTIVATIONS = frozenset(
@@ -42,7 +36,7 @@ def replaced(
       apply_fn, variables, x: the program and what it is given.
       activation: (path, z, cap, axis) -> array; the cap is None for a plain ReLU, the
         axis that of the channels, None where it cannot be told.
-      levels: of the sites, see `program.Site`.
+      levels: of the sites, see `sites.Site`.
 
     Raises:
       ValueError: no ReLU.
@@ -117,7 +111,7 @@ class _Rectified(Reading):
         if rule is None or id(eqn) in self.guards or not _is_floating(eqn):
             return None
         inputs = [v for v in values if isinstance(v, Analog)]
-        numbers = [getattr(v, "number", None) for v in values]
+        numbers = [number(v) for v in values]
         if len(inputs) != 1 or (bounds := rule(numbers)) is None:
             return None
         floor, cap = bounds
@@ -143,7 +137,7 @@ class _Rectified(Reading):
             return jnp.minimum(clip.z, clip.cap)
 
     def rectified(self, clip):
-        path = module(self, clip.scope)
+        path = next_path(self.sites, clip.scope)
         self.num_relus += 1
         self.sites.append(Site(path, self.levels, clip.z.shape, ()))
         with named(("network", path)):

@@ -19,13 +19,10 @@ from bitsnn_jax.conversion.calibration import Activation, find_thetas, first_of
 from bitsnn_jax.conversion.rectified import replaced
 from bitsnn_jax.numerics.qcfs import qcfs
 from bitsnn_jax.tracing.independence import warn_unless_apart
-from bitsnn_jax.tracing.program import (
-    ApplyFn,
-    Nonspiking,
-    check_theta,
-    trace,
-)
+from bitsnn_jax.tracing.program import ApplyFn, trace
+from bitsnn_jax.tracing.reading import Nonspiking
 from bitsnn_jax.tracing.real_valued import real_numbers
+from bitsnn_jax.tracing.sites import check_theta
 
 
 class Quantised(NamedTuple):

@@ -12,7 +12,9 @@ import numpy as np
 
 from bitsnn_jax.integers.graph import Conv, Graph, Scale, Term, apply, apply_term
 from bitsnn_jax.numerics.qcfs import codes, qcfs
-from bitsnn_jax.tracing.program import Analog, ApplyFn, Reading, read, trace
+from bitsnn_jax.tracing.program import ApplyFn, read, trace
+from bitsnn_jax.tracing.reading import Reading
+from bitsnn_jax.tracing.values import Analog
 
 
 def drawn(shape: tuple[int, ...], levels: int = 255) -> np.ndarray:

@@ -33,19 +33,13 @@ from bitsnn_jax.integers.graph import (
     WindowSum,
     out_shape,
 )
+from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.linearity import MOVES, PRODUCTS, moved_sizes
-from bitsnn_jax.tracing.program import (
-    ApplyFn,
-    Constant,
-    Current,
-    Reading,
-    SpikingError,
-    apply_equation,
-    read,
-    trace,
-    unique,
-)
+from bitsnn_jax.tracing.program import ApplyFn, read, trace
+from bitsnn_jax.tracing.reading import Reading, SpikingError
 from bitsnn_jax.tracing.real_valued import neuron_paths
+from bitsnn_jax.tracing.sites import unique
+from bitsnn_jax.tracing.values import Constant, Current
 
 
 class LoweringError(SpikingError):

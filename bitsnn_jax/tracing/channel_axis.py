@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jax.extend.core import JaxprEqn
 
-from bitsnn_jax.tracing.program import Analog, Constant, Value
+from bitsnn_jax.tracing.values import Analog, Constant, Value
 
 
 def channel_axis(eqn: JaxprEqn, values: Sequence[Value]) -> int | None:

@@ -8,16 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.linearity import EACH, PRODUCTS, moved_sizes
-from bitsnn_jax.tracing.program import (
-    ApplyFn,
-    Current,
-    Reading,
-    Site,
-    apply_equation,
-    read,
-    trace,
-)
+from bitsnn_jax.tracing.program import ApplyFn, read, trace
+from bitsnn_jax.tracing.reading import Reading
+from bitsnn_jax.tracing.sites import Site
+from bitsnn_jax.tracing.values import Current
 
 
 def fan_out(apply_fn: ApplyFn, variables: Any, example: Any) -> OrderedDict[str, Array]:

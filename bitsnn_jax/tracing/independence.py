@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from bitsnn_jax.tracing.program import ApplyFn, parts, trace
+from bitsnn_jax.tracing.equations import parts
+from bitsnn_jax.tracing.program import ApplyFn, trace
 
 _TRAINING = (
     "is a batch norm or a dropout left in training? Call the network in inference: "

@@ -90,14 +90,25 @@ def linear_operands(eqn: JaxprEqn, is_current: Sequence[bool]) -> Sequence[int] 
     """
     name = eqn.primitive.name
     currents = [i for i, timed in enumerate(is_current) if timed]
-    avals: list[Any] = [v.aval for v in eqn.outvars]
-    if any(not jnp.issubdtype(a.dtype, jnp.floating) for a in avals):
+    if not _is_floating(eqn):
         return None
     if name in EACH:
         alone = len(currents) == 1 and currents[0] in EACH[name]
         return currents if alone else None
     operands = TOGETHER.get(name, lambda eqn: ())(eqn)
     return operands if set(currents) <= set(operands) else None
+
+
+def is_product(eqn: JaxprEqn, is_current: Sequence[bool]) -> bool:
+    """Tell whether `eqn` is linear in each of several currents, the others held."""
+    currents = {i for i, timed in enumerate(is_current) if timed}
+    operands = EACH.get(eqn.primitive.name, ())
+    return len(currents) > 1 and currents <= set(operands) and _is_floating(eqn)
+
+
+def _is_floating(eqn):
+    avals: list[Any] = [v.aval for v in eqn.outvars]
+    return all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals)
 
 
 def moved_sizes(eqn: JaxprEqn, sizes: tuple[int, ...] | None) -> tuple | None:

@@ -8,17 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.numerics.qcfs import qcfs
-from bitsnn_jax.tracing.program import (
-    Analog,
-    ApplyFn,
-    Reading,
-    apply_equation,
-    module_path,
-    named,
-    parts,
-    read,
-    trace,
-)
+from bitsnn_jax.tracing.equations import apply_equation, module_path, named, parts
+from bitsnn_jax.tracing.program import ApplyFn, read, trace
+from bitsnn_jax.tracing.reading import Reading
+from bitsnn_jax.tracing.values import Analog
 
 
 def in_float64(variables: Any) -> Any:

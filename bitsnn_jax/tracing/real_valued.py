@@ -7,16 +7,10 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from bitsnn_jax.tracing.linearity import EACH, PRODUCTS, linear_operands, moved_sizes
-from bitsnn_jax.tracing.program import (
-    Analog,
-    Constant,
-    Current,
-    Nonspiking,
-    Reading,
-    Value,
-    read,
-    unique,
-)
+from bitsnn_jax.tracing.program import read
+from bitsnn_jax.tracing.reading import Nonspiking, Reading
+from bitsnn_jax.tracing.sites import unique
+from bitsnn_jax.tracing.values import Analog, Constant, Current, Value
 
 TIMELESS = "a value without time"
 

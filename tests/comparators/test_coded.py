@@ -25,7 +25,7 @@ from bitsnn_jax.comparators import (
 from bitsnn_jax.comparators.layer import Layer
 from bitsnn_jax.comparators.observe import replaced
 from bitsnn_jax.comparators.simulation import simulate
-from bitsnn_jax.tracing.program import Site
+from bitsnn_jax.tracing.sites import Site
 
 
 class Code(NamedTuple):

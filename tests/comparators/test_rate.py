@@ -12,7 +12,7 @@ from bitsnn_jax.comparators import qcfs as qcfs_method
 from bitsnn_jax.comparators.layer import Layer
 from bitsnn_jax.comparators.method import Network
 from bitsnn_jax.comparators.simulation import simulate
-from bitsnn_jax.tracing.program import Site
+from bitsnn_jax.tracing.sites import Site
 
 NEURONS, THETA = 2000, 2.0
 

@@ -23,7 +23,7 @@ from bitsnn_jax.integers.graph import Conv, Dense, Move, Scale, evaluate
 from bitsnn_jax.integers.lowering import LoweringError, lower
 from bitsnn_jax.models import build_model
 from bitsnn_jax.numerics.qcfs import grid_codes
-from bitsnn_jax.tracing.program import SpikingError
+from bitsnn_jax.tracing.reading import SpikingError
 
 
 @pytest.fixture
