@@ -80,8 +80,8 @@ class Optimizer:
 class Loss:
     """Cross-entropy plus the bit-sparsity loss, Eq. (11)."""
 
-    # Weight of the spikes per example, averaged over the batch. The paper's 1e-8 is
-    # summed over a batch of 128, which is 1.28e-6 here.
+    # Weight of the spikes of an example; the loss is averaged over the batch. The
+    # authors' code sums the paper's 1e-8 over a batch of 128, which is 1.28e-6 here.
     spike_lambda: float = 0.0
     spike_surrogate: str = "paper"  # a name in spikes.SURROGATES
     spike_weights: str = "neurons"  # each counts 1; or "fan_out": its synapses

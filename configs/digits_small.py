@@ -1,4 +1,4 @@
-"""A network of a few thousand parameters on the digits of scikit-learn, for trials.
+"""A network of a few thousand parameters on the digits of scikit-learn, to try things.
 
 python train.py --config configs/digits_small.py
 

@@ -4,16 +4,16 @@ Images are read from folders, DIR/train/<class>/*.JPEG and DIR/val/<class>/*.JPE
 
 python train.py --config configs/mobilenetv2_imagenet.py --config.data.directory=DIR
 
-With --config.data.name=imagenet2012 DIR is what `tfds build imagenet2012` has prepared
-as array_record; --config.data.name=fake_imagenet is noise, to measure time with.
+For --config.data.name=imagenet2012, DIR is what `tfds build imagenet2012` prepared as
+array_record. --config.data.name=fake_imagenet is noise, to measure time with.
 
---config.model.bottleneck=qcfs puts an activation after each block as well, so that
-every convolution is fed by spikes.
+--config.model.bottleneck=qcfs also puts an activation after each block, so that spikes
+feed every convolution.
 
-Hardware: the paper's is a V100 with 16 GB. Time: not measured here. Where a batch does
-not fit the memory, --config.optimizer.accumulate=4 takes it in four parts.
-Accuracy: in the paper (Table 2) 69.02 % for the ANN and 68.81 % for its SNN at T = 4;
-not measured here.
+Hardware: the paper's is a V100 with 16 GB. Time: not measured here. If a batch does
+not fit into memory, --config.optimizer.accumulate=4 processes it in four parts.
+Accuracy in the paper (Table 2): 69.02 % for the ANN, 68.81 % for the SNN at T = 4; not
+measured here.
 """
 
 from bitsnn_jax import config
@@ -36,6 +36,6 @@ def get_config() -> config.Config:
             name="mobilenetv2", num_classes=1000, stem="imagenet", theta_init=8.0
         ),
         optimizer=config.Optimizer(learning_rate=0.1, weight_decay=1e-4, epochs=300),
-        # 5e-10, summed over a batch that the paper does not tell; here of 256.
+        # The paper's 5e-10, summed over a batch of 256; the paper states no size.
         loss=config.Loss(spike_lambda=1.28e-7),
     )

@@ -1,7 +1,7 @@
 """ResNet-20 on CIFAR-10, trained with ReLU and fine-tuned with QCFS for 30 epochs.
 
-The first run is `resnet20_cifar10.py` with ReLU, which has no spikes to count. That
-file says how to get the data.
+The first command runs `resnet20_cifar10.py` with ReLU, which has no spikes to count.
+That file says how to get the data.
 
 python train.py --config configs/resnet20_cifar10.py --config.data.directory=DIR \\
     --config.name=resnet20_cifar10_relu --config.model.activation=relu \\
@@ -31,6 +31,6 @@ def get_config() -> config.Config:
         ),
         model=config.Model(name="resnet20", theta_init=8.0),
         optimizer=config.Optimizer(learning_rate=0.02, weight_decay=5e-4, epochs=30),
-        # 1e-8, summed over a batch of 128.
+        # The paper's 1e-8, summed over a batch of 128 as in the authors' code.
         loss=config.Loss(spike_lambda=1.28e-6),
     )

@@ -3,8 +3,8 @@
 apt install dataset-fashion-mnist
 python train.py --config configs/resnet20_fashion_mnist.py
 
-The same with the paper's bit-sparsity loss; and with another surrogate of it,
-fine-tuned from the first network, which the package has, at two rates:
+With the paper's bit-sparsity loss; and with another surrogate of it, fine-tuned at two
+learning rates from the first network, which comes with the package:
 
 python train.py --config configs/resnet20_fashion_mnist.py \\
     --config.name=resnet20_fashion_mnist_sparse --config.loss.spike_lambda=1.28e-6

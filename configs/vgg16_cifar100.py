@@ -25,6 +25,6 @@ def get_config() -> config.Config:
         ),
         model=config.Model(name="vgg16", num_classes=100, theta_init=8.0),
         optimizer=config.Optimizer(learning_rate=0.02, weight_decay=5e-4, epochs=600),
-        # 1e-8, summed over a batch of 128.
+        # The paper's 1e-8, summed over a batch of 128 as in the authors' code.
         loss=config.Loss(spike_lambda=1.28e-6),
     )

@@ -4,11 +4,11 @@ Images are read from folders, DIR/train/<class>/*.JPEG and DIR/val/<class>/*.JPE
 
 python train.py --config configs/vgg16_imagenet.py --config.data.directory=DIR
 
-With --config.data.name=imagenet2012 DIR is what `tfds build imagenet2012` has prepared
-as array_record; --config.data.name=fake_imagenet is noise, to measure time with.
+For --config.data.name=imagenet2012, DIR is what `tfds build imagenet2012` prepared as
+array_record. --config.data.name=fake_imagenet is noise, to measure time with.
 
-Hardware: the paper's is a V100 with 16 GB. Time: not measured here. Where a batch does
-not fit the memory, --config.optimizer.accumulate=4 takes it in four parts.
+Hardware: the paper's is a V100 with 16 GB. Time: not measured here. If a batch does
+not fit into memory, --config.optimizer.accumulate=4 processes it in four parts.
 Accuracy: not in the paper's Table 2; not measured here.
 """
 
@@ -32,6 +32,6 @@ def get_config() -> config.Config:
             name="vgg16", num_classes=1000, stem="imagenet", theta_init=8.0
         ),
         optimizer=config.Optimizer(learning_rate=0.1, weight_decay=1e-4, epochs=300),
-        # 5e-10, summed over a batch that the paper does not tell; here of 256.
+        # The paper's 5e-10, summed over a batch of 256; the paper states no size.
         loss=config.Loss(spike_lambda=1.28e-7),
     )
