@@ -6,7 +6,7 @@
 
 Random weights and pixels. One-shot and stepped passes of integers are compared code by
 code, then timed as `simulate.py` times its passes. Limits: one-shot 1, stepped T
-passes of one-shot.
+passes of one-shot. With --out the numbers are stored.
 """
 
 import resource
@@ -15,13 +15,15 @@ import time
 
 import jax
 import numpy as np
+import timings
 from simulate import compile_pass, interleaved, network, print_table
 
 from bitsnn_jax.integers.execution import CARRIERS, one_shot, stepped
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.models import MODELS
-from bitsnn_jax.runtime.cli import Parser, as_script, whole
+from bitsnn_jax.runs.provenance import store_numbers
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 
 
 def main() -> None:
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--bits", type=whole(2, 8), default=8)
     parser.add_argument("--carrier", choices=CARRIERS, default="float32")
     parser.add_argument("--rounds", type=whole(2, 10**6), default=30)
+    parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
     options = parser.parse_args()
 
     apply_fn, variables, images = network(options.model, options.batch, options.size)
@@ -78,6 +81,23 @@ def main() -> None:
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(f"stepped is {ratio:.2f} x one-shot; {peak:.0f} MB at most in memory")
+    if options.out:
+        rows = timings.rows(seconds, reference="ann")
+        for row in rows:
+            row["megabytes"] = compiled[row["pass"]][2]
+        facts = {
+            "rounds": options.rounds,
+            "batch": list(images.shape),
+            "steps": options.steps,
+            "codes": codes,
+            "differing": sum(differing.codes.values()),
+            "logits_differing": sum(differing.outputs.values()),
+            "seconds_lowering": lowered,
+            "seconds_rounding": rounded,
+            "stepped_by_one_shot": ratio,
+            "peak_megabytes": peak,
+        }
+        store_numbers(options.out, rows, config=options.model, seed=0, **facts)
 
 
 if __name__ == "__main__":

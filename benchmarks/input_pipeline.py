@@ -6,7 +6,8 @@ JPEGs of 500x375 pixels with smooth content, quality 90, are written to a tempor
 folder and cached by the system when they are read. Each line is one pipeline; their
 runs are interleaved, and each ratio is the median over rounds of the ratio within a
 round, so that the machine's drift cancels. The limit of a folder is Pillow's decoding
-of the same files to RGB in a single thread; sets in memory have none.
+of the same files to RGB in a single thread; sets in memory have none. With --out the
+numbers are stored.
 """
 
 import os
@@ -18,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+import timings
 from PIL import Image
 
 from bitsnn_jax.config import Data
 from bitsnn_jax.data import load, train_batches
-from bitsnn_jax.runtime.cli import Parser, as_script, whole
+from bitsnn_jax.runs.provenance import store_numbers
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 
 IDX = "/usr/share/datasets/fashion-mnist"
 FILES = 80
@@ -37,6 +40,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=whole(2, 10**6), default=5)
     parser.add_argument("--workers", type=whole(0, 1024), default=2)
+    parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, Pillow {PIL.__version__}, NumPy {np.__version__}")
     with tempfile.TemporaryDirectory() as folder:
@@ -44,13 +48,21 @@ def main() -> None:
         passes = pipelines(folder, options.batches, options.workers)
         rates = interleaved(passes, options.rounds)
     print(f"{'':36}workers   images/s   of bare decoding (quartiles)")
+    rows, bare = [], rates["bare decoding", 0]
     for (name, workers), found in rates.items():
+        row = {"pipeline": name, "workers": workers, "rate": statistics.median(found)}
+        rows.append(row)
         line = f"{name:36}{workers:7}{statistics.median(found):11.0f}"
         if "folder" in name:
-            pairs = zip(found, rates["bare decoding", 0], strict=True)
-            low, middle, high = statistics.quantiles([a / b for a, b in pairs], n=4)
+            low, middle, high = row["ratio"] = timings.quartiles(found, bare)
             line += f"   {middle:.2f} ({low:.2f}-{high:.2f})"
         print(line)
+    if options.out:
+        facts = {"batches": options.batches, "rounds": options.rounds}
+        facts |= {"pillow": PIL.__version__, "numpy": np.__version__}
+        store_numbers(
+            options.out, rows, config="image_folder, digits, fake, idx", seed=0, **facts
+        )
 
 
 def write_jpegs(root: Path) -> None:

@@ -6,17 +6,20 @@ The paper's Table 7, on this machine. The trained network, its spiking network i
 modes, and the methods of `bitsnn_jax.comparators` at the T given for each (for instance
 that at which `compare.py` finds the same accuracy) are jitted; their runs are
 interleaved, and ratios are medians over rounds to the ANN of the same round. All are
-fed images of noise: the time does not depend on what is in them.
+fed images of noise: the time does not depend on what is in them. With --out the numbers
+are stored.
 """
 
 import jax
+import timings
 from simulate import compile_pass, interleaved, print_table
 
 from bitsnn_jax import convert, spiking
 from bitsnn_jax.comparators import METHODS, simulate
 from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
-from bitsnn_jax.runtime.cli import Distinct, Parser, as_script, filled, whole
+from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
 
 
 def main() -> None:
@@ -32,9 +35,11 @@ def main() -> None:
         "--batch", type=whole(1, 2**17), action=Distinct, nargs="+", default=[1, 64]
     )
     parser.add_argument("--rounds", type=whole(2, 10**6), default=15)
+    parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
     options = parser.parse_args()
     rivals = [parsed(text, parser) for text in options.at]
     apply_fn, run = load_ann(options.ckpt)
+    rows = []
     for batch in options.batch:
         shape = (batch, *run.metadata["image_shape"])
         x = jax.random.normal(jax.random.key(0), shape)
@@ -53,7 +58,13 @@ def main() -> None:
             f"{jax.devices()[0].device_kind}, JAX {jax.__version__}"
         )
         compiled = {name: compile_pass(*p, x) for name, p in passes.items()}
-        print_table(compiled, interleaved(compiled, options.rounds))
+        seconds = interleaved(compiled, options.rounds)
+        print_table(compiled, seconds)
+        found = timings.rows(seconds, reference="ann")
+        rows += [{"batch": batch} | row for row in found]
+    if options.out:
+        facts = {"rounds": options.rounds, "steps": options.steps}
+        store_numbers(options.out, rows, config=options.ckpt, seed=0, **facts)
 
 
 def parsed(text: str, parser: Parser) -> tuple[str, int]:

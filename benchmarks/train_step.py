@@ -6,7 +6,7 @@ ResNet-20, float32, SGD with momentum, random images, one device, the step that
 `train.py` runs. Steps are interleaved in random order, and each ratio is the median
 over rounds of the ratio within a round, so that the machine's drift cancels. With
 PyTorch installed (the extra `oracles`), its step of the same network with ReLU,
-channels last, takes part from a process of its own.
+channels last, takes part from a process of its own. With --out the numbers are stored.
 """
 
 import multiprocessing
@@ -16,10 +16,12 @@ import time
 
 import jax
 import numpy as np
+import timings
 
 from bitsnn_jax.config import Config
 from bitsnn_jax.models import build_model
-from bitsnn_jax.runtime.cli import Parser, as_script, whole, with_huge_pages
+from bitsnn_jax.runs.provenance import store_numbers
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole, with_huge_pages
 from bitsnn_jax.runtime.devices import AXIS, data_parallel
 from bitsnn_jax.training.optimizer import sgd
 from bitsnn_jax.training.step import init_state, train_step
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--size", type=whole(1, 4096), default=28)
     parser.add_argument("--channels", type=whole(1, 4096), default=1)
     parser.add_argument("--rounds", type=whole(2, 10**6), default=30)
+    parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
     options = parser.parse_args()
     shape = (options.batch, options.size, options.size, options.channels)
     rng = np.random.default_rng(0)
@@ -70,6 +73,12 @@ def main() -> None:
             f"{name:16} {1e3 * statistics.median(times):10.1f} {middle:9.3f}"
             f"   {low:.3f}-{high:.3f} {megabytes.get(name, float('nan')):16.1f}"
         )
+    if options.out:
+        rows = timings.rows(seconds, reference="relu")
+        for row in rows:
+            row["megabytes"] = megabytes.get(row["pass"])
+        facts = {"rounds": options.rounds, "batch": list(shape)}
+        store_numbers(options.out, rows, config="resnet20", seed=0, **facts)
 
 
 def jax_step(batch, *, activation="qcfs", spike_lambda=0.0, surrogate="paper"):
