@@ -22,11 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from bitsnn_jax.conversion.bias_ledger import (
+    BiasLedger,
+    DifferentPlaces,
+    Origin,
+    moved,
+)
 from bitsnn_jax.conversion.spiking import spiking
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.independence import warn_unless_apart
-from bitsnn_jax.tracing.linearity import MOVES, moved_sizes
+from bitsnn_jax.tracing.linearity import moved_sizes
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
 from bitsnn_jax.tracing.reading import Nonspiking, Reading, SpikingError
 from bitsnn_jax.tracing.real_valued import AnalogInput, real_numbers
@@ -89,7 +95,7 @@ def convert(
     steps: int,
     nonspiking: str = "error",
 ) -> Conversion:
-    """Shifts the biases of the layers that are fed by spikes (Proposition I).
+    """Shift the biases of the layers that are fed by spikes (Proposition I).
 
         batch norm:             beta_c = beta/T + (1 - 1/T) gamma mu / sigma
         convolution and dense:  b_c = b/T
@@ -140,12 +146,13 @@ def convert(
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_leaves_with_path(variables)
     ]
-    reading = _Excess(steps=steps, paths=paths, leaves=leaves, nonspiking=nonspiking)
-    constants = [Constant(v, _Origin(i)) for i, v in enumerate(leaves)]
+    ledger = BiasLedger(leaves, paths)
+    reading = _Excess(ledger, steps=steps, nonspiking=nonspiking)
+    constants = [Constant(v, Origin(i)) for i, v in enumerate(leaves)]
     for result in read(reading, program, constants, jax.tree.leaves(example)):
         reading.must_be_even(result, "the output")
         reading.keep([result], "the output")
-    shifted = reading.shifted_leaves()
+    shifted = ledger.changed()
     changed = [
         Shift(paths[i], float(np.max(np.abs(new - np.asarray(leaves[i])), initial=0)))
         for i, new in shifted.items()
@@ -154,38 +161,29 @@ def convert(
         jnp.asarray(shifted[i], v.dtype) if i in shifted else v
         for i, v in enumerate(leaves)
     ]
-    found = real_numbers(
+    real = real_numbers(
         program, leaves, jax.tree.leaves(example), nonspiking=nonspiking
     )
-    report = Report(steps, changed, reading.layers, found.operations, found.layers)
+    report = Report(steps, changed, reading.layers, real.operations, real.layers)
     return Conversion(jax.tree.unflatten(tree, new_leaves), report)
-
-
-class _Origin(NamedTuple):
-    """A leaf, and the moves (equation, indices) that its values have made since."""
-
-    leaf: int
-    moves: tuple = ()
 
 
 class _Excess(Reading):
     """Follows each current's excess charge per step. A current is that, or None for 0.
 
-    Constants are computed, analog values are not.
+    Constants are computed, analog values are not. What becomes of biases is written
+    into the ledger.
     """
 
-    def __init__(self, *, steps, paths, leaves, **options):
-        super().__init__(**options)
+    def __init__(self, ledger: BiasLedger, *, steps: int, nonspiking: str):
+        super().__init__(nonspiking=nonspiking)
+        self.ledger = ledger
         self.steps = steps
-        self.paths = paths
-        self.leaves = leaves
         self.layers: list[Neurons] = []
-        self.new = {}  # leaf -> its new values; NaN where they stay
-        self.unchanged = []  # (origin, path) of each use that wants the old values
 
     def plain(self, eqn, values):
         constant = all(isinstance(v, Constant) for v in values)
-        origin = _moved(eqn, values) if constant else None
+        origin = moved(eqn, values) if constant else None
         if origin is None:
             self.keep(values, str(eqn.source_info.name_stack))
         if not constant:
@@ -194,9 +192,10 @@ class _Excess(Reading):
         return [Constant(y, origin) for y in results]
 
     def keep(self, values, path):
-        """Notes that these constants are used as they are."""
-        used = [v for v in values if isinstance(v, Constant)]
-        self.unchanged += [(v.origin, path) for v in used if v.origin]
+        """Note that the leaves among these values are used as they are."""
+        for value in values:
+            if isinstance(value, Constant) and value.origin:
+                self.ledger.keep(value.origin, path)
 
     def neuron(self, site, z, theta):
         self.must_be_even(z, site.path)
@@ -219,8 +218,7 @@ class _Excess(Reading):
         arrays = []
         for i, value in enumerate(values):
             if i in excess:
-                aval = eqn.invars[i].aval
-                e = excess[i]
+                aval, e = eqn.invars[i].aval, excess[i]
                 arrays.append(jnp.zeros(aval.shape, aval.dtype) if e is None else e)
             elif isinstance(value, Constant):
                 arrays.append(value.value)
@@ -229,6 +227,7 @@ class _Excess(Reading):
         return [Current(e) for e in apply_equation(eqn, arrays)]
 
     def excess(self, eqn, values, i):
+        """The excess that operand i brings, None for 0."""
         value = values[i]
         if isinstance(value, Current):
             return value.value
@@ -236,6 +235,22 @@ class _Excess(Reading):
             return None
         shape = eqn.invars[i].aval.shape
         return jnp.broadcast_to((1 - 1 / self.steps) * value.value, shape)
+
+    def take_up(self, bias, excess, path):
+        """Ask for the bias that makes the charge of all steps right: b/T - excess."""
+        wanted = np.asarray(bias.value) / self.steps
+        if excess is not None:
+            wanted = wanted - np.asarray(excess)
+        if not np.isfinite(wanted).all():
+            name = self.ledger.paths[bias.origin.leaf]
+            raise ValueError(
+                f"{name} would not be finite in {path or 'the program'}: a variable is "
+                "not, or a batch norm has a variance below 0"
+            )
+        try:
+            self.ledger.change(bias.origin, wanted, path)
+        except DifferentPlaces as error:
+            raise self.uneven(path, str(error)) from None
 
     def maximum(self, eqn, spikes, sizes):
         return Current(None, sizes)
@@ -256,56 +271,6 @@ class _Excess(Reading):
             'bias_shift="auto" to `spiking` and leave the variables alone'
         )
 
-    def take_up(self, bias, excess, path):
-        """The bias that makes the charge of all steps right: b/T - excess."""
-        leaf = bias.origin.leaf
-        place = _places(self.leaves[leaf], bias.origin)
-        target = np.asarray(bias.value) / self.steps
-        if excess is not None:
-            target = target - np.asarray(excess)
-        if not np.isfinite(target).all():  # NaN says here that a value stays
-            raise ValueError(
-                f"{self.paths[leaf]} would not be finite in {path or 'the program'}: a "
-                "variable is not, or a batch norm has a variance below 0"
-            )
-        place = np.broadcast_to(place, target.shape)
-        old = self.new.setdefault(leaf, np.full(self.leaves[leaf].size, np.nan))
-        new = old.copy()
-        new[place] = target
-        # One bias stands for several places, and may be met in several calls. A few
-        # roundings of the largest value are what sums in another order can differ by.
-        eps = float(jnp.finfo(target.dtype).eps)
-        slack = 8 * eps * np.max(np.abs(target), initial=0)
-        if np.any(np.abs(new[place] - target) > slack):
-            raise self.uneven(
-                path, f"{self.paths[leaf]} would differ from place to place"
-            )
-        if np.any(np.abs(new - old) > slack):
-            raise self.conflict(leaf, path)
-        self.new[leaf] = new
-
-    def conflict(self, leaf, path):
-        return SpikingError(
-            f"{self.paths[leaf]} is used in {path or 'the program'} and elsewhere, "
-            "once fed by spikes and once not, so that no single value is right: use "
-            'two modules, or pass bias_shift="auto" to `spiking` and leave the '
-            "variables alone"
-        )
-
-    def shifted_leaves(self):
-        """leaf -> new values, after a look at uses that want the old ones."""
-        for origin, path in self.unchanged:
-            if origin.leaf in self.new:
-                place = _places(self.leaves[origin.leaf], origin)
-                if not np.all(np.isnan(self.new[origin.leaf][place])):
-                    raise self.conflict(origin.leaf, path)
-        shifted = {}
-        for leaf, new in self.new.items():
-            old = np.asarray(self.leaves[leaf])
-            new = new.reshape(old.shape)
-            shifted[leaf] = np.where(np.isnan(new), old, new)
-        return dict(sorted(shifted.items()))
-
 
 def _added_bias(eqn, values):
     """(current, constant) if this adds a leaf of the variables to a current."""
@@ -314,24 +279,3 @@ def _added_bias(eqn, values):
     current, bias = sorted(values, key=lambda v: not isinstance(v, Current))
     is_bias = isinstance(bias, Constant) and bias.origin is not None
     return (current, bias) if is_bias else None
-
-
-def _moved(eqn, values):
-    """Where a constant comes from after `eqn`, if that only moves values."""
-    origin = values[0].origin if values else None
-    if origin is None or any(v.origin for v in values[1:]):
-        return None
-    if eqn.primitive.name == "convert_element_type":
-        return origin
-    if eqn.primitive.name not in MOVES or len(eqn.outvars) > 1:
-        return None
-    indices = tuple(v.value for v in values[1:])
-    return _Origin(origin.leaf, (*origin.moves, (eqn, indices)))
-
-
-def _places(leaf, origin):
-    """Which entry of the leaf each entry of the moved constant is."""
-    places = jnp.arange(leaf.size).reshape(leaf.shape)
-    for eqn, indices in origin.moves:
-        [places] = apply_equation(eqn, [places, *indices])
-    return np.asarray(places)
