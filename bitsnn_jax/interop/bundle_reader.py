@@ -1,6 +1,6 @@
 """Reading a network of integers from its folder: every number is checked.
 
-`exchange.py` writes what is read here; docs/format.md describes it.
+`bundle_writer.py` writes what is read here; docs/format.md describes it.
 """
 
 import hashlib

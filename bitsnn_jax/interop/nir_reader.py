@@ -1,4 +1,4 @@
-"""The network of integers from a NIR graph of `export_nir.to_nir`, without any loss.
+"""The network of integers from a NIR graph of `nir_writer.to_nir`, without any loss.
 
 A graph is data from elsewhere, so what it says of itself is checked: format, types of
 nodes, shapes, thresholds, and that no sum leaves 32 bits. Bounds are not in the graph;

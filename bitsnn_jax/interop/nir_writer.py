@@ -144,7 +144,7 @@ def read(path: str | os.PathLike, *, max_bytes: int | None = None) -> IntegerNet
         meta = found.get("metadata", {})
         if meta.get("format") == FORMAT:  # of others, `from_nir` says what they are
             if "sha256" not in meta:
-                raise NIRError("it has no checksum: write it with `export_nir.write`")
+                raise NIRError("it has no checksum: write it with `nir_writer.write`")
             if meta.pop("sha256") != digest(found):
                 raise NIRError("its contents do not have the checksum that they had")
         with np.errstate(all="ignore"):  # what nir computes of numbers out of range
