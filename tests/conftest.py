@@ -23,7 +23,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
 
+import hypothesis
 from jaxtyping import install_import_hook
 
 CHECKED = [f"bitsnn_jax.numerics.{name}" for name in ("qcfs", "spikes", "neurons")]
 install_import_hook(CHECKED, "beartype.beartype")
+
+# Nothing is timed in a test: a busy machine must not make a law fail.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")

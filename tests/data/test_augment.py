@@ -23,7 +23,7 @@ from bitsnn_jax.data.augment import (
 from bitsnn_jax.data.autoaugment import OPERATIONS, POLICY, draw
 from bitsnn_jax.training.validation import validate
 
-few = settings(max_examples=20, deadline=None, derandomize=True)
+few = settings(max_examples=20, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 GREY = (128, 128, 128)
 

@@ -21,7 +21,7 @@ from bitsnn_jax.data import (
 )
 from bitsnn_jax.jobs.integers import pixel_network
 
-few = settings(max_examples=20, deadline=None, derandomize=True)
+few = settings(max_examples=20, derandomize=True)
 sizes = st.tuples(
     st.integers(1, 23), st.integers(1, 4), st.integers(1, 3)
 )  # examples, rows of a shard, shards

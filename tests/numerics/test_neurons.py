@@ -46,7 +46,7 @@ def loop(currents, theta, steps, levels=None):
 
 
 @any_steps
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_bit_serial_if_emits_the_bits_of_the_code(steps, data):
     theta = data.draw(st.floats(0.01, 100))
@@ -64,7 +64,7 @@ def test_bit_serial_if_emits_the_bits_of_the_code(steps, data):
 
 
 @any_steps
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_in_exact_arithmetic_every_neuron_agrees_ties_included(steps, data):
     # Whole eighths of delta = 1/4: every sum and threshold is exact.
@@ -90,7 +90,7 @@ def test_the_scan_is_the_loop(steps):
 
 
 @any_steps
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_bit_serial_if_conserves_charge(steps, data):
     # In eighths of a delta, whole numbers: charge + 1/2 = sent + rest.
@@ -179,7 +179,7 @@ def test_rate_if_is_the_loop(steps):
 
 
 @any_steps
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_rate_if_conserves_charge_at_every_step(steps, data):
     # In whole eighths, theta = 1. A neuron that is charged by 0..theta a step is never

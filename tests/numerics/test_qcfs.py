@@ -31,7 +31,7 @@ def grid(theta):
 
 
 @any_levels
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(z=pre_activations, theta=thetas)
 def test_values_lie_on_the_grid_from_zero_to_theta(levels, z, theta):
     a = np.float64(qcfs(z, theta, levels=levels))
@@ -42,7 +42,7 @@ def test_values_lie_on_the_grid_from_zero_to_theta(levels, z, theta):
 
 
 @any_levels
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(z=pre_activations, theta=thetas)
 def test_quantisation_is_monotone_and_idempotent(levels, z, theta):
     a = qcfs(jnp.sort(z), theta, levels=levels)

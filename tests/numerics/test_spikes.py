@@ -72,7 +72,7 @@ def test_planes_keep_the_axes_behind_time():
 
 
 @pytest.mark.parametrize("levels", [1, 3, 7, 15, 31, 255, 2**16 - 1])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(theta=st.floats(0.015625, 64, width=32).map(jnp.float32))
 def test_the_count_is_the_number_of_ones_of_every_code(levels, theta):
     code = jnp.arange(levels + 1)
