@@ -1,10 +1,10 @@
 # Everything runs in .venv, which is made when it is not there or pyproject.toml is newer.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := bitsnn_jax configs docs/hooks.py tests benchmarks experiments train.py convert.py compare.py
+SOURCES := bitsnn_jax configs docs/hooks.py docs/notebooks.py examples tests benchmarks experiments train.py convert.py compare.py
 DEMO := runs/digits_resnet
 
-.PHONY: demo test test-all fuzz kill check format lint types doctest docs wheel clean
+.PHONY: demo test test-all fuzz kill check format lint types doctest docs notebooks wheel clean
 
 demo: .venv/ready
 	$(BIN)/python train.py --config configs/digits_resnet.py --workdir $(DEMO)
@@ -40,6 +40,9 @@ doctest: .venv/ready
 
 docs: .venv/docs # the site, in site/
 	$(BIN)/mkdocs build
+
+notebooks: .venv/docs # those of examples/, run from top to bottom
+	$(BIN)/python docs/notebooks.py
 
 wheel: .venv/wheel # and the sdist, in dist/
 	$(BIN)/python -m build

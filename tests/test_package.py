@@ -65,6 +65,7 @@ def test_the_sdist_has_what_the_tests_and_the_site_need(built):
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = {"tests/conftest.py", "docs/design.md", "docs/images/overview.png"}
+    needed |= {"examples/relu_network.py", "examples/relu_network.ipynb"}
     needed |= {"Makefile", "mkdocs.yml", "train.py", "README.md", "LICENSE"}
     needed |= {f"configs/{name}" for name in CONFIGS}
     assert needed <= names
