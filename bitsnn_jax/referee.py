@@ -72,7 +72,7 @@ class Routes(NamedTuple):
 
 
 def follow(routes: Routes, addresses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(which, targets): addresses[which[i]] goes to targets[i]."""
+    """Return (which, targets): addresses[which[i]] goes to targets[i]."""
     first = routes.starts[addresses]
     count = routes.starts[addresses + 1] - first
     check(count.sum() <= MOST, f"{count.sum():,} pairs, more than {MOST:,}")
@@ -89,7 +89,7 @@ def table(origins, targets, sources: int, shape) -> Routes:
 
 
 def route(ops: list[dict], shape: tuple[int, ...]) -> Routes:
-    """One table for several operations, one after the other, on an array of `shape`."""
+    """Combine several operations on an array of `shape` into one table."""
     size = math.prod(shape)
     origins = targets = np.arange(size)
     for op in ops:
@@ -102,7 +102,7 @@ def route(ops: list[dict], shape: tuple[int, ...]) -> Routes:
 
 
 def pairs_of(op: dict, shape: tuple[int, ...]):
-    """(origins, targets, shape of the result) of one operation.
+    """Return (origins, targets, shape of the result) of one operation.
 
     A sum and a maximum have the same routes; they differ in what is done at the target.
     """
@@ -137,7 +137,7 @@ def pairs_of(op: dict, shape: tuple[int, ...]):
 
 
 def landings(shape, window, strides, padding, lhs, rhs):
-    """Which output sees an address through which place of the window ("tap").
+    """Find which output sees an address through which place of the window ("tap").
 
     Along one axis, output o sees the input i through tap k where
 
@@ -195,7 +195,7 @@ class Synapses(NamedTuple):
 
 
 def synapses_of(weight: dict, shape: tuple[int, ...]) -> Synapses:
-    """Scale, Dense and Conv are the same thing, with other addresses."""
+    """Treat Scale, Dense and Conv as the same thing, with other addresses."""
     if weight["op"] == "Scale":  # each entry is a channel, with a row of one weight
         check_entries(shape)
         factor = np.broadcast_to(weight["factor"], shape).reshape(1, -1, 1)
@@ -228,7 +228,7 @@ def synapses_of(weight: dict, shape: tuple[int, ...]) -> Synapses:
 
 
 def add_rows(synapses: Synapses, addresses, values, reach) -> tuple[np.ndarray, int]:
-    """Adds up the rows of all addresses.
+    """Add up the rows of all addresses.
 
     Args:
       synapses: of the term.
@@ -343,7 +343,7 @@ class Result(NamedTuple):
 
 
 def read(folder) -> Network:
-    """The network of a folder, with its test vectors; {} where there are none.
+    """Read the network of a folder, with its test vectors; {} where there are none.
 
     Raises:
       RefereeError: another format or version, damaged files, numbers out of range, an
@@ -387,7 +387,10 @@ def read(folder) -> Network:
 
 
 def read_text(data: bytes) -> dict:
-    """The JSON object; "checksum" in it is the SHA-256 of the text with zeros there."""
+    """Read a JSON object.
+
+    Its "checksum" is the SHA-256 of the text with zeros in that place.
+    """
     text = json.loads(data)
     check(isinstance(text, dict), "no JSON object")
     check(
@@ -403,7 +406,7 @@ def read_text(data: bytes) -> dict:
 
 
 def read_safetensors(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
-    """8 bytes, the length of a header; the header, JSON; the bytes of all arrays."""
+    """Read 8 bytes, a header's length; the header, JSON; the bytes of all arrays."""
     with damaged(path.name):
         data = path.read_bytes()
         found = hashlib.sha256(data).hexdigest()
@@ -422,7 +425,7 @@ def read_safetensors(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def damaged(where: str):
-    """Whatever stumbles over a damaged file becomes one line that says where."""
+    """Turn whatever stumbles over a damaged file into one line that says where."""
     try:
         yield
     except RefereeError as error:
@@ -446,7 +449,7 @@ def whole(value, low: int, high: int, what: str) -> int:
 
 
 def check_entries(shape) -> None:
-    """No entry, or more than anybody allocates."""
+    """Refuse arrays without an entry, or with more than anybody allocates."""
     entries = math.prod(shape := [*map(int, shape)])
     check(all(n >= 1 for n in shape), f"a shape of {shape}")
     check(entries <= MOST, f"{entries:,} entries, more than {MOST:,}")
@@ -524,7 +527,7 @@ def _array(entry: dict, field: str, arrays: dict) -> np.ndarray:
 
 
 def _check_vectors(vectors: dict, nodes: dict[str, Node], steps: int, levels) -> None:
-    """Each is of a node, [n, ...] of its shape, and in its range."""
+    """Check that each is of a node, [n, ...] of its shape, and in its range."""
     expected: dict[str, tuple[Node, int, int]] = {}
     for node in nodes.values():
         if node.kind == "input":
@@ -550,7 +553,7 @@ def _check_vectors(vectors: dict, nodes: dict[str, Node], steps: int, levels) ->
 def run(
     network: Network, image: np.ndarray, counts: dict[str, Counts] | None = None
 ) -> Result:
-    """One example, spike by spike.
+    """Run one example, spike by spike.
 
     Args:
       network: of `read`.
@@ -593,18 +596,18 @@ def run(
 
 
 def half(fraction: np.ndarray) -> np.ndarray:
-    """The half step that makes cutting off into rounding; 0 at fraction 0."""
+    """Return the half step that makes cutting off into rounding; 0 at fraction 0."""
     return (1 << fraction) >> 1
 
 
 def bias_part(bias: np.ndarray, t: int, steps: int) -> np.ndarray:
-    """The part of step t = 1..T: floor(bias / T), and 1 more in the first steps."""
+    """Return the part of step t = 1..T: floor(bias / T), 1 more in the first steps."""
     low, rest = np.divmod(bias, steps)
     return low + (t <= rest)
 
 
 def _integrate(node: Node, sent, steps: int, count: Counts) -> np.ndarray:
-    """The membranes after T steps: what all spikes, numbers and the bias bring."""
+    """Integrate T steps: what all spikes, numbers and the bias bring."""
     membrane = np.zeros(node.size, np.int64)
     for term in node.terms:
         if not term.has_time:  # enters once
@@ -634,7 +637,7 @@ def _integrate(node: Node, sent, steps: int, count: Counts) -> np.ndarray:
 
 
 def _bring(term: Term, addresses, values, count: Counts) -> np.ndarray:
-    """What the term brings to each entry of its node, for the addresses of a step."""
+    """Return what the term brings to each entry of its node, for a step's addresses."""
     which, addresses = follow(term.before, addresses)
     order = np.argsort(addresses, kind="stable")
     if values is not None:
@@ -654,7 +657,7 @@ def _bring(term: Term, addresses, values, count: Counts) -> np.ndarray:
 
 
 def _fire(node: Node, membrane, steps: int, count: Counts) -> np.ndarray:
-    """bool [T, size]: the bits of floor((membrane + half) / 2**fraction), at most all.
+    """Fire the bits of floor((membrane + half) / 2**fraction): bool [T, size].
 
     s(t) = u(t) >= 2**(fraction + T - t),  u(t + 1) = u(t) - s(t) 2**(fraction + T - t)
     """
@@ -672,7 +675,7 @@ def _fire(node: Node, membrane, steps: int, count: Counts) -> np.ndarray:
 
 
 def _maximum(node: Node, sent, steps: int) -> np.ndarray:
-    """bool [T, size]: the bits of the largest code. No code is below 0."""
+    """Fire bool [T, size]: the bits of the largest code. No code is below 0."""
     [term] = node.terms
     codes = pack(sent[term.source])
     largest = np.zeros(node.size, np.int64)
@@ -681,12 +684,12 @@ def _maximum(node: Node, sent, steps: int) -> np.ndarray:
 
 
 def bits(codes: np.ndarray, steps: int) -> np.ndarray:
-    """bool [T, ...]: the spikes of codes, the most significant first."""
+    """Unpack codes into spikes, bool [T, ...], the most significant first."""
     return np.array([(codes >> (steps - t)) & 1 == 1 for t in range(1, steps + 1)])
 
 
 def pack(spikes: np.ndarray) -> np.ndarray:
-    """The inverse: the codes of spikes [T, ...]."""
+    """Pack spikes [T, ...] into codes."""
     codes = np.zeros(spikes.shape[1:], np.int64)
     for spike in spikes:
         codes = (codes << 1) + spike
@@ -704,7 +707,7 @@ def _read_and_write(count: Counts, times: int) -> None:
 def compare(
     network: Network, limit: int | None = None
 ) -> tuple[dict[str, Counts], int, str]:
-    """The test vectors of the folder against a run of them.
+    """Compare the test vectors of the folder with a run of them.
 
     Returns:
       counts by node; spikes compared and found equal; the first difference in words,
@@ -743,7 +746,7 @@ def compare(
 
 
 def report(network: Network, counts: dict[str, Counts]) -> str:
-    """A table with a row for each node; bits of the membrane: used / promised."""
+    """Make a table with a row for each node; bits of the membrane: used / promised."""
     head = "layer kind entries spikes synaptic MACs bias shifts compares resets bits"
     rows: list[list[str]] = [[*head.split()]]
     for node in network.nodes:
@@ -777,7 +780,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: all agree. 1: they differ. 2: the folder cannot be read."""
+    """Return 0 if all agree, 1 if they differ, 2 if the folder cannot be read."""
     parser = _Parser(description="Runs an exported network on NumPy.")
     parser.add_argument(
         "folder", help="written by bitsnn_jax.interop.bundle_writer.save"

@@ -69,11 +69,11 @@ class Cell(NamedTuple):
     norm_first: bool = False
 
     def weights(self, steps: int) -> list[int]:
-        """What a spike of each step is worth, in steps of the code."""
+        """List what a spike of each step is worth, in steps of the code."""
         return weights(steps) if self.left_shift else [1] * steps
 
     def levels(self, site: Site, steps: int) -> int:
-        """theta / delta."""
+        """Return the highest code, theta / delta."""
         return snn_levels(site.levels, steps) if self.left_shift else steps
 
 
@@ -91,7 +91,7 @@ CELLS = {
 
 
 def ablated(cell: Cell) -> Method:
-    """The method of a cell.
+    """Build the method of a cell.
 
     Raises:
       ValueError: a bias shift, or a norm first, that has no left shift to go with; or
@@ -123,7 +123,7 @@ def ablated(cell: Cell) -> Method:
 
 
 def neuron(cell: Cell, steps: int) -> Neuron:
-    """The neurons of a cell at T steps; those with left shift want `first_and_biases`.
+    """Build the neurons of a cell at T steps; left shift needs `first_and_biases`.
 
     With modified IF they see whole trains, otherwise they only look back. Those with
     left shift are right at the last step only, when all weights have been sent.
@@ -132,7 +132,7 @@ def neuron(cell: Cell, steps: int) -> Neuron:
 
 
 def taken(cell: Cell, layer: Layer, current, t, *, steps: int):
-    """What the membranes take of the current of step t = 0, 1, ..., T-1."""
+    """Return what the membranes take of the current of step t = 0, 1, ..., T-1."""
     if not cell.left_shift:
         return current
     share = steps  # of b, whole in each step of the sum
@@ -194,7 +194,7 @@ def _prepare(network: Network, images: Iterable[Any], steps: int):
 
 
 def first_and_biases(apply_fn: ApplyFn, variables: Any, example: Any):
-    """For each layer, if it is a first one, and the bias b = g(0) before it.
+    """Find for each layer whether it comes first, and the bias b = g(0) before it.
 
     Nothing of the image is in a bias: what is carried past the first neurons is left
     out. A first layer, which sees only the image, has 0.

@@ -8,11 +8,12 @@ import numpy as np
 
 
 def in_batches(batches: Iterable[Any], size: int) -> list[Any]:
-    """The images of some batches, in their order, `size` at a time.
+    """Regroup the images of some batches, in their order, `size` at a time.
 
     Args:
-      batches: pytrees of arrays [n, ...]; gone through once.
-      size: images in a batch, if there are as many; those that fill none are left out.
+      batches: pytrees of arrays [n, ...]; iterated once.
+      size: images in a batch, if there are that many; a rest that does not fill one is
+        dropped.
 
     Raises:
       ValueError: no batches.

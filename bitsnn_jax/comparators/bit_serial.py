@@ -25,23 +25,23 @@ from bitsnn_jax.numerics.spikes import check_steps, pack, spike_planes, weights
 
 
 def send_weighted(spikes: Array, weights: Array) -> Sent:
-    """Spikes [T, ...] that are worth `weights`, an array that broadcasts to theirs."""
+    """Send spikes [T, ...] that are worth `weights`, which broadcast to theirs."""
     return Sent(jnp.where(spikes, weights, jnp.zeros((), weights.dtype)), spikes)
 
 
 def send_bits(charge: Array, delta: Array, steps: int) -> Sent:
-    """The bits of a charge in steps of delta, rounded down."""
+    """Send the bits of a charge in steps of delta, rounded down."""
     spikes = fire_bits(charge, delta, steps=steps)
     return send_weighted(spikes, delta * over_time(weights(steps), charge))
 
 
 def over_time(values, like: Array) -> Array:
-    """[T] values with as many axes as `like` behind the first, in its type."""
+    """Give [T] values as many axes as `like` has behind its first, and its type."""
     return jnp.array(values, like.dtype).reshape(-1, *(1,) * like.ndim)
 
 
 def largest_code(largest, train: Array) -> Array:
-    """The train of the largest code, most significant bit first.
+    """Pick the train of the largest code, most significant bit first.
 
     Not the maximum of each step: that would be an "or" of the bits, 4 | 3 = 7.
     """
@@ -53,7 +53,7 @@ def largest_code(largest, train: Array) -> Array:
 
 
 def can(steps: int) -> str:
-    """Codes must have a place in float32."""
+    """Tell why codes of T bits have no place in float32, or ""."""
     try:
         check_steps(steps, jnp.float32)
     except ValueError as error:
@@ -62,7 +62,7 @@ def can(steps: int) -> str:
 
 
 def neuron(steps: int) -> TrainNeuron:
-    """Integrates T steps, then sends the bits of what it has, rounded."""
+    """Build neurons that integrate T steps, then send the bits of the rounded sum."""
 
     def fire(layer: Layer, currents: Array) -> Sent:
         theta = layer.theta * steps

@@ -41,14 +41,14 @@ from bitsnn_jax.comparators.method import Method
 
 
 def step(v, x):
-    """(v after reset, spikes, v before it), in units of theta."""
+    """Step once: (v after reset, spikes, v before it), in units of theta."""
     before = v + x
     spikes = before >= 1
     return jnp.where(spikes, before - 1, before), spikes, before
 
 
 def fire(x, v):
-    """(spikes [T, ...], the last potential) of x [T, ...], in units of theta."""
+    """Run x [T, ...], in units of theta: (spikes [T, ...], the last potential)."""
 
     def now(v, x):
         v, spikes, _ = step(v, x)
@@ -59,7 +59,7 @@ def fire(x, v):
 
 
 def calibrated_start(x):
-    """v(0) for the second pass, from the first steps x [rho, ...], in units of theta.
+    """Compute v(0) for the second pass from x [rho, ...], in units of theta.
 
     >>> early, even, late = [1.7, -1.5, -1.0], [0.4, 0.4, 0.4], [-1.1, 0.2, 2.8]
     >>> calibrated_start(jnp.array([early, even, late]).T)
@@ -80,7 +80,7 @@ def calibrated_start(x):
 
 
 def neuron(rho: int = 4) -> TrainNeuron:
-    """IF neurons that start where their first `rho` steps say."""
+    """Build IF neurons that start where their first `rho` steps say."""
     if rho < 1:
         raise ValueError(f"rho must be at least 1, got {rho}")
 

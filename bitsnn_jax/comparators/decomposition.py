@@ -38,7 +38,7 @@ from bitsnn_jax.tracing.program import ApplyFn
 
 
 class Errors(NamedTuple):
-    """Of each neuron of a layer, with sign, in units of its theta.
+    """The errors of each neuron of a layer, with sign, in units of its theta.
 
     `total` is snn - relu, computed by itself: up to rounding it is the sum of the rest.
     """
@@ -52,9 +52,9 @@ class Errors(NamedTuple):
 def decomposed(
     apply_fn: ApplyFn, cell: Cell, *, steps: int, found: Found | None = None
 ) -> Callable[[Any, Any], tuple[Array, OrderedDict[str, Errors]]]:
-    """(variables, x) -> (output, path -> Errors) of a network of `ablation.CELLS`.
+    """Split the errors of a network of `ablation.CELLS` into their three causes.
 
-    Layer by layer, whatever the neuron: those that only look back do the same so.
+    Layers run one after the other, which is the same for neurons that only look back.
 
     Args:
       apply_fn: pure, (variables, x) -> one array; its activations are `qcfs`.
@@ -63,7 +63,7 @@ def decomposed(
       found: of `ablation.first_and_biases`; not needed without left shift.
 
     Returns:
-      A function to be wrapped in `jax.jit`.
+      (variables, x) -> (output, path -> Errors), to be wrapped in `jax.jit`.
 
     >>> from bitsnn_jax import qcfs
     >>> net = lambda v, x: qcfs(x, v["theta"])
@@ -89,7 +89,7 @@ def decomposed(
 
 
 def _errors(cell, layer, currents, sent) -> Errors:
-    """In steps of the code, in which what the neurons send are whole numbers: exact."""
+    """Measure in steps of the code, where what neurons send is whole and so exact."""
     steps = len(currents)
     levels = cell.levels(layer.site, steps)
     worth = jnp.array(cell.weights(steps), currents.dtype)
@@ -104,7 +104,7 @@ def _errors(cell, layer, currents, sent) -> Errors:
 
 
 def whole_train(neuron: Neuron) -> TrainNeuron:
-    """Neurons that look back, given all of their input beforehand."""
+    """Give neurons that look back all of their input beforehand."""
     if isinstance(neuron, TrainNeuron):
         return neuron
     return TrainNeuron(lambda layer, currents: _scanned(neuron, layer, currents))

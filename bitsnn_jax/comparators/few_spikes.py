@@ -86,7 +86,7 @@ SIGMOID = Table(
 
 
 def few_spikes(charge: Array, thresholds: Array, resets: Array) -> Array:
-    """Spikes [K, ...] of a charge [...] under tables [K, ...]."""
+    """Fire the spikes [K, ...] of a charge [...] under tables [K, ...]."""
 
     def step(v, now):
         threshold, reset = now
@@ -111,7 +111,7 @@ def fs_neuron(
     unit: Callable[[Layer], Array] = lambda layer: jnp.ones((), layer.theta.dtype),
     maximum: Callable[[Callable[[Array], Array], Array], Array] = _no_maximum,
 ) -> TrainNeuron:
-    """The few-spike neuron of three tables, for instance `fs_neuron(*SWISH)`.
+    """Build the few-spike neuron of three tables, for instance `fs_neuron(*SWISH)`.
 
     Args:
       theta: thresholds, one for each of K steps.
@@ -147,7 +147,7 @@ def fs_neuron(
 
 
 def neuron(steps: int) -> TrainNeuron:
-    """That of ReLU, clipped below the layer's threshold."""
+    """Build the neurons for ReLU, clipped below the layer's threshold."""
     table = [2.0**-t for t in range(1, steps + 1)]
     return fs_neuron(
         table, table, table, unit=lambda layer: layer.theta, maximum=largest_code

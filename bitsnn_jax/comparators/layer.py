@@ -1,4 +1,4 @@
-"""What a method is told of a layer of neurons, and what it may be.
+"""The parts of a method: layers, what neurons send, and two kinds of neurons.
 
 The convention of all methods: the value of a spike train is its mean over time. A
 synapse multiplies what is *sent*, biases are added at each step, whole, and so is the
@@ -24,8 +24,8 @@ class Layer(NamedTuple):
       site: its path, its levels, and the shape of its neurons, batch included.
       theta: threshold, [] or with as many axes as the neurons: the trained one, or the
         one that the method has found, as "theta".
-      found: what the method has found out about the layer beforehand, by name, such as
-        thresholds from calibration images; empty for most.
+      found: what `prepare` returned for this layer, by name, such as thresholds from
+        calibration images; empty for most methods.
     """
 
     site: Site
@@ -34,24 +34,24 @@ class Layer(NamedTuple):
 
     @classmethod
     def of(cls, site: Site, theta: Array, found: Mapping[str, Any]) -> "Layer":
-        """With a trained theta, and what was found of all layers, by path."""
+        """Describe a layer by a trained theta and what was found of each path."""
         here = found.get(site.path, {})
         threshold = jnp.asarray(here.get("theta", theta), theta.dtype)
         return cls(site, aligned(threshold, site.shape), here)
 
     def full(self, value: Any) -> Array:
-        """An array of the neurons' shape."""
+        """Fill an array of the neurons' shape."""
         return jnp.broadcast_to(jnp.asarray(value, self.theta.dtype), self.site.shape)
 
 
 class Sent(NamedTuple):
-    """What neurons put on their axons.
+    """What neurons send.
 
     Attributes:
-      value: that synapses multiply, in the units of theta; the mean over time is the
+      value: what synapses multiply, in the units of theta; the mean over time is the
         activation.
-      spikes: how many spikes that were, 0 or 1, or 2 where a neuron may send twice in
-        one step; a negative spike is a spike.
+      spikes: how many spikes: 0 or 1, or 2 where a neuron may send twice in one step;
+        negative spikes count.
     """
 
     value: Array
@@ -77,15 +77,15 @@ class StepNeuron(NamedTuple):
         return True
 
     def length(self, steps: int) -> int:
-        """Steps whose spikes are those of a run of T."""
+        """Return how many steps' spikes are those of a run of T."""
         return steps
 
     def window(self, steps: int) -> int:
-        """Steps that a layer takes."""
+        """Return how many steps a layer takes."""
         return self.warm_up + steps
 
     def until_output(self, steps: int, depth: int) -> int:
-        """Steps of a network of any depth until its output is there."""
+        """Return the steps until the output of a network of any depth is there."""
         return self.window(steps)
 
 
@@ -117,7 +117,7 @@ class TrainNeuron(NamedTuple):
     on_the_way: bool = False
 
     def until_output(self, steps: int, depth: int) -> int:
-        """Steps of a network of `depth` layers until its output is there."""
+        """Return the steps until the output of `depth` layers is there."""
         window = self.window(steps)
         return (depth - 1) * (self.wait or self.window)(steps) + window
 

@@ -38,7 +38,7 @@ _UPDATES, _IMAGES = 1000, 32
 
 
 def neuron(*, delay: int = DELAY) -> StepNeuron:
-    """The IF neuron that starts half charged, with thresholds that were found."""
+    """Build the IF neuron that starts half charged, with thresholds that were found."""
 
     def step(layer, v, current, t):
         v, spikes = integrate_and_fire(layer, v, current)
@@ -50,7 +50,7 @@ def neuron(*, delay: int = DELAY) -> StepNeuron:
 def prepare(
     network: Network, batches: Iterable[Any], steps: int, *, updates: int = _UPDATES
 ) -> dict[str, dict[str, Any]]:
-    """For each layer {"theta": [1, ..., 1, C]}; whatever T is."""
+    """Find {"theta": [1, ..., 1, C]} for each layer, whatever T is."""
     update = jax.jit(_update(network))
     batches = in_batches(batches, _IMAGES)
     shapes = jax.eval_shape(update, network.variables, batches[0], {})
@@ -61,7 +61,7 @@ def prepare(
 
 
 def _update(network):
-    """(variables, x, found) -> found, all layers' thresholds after one batch."""
+    """Make (variables, x, found) -> found: all layers' thresholds after one batch."""
 
     def update(variables, x, found):
         after = {}

@@ -16,9 +16,9 @@ class Network(NamedTuple):
 
     Attributes:
       apply_fn: (variables, x) -> logits; its activations are `qcfs`.
-      variables: that were trained; thetas are trained too, or calibrated where the
-        network was trained with ReLU.
-      activation: it was trained with, one of `NETWORKS`.
+      variables: as trained; thetas are trained too, or calibrated if the network was
+        trained with ReLU.
+      activation: the one that it was trained with, from `NETWORKS`.
     """
 
     apply_fn: ApplyFn
@@ -32,12 +32,12 @@ class Method:
 
     Attributes:
       name: for tables and flags.
-      title: for people.
+      title: for readers.
       source: authors, title, venue, year; or what it was reconstructed from.
       neuron: T -> the neurons.
       trained_with: the activation its network is trained with, one of `NETWORKS`.
       prepare: (network, batches of training images, T) -> what the neurons are told of
-        each layer; None if nothing. Batches can be gone through more than once.
+        each layer; None if nothing. Batches can be iterated more than once.
       can: T -> why the method cannot do T steps, or "".
       seeds: the outcome depends on which images it was prepared with.
       for_one: prepared for one T, which is read at that T only. All others that run all

@@ -1,4 +1,4 @@
-"""What the layers of a network see and make, when its activations are replaced.
+"""What the layers of a network are fed when its activations are replaced.
 
 For methods that calibrate: they look at the activations of the source network, which
 may be a ReLU network whose program has QCFS sites in the places of its ReLUs.
@@ -27,12 +27,12 @@ ActivationFn = Callable[[Layer, Array], Array]
 
 
 def relu(layer: Layer, z: Array) -> Array:
-    """max(z, 0)."""
+    """Apply max(z, 0)."""
     return jnp.maximum(z, 0)
 
 
 def clipped_relu(layer: Layer, z: Array) -> Array:
-    """min(max(z, 0), theta)."""
+    """Apply min(max(z, 0), theta)."""
     return jnp.clip(z, 0, layer.theta)
 
 
@@ -43,13 +43,16 @@ def replaced(
     found=None,
     precision: Any = lax.Precision.HIGHEST,
 ) -> Callable[[Any, Any], tuple[Any, OrderedDict[str, Array]]]:
-    """(variables, x) -> (output, path -> z): the program with other activations.
+    """Run a program with other activations, and return what each of them is fed.
 
     Args:
       apply_fn: pure, (variables, x) -> one array; its activations are `qcfs`.
       activation: (layer, z) -> what the layer makes of its pre-activations z.
       found: as in `simulate`; for `layer.found`.
       precision: of convolutions and products that ask for none themselves.
+
+    Returns:
+      (variables, x) -> (output, path -> z).
 
     Gradient: that of the activation, with respect to variables, x, and `found`.
     """

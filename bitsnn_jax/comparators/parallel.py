@@ -29,7 +29,7 @@ from bitsnn_jax.numerics.neurons import integrate
 
 
 def neuron(steps: int) -> TrainNeuron:
-    """Compares one charge with T thresholds."""
+    """Build neurons that compare one charge with T thresholds."""
 
     def fire(layer: Layer, currents: Array) -> Sent:
         charge = integrate(currents, layer.full(layer.theta / 2))

@@ -35,7 +35,7 @@ from bitsnn_jax.comparators.qcfs import integrate_and_fire, send
 
 
 def accumulate(layer: Layer, currents: Array):
-    """Phase 1: (v, c)."""
+    """Accumulate, phase 1: (v, c)."""
 
     def step(state, current):
         v, count = state
@@ -47,7 +47,7 @@ def accumulate(layer: Layer, currents: Array):
 
 
 def correct(layer: Layer, v: Array, count: Array, *, steps: int) -> Array:
-    """Phase 2: c, after spikes and anti-spikes."""
+    """Correct, phase 2: c after spikes and anti-spikes."""
 
     def step(state, _):
         v, count = state
@@ -58,7 +58,7 @@ def correct(layer: Layer, v: Array, count: Array, *, steps: int) -> Array:
 
 
 def neuron(steps: int) -> TrainNeuron:
-    """Counts, corrects its count, and then sends it."""
+    """Build neurons that count, correct their count, and then send it."""
 
     def fire(layer: Layer, currents: Array) -> Sent:
         count = correct(layer, *accumulate(layer, currents), steps=steps)

@@ -37,7 +37,7 @@ from bitsnn_jax.numerics.spikes import weights
 
 
 def generate(charge: Array, threshold: Array, *, steps: int) -> Array:
-    """Spikes of a charge that doubles at each step under one threshold."""
+    """Generate the spikes of a charge that doubles at each step under one threshold."""
 
     def step(v, _):
         spikes = v >= threshold
@@ -47,7 +47,7 @@ def generate(charge: Array, threshold: Array, *, steps: int) -> Array:
 
 
 def neuron(steps: int, *, v_init: float = 0.0) -> TrainNeuron:
-    """Sends the bits of what it has accumulated.
+    """Build neurons that send the bits of what they have accumulated.
 
     Args:
       steps: of one of the two phases.

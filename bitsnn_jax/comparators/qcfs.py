@@ -16,25 +16,25 @@ from bitsnn_jax.comparators.method import Method
 
 
 def integrate_and_fire(layer: Layer, v, current):
-    """One step with reset by subtraction: (v, spikes as bool)."""
+    """Step once with reset by subtraction: (v, spikes as bool)."""
     v = v + current
     spikes = v >= layer.theta
     return jnp.where(spikes, v - layer.theta, v), spikes
 
 
 def send(layer: Layer, spikes) -> Sent:
-    """Spikes that are worth theta each."""
+    """Send spikes that are worth theta each."""
     zero = jnp.zeros((), layer.theta.dtype)
     return Sent(jnp.where(spikes, layer.theta, zero), spikes)
 
 
 def half_charged(layer: Layer):
-    """v(0) = theta / 2, for all neurons."""
+    """Start all neurons at v(0) = theta / 2."""
     return layer.full(layer.theta / 2)
 
 
 def neuron() -> StepNeuron:
-    """The IF neuron that starts half charged."""
+    """Build the IF neuron that starts half charged."""
 
     def step(layer, v, current, t):
         v, spikes = integrate_and_fire(layer, v, current)

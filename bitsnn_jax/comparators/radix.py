@@ -28,7 +28,7 @@ from bitsnn_jax.numerics.qcfs import step_size
 
 
 def neuron(steps: int) -> TrainNeuron:
-    """Sends the bits of what it has, rounded down."""
+    """Build neurons that send the bits of what they have, rounded down."""
 
     def fire(layer: Layer, currents: Array) -> Sent:
         delta = step_size(layer.theta * steps, 2**steps - 1)

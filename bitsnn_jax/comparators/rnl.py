@@ -50,7 +50,7 @@ _LAMBDA = 0.1
 
 
 def neuron() -> StepNeuron:
-    """The IF neuron that starts empty, with thresholds that were found."""
+    """Build the IF neuron that starts empty, with thresholds that were found."""
 
     def step(layer, v, current, t):
         v, spikes = integrate_and_fire(layer, v, current)
@@ -62,7 +62,7 @@ def neuron() -> StepNeuron:
 def prepare(
     network: Network, batches: Iterable[Any], steps: int, *, updates: int = _STEPS
 ) -> dict[str, dict[str, Any]]:
-    """For each layer {"theta": []}; whatever T is.
+    """Find {"theta": []} for each layer, whatever T is.
 
     Raises:
       ValueError: a layer has no positive activation, or one that is not finite.
@@ -85,7 +85,7 @@ def prepare(
 
 
 def running_peaks(network: Network, batches: list[Any]) -> dict[str, Any]:
-    """Each layer's largest activation, averaged with momentum over batches."""
+    """Average each layer's largest activation with momentum over batches."""
     run = replaced(network.apply_fn, relu)
 
     @jax.jit
@@ -109,7 +109,7 @@ def running_peaks(network: Network, batches: list[Any]) -> dict[str, Any]:
 
 
 def loss(network: Network, peaks: dict[str, Any]):
-    """(scales, variables, x) -> the loss of the second stage."""
+    """Build the loss of the second stage, (scales, variables, x) -> []."""
 
     def of(scales, variables, x):
         ks = []

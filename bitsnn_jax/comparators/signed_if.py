@@ -30,7 +30,7 @@ BELOW = -1e-3  # a potential that is negative by more than round-off
 
 
 def neuron() -> StepNeuron:
-    """IF neurons that take spikes back."""
+    """Build IF neurons that take spikes back."""
 
     def start(layer):
         half = layer.full(layer.theta / 2)

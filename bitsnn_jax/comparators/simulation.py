@@ -7,7 +7,7 @@ on what is sent, with its constants whole, so that the output is a mean over tim
   membranes are carried along. The output can be read at every step on the way.
 * `_LayerByLayer`: each layer has the whole train of the one before.
 
-They agree for neurons that only look back, which the tests hold them to.
+Both give the same for neurons that only look back.
 """
 
 from collections import OrderedDict
@@ -65,17 +65,17 @@ def simulate(
     by_sum: bool = True,
     precision: Any = lax.Precision.HIGHEST,
 ) -> SimulateFn:
-    """(variables, x) -> Simulated: the program with other neurons at its QCFS sites.
+    """Run a program with other neurons at its QCFS sites.
 
     Args:
       apply_fn: pure, (variables, x) -> one array; its activations are `qcfs`.
-      neuron: of the method.
+      neuron: the neurons of the method.
       steps: T, at least 1; without the warm-up.
-      found: of the method's preparation.
+      found: what the method's `prepare` returned.
       fan_out: of `bitsnn_jax.tracing.fan_out.fan_out`, for synaptic operations.
-      by_sum: neurons that only look at the sum of their currents are fired by that of
-        what the synapses make of the mean train, T times as fast and equal to rounding.
-        False simulates each step of every synapse.
+      by_sum: apply synapses once, to the mean train, where neurons look only at the sum
+        of their currents: T times as fast, and the same up to rounding. False simulates
+        each step of every synapse.
       precision: of convolutions and products that ask for none themselves.
 
     Returns:
@@ -106,7 +106,7 @@ def simulate(
 def _each_step(apply_fn, neuron, steps, options, variables, x):
     program, _ = trace(apply_fn, variables, x)
     inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
-    # Nothing flows here: XLA leaves away what only zeros would go through.
+    # Nothing is sent yet: XLA drops the operations that would see only zeros.
     starting = _EachStep(neuron, None, 0, **options)
     read(starting, program, *inputs)
 
@@ -130,7 +130,7 @@ def _each_step(apply_fn, neuron, steps, options, variables, x):
 
 
 def _means(outputs):
-    """The mean of the first t, for t = 1..T."""
+    """Average the first t, for t = 1..T."""
     counts = jnp.arange(1, len(outputs) + 1, dtype=outputs.dtype)
     return jnp.cumsum(outputs, 0) / counts.reshape(-1, *(1,) * (outputs.ndim - 1))
 
@@ -173,10 +173,10 @@ class _Simulation(Reading):
         return Layer.of(site, theta.value, self.found)
 
     def count(self, site, spikes):
-        """Adds up spikes [(T,) n, ...].
+        """Add up spikes [(T,) n, ...].
 
-        Over the batch as additions, whose loop XLA vectorises on CPUs; a reduction is
-        one chain there, and took as long as half an ANN pass.
+        The batch is summed by additions, whose loop XLA vectorises on CPUs. A reduction
+        is one chain there, and took as long as half an ANN pass.
         """
         batch = spikes.ndim - len(site.shape)
         examples = [
@@ -195,7 +195,7 @@ class _Simulation(Reading):
 class _EachStep(_Simulation):
     """One step of all layers. A current is what flows in this step.
 
-    Without states, it makes those to start with, and nothing is sent.
+    Without states, it makes the initial ones and sends nothing.
     """
 
     def __init__(self, neuron, states, t, **options):
@@ -220,8 +220,8 @@ class _EachStep(_Simulation):
         return [Current(y) for y in self.bind(eqn, arrays)]
 
     def maximum(self, eqn, spikes, sizes):
-        # Of what is sent in this step, as all rate coded networks do it: no maximum of
-        # rates, and so not exact.
+        # The maximum of what is sent in this step, as all rate coded networks take it.
+        # It is not the maximum of rates, and so not exact.
         [largest] = apply_equation(eqn, [spikes.value])
         return Current(largest, sizes)
 
@@ -243,7 +243,7 @@ class _LayerByLayer(_Simulation):
     def neuron(self, site, z, theta):
         train = z.value if isinstance(z, Current) else z.value[None]
         if self.method.by_sum:
-            # Added up step by step, XLA would do so again for each spike of the train.
+            # XLA would repeat a sum over steps for each spike of the train.
             currents = self.length * train
         else:
             currents = jnp.broadcast_to(train, (self.length, *site.shape))
@@ -256,7 +256,7 @@ class _LayerByLayer(_Simulation):
         self.count(site, sent.spikes)
         value = sent.value.astype(z.value.dtype)
         if self.method.by_sum:
-            # A product, where a sum would be done again wherever it is looked at.
+            # A product, because XLA would repeat a sum in each operation that uses it.
             ones = jnp.ones((1, len(value)), value.dtype)
             value = jnp.tensordot(ones, value, 1, precision=lax.Precision.HIGHEST)
             value /= self.length
@@ -277,7 +277,7 @@ class _LayerByLayer(_Simulation):
         def largest(step):
             return apply_equation(eqn, [step])[0]
 
-        # Means are in the order of what the trains stand for.
+        # Means have the order of the values that the trains stand for.
         maximum = lax.map if self.method.by_sum else self.method.maximum
         return Current(maximum(largest, spikes.value), sizes)
 

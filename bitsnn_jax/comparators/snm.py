@@ -35,7 +35,7 @@ from bitsnn_jax.comparators.simulation import Found
 
 
 def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
-    """{path: {"theta": [1, ...]}}: the largest activation of each neuron.
+    """Find {path: {"theta": [1, ...]}}: the largest activation of each neuron.
 
     Raises:
       ValueError: there are no batches.
@@ -57,7 +57,7 @@ def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
 
 
 def neuron() -> StepNeuron:
-    """Signed neurons with the thresholds that were found."""
+    """Build signed neurons with the thresholds that were found."""
 
     def start(layer):
         return layer.full(0), jnp.zeros(layer.site.shape, jnp.int32)

@@ -58,7 +58,7 @@ Found = dict[str, dict[str, Any]]
 
 
 def neuron(steps: int) -> StepNeuron:
-    """IF with half a level in T parts, and a layer's b and v_0 where it has them."""
+    """Build IF neurons with half a level in T parts, and a layer's b and v_0 if any."""
 
     def start(layer):
         return layer.full(layer.found.get("v_init", 0))
@@ -72,17 +72,17 @@ def neuron(steps: int) -> StepNeuron:
 
 
 def light(network: Network, batches: Iterable[Any], steps: int) -> Found:
-    """Thresholds, and a bias for each channel."""
+    """Find thresholds, and a bias for each channel."""
     return _calibrated(network, batches, steps, _bias)
 
 
 def potentials(network: Network, batches: Iterable[Any], steps: int) -> Found:
-    """Thresholds, and a potential to start from for each neuron."""
+    """Find thresholds, and a potential to start from for each neuron."""
     return _calibrated(network, batches, steps, _potential)
 
 
 def thresholds(network: Network, batches: Iterable[Any], steps: int) -> Found:
-    """For each layer {"theta": []}, from all images; gone through twice.
+    """Find {"theta": []} for each layer from all images, which are read twice.
 
     Raises:
       ValueError: a layer has no positive activation, or one that is not finite.
@@ -108,7 +108,7 @@ def thresholds(network: Network, batches: Iterable[Any], steps: int) -> Found:
 
 @lru_cache(maxsize=2)  # a table calibrates the same network for each T and each seed
 def _looks(apply_fn: ApplyFn):
-    """(variables, x) -> each layer's peak, and (given, x) -> errors of candidates."""
+    """Build what finds each layer's peak, and what finds errors of candidates."""
     run = replaced(apply_fn, relu)
 
     @jax.jit
@@ -125,18 +125,18 @@ def _looks(apply_fn: ApplyFn):
 
 
 def _errors(z, peak, steps):
-    """Squared error with each candidate, the largest theta first: [95]."""
+    """Square the errors of each candidate, the largest theta first: [95]."""
     a = jnp.maximum(z, 0).reshape(len(z), -1)
     ones = jnp.ones(a.shape[1], a.dtype)
 
     def error(share):
         theta = share * peak
         quantised = jnp.floor(jnp.clip(a / theta * steps, 0, steps)) * theta / steps
-        # A product, where a sum is one chain of additions on CPUs: a third of the time.
+        # A product takes a third of the time: on CPUs a sum is one chain of additions.
         each = jnp.matmul((quantised - a) ** 2, ones, precision=lax.Precision.HIGHEST)
         return each.sum()
 
-    # One after the other, so that what a candidate makes of z is gone before the next.
+    # One after the other, so that memory holds the values of one candidate only.
     return lax.map(error, jnp.asarray(_SHARES, z.dtype))
 
 
@@ -154,9 +154,9 @@ def _of_one_device(made):
 
 @lru_cache(maxsize=8)
 def _corrections(apply_fn: ApplyFn, steps: int, correct):
-    """((variables, found), x) -> what `correct` makes of the mean of a - s, by layer.
+    """Make ((variables, found), x) -> `correct` of the mean of a - s, by layer.
 
-    In one pass layer by layer; the mean is over the images on all devices.
+    Takes one pass, layer by layer; the mean is over the images on all devices.
     """
     neurons = neuron(steps)
 
@@ -190,7 +190,7 @@ def _potential(missing: Array, steps: int) -> dict[str, Array]:
 
 
 def _train(neurons: StepNeuron, layer: Layer, currents: Array) -> Sent:
-    """What neurons that look back only make of a train."""
+    """Fire neurons that only look back on a whole train."""
 
     def step(state, now):
         return neurons.step(layer, state, *now)

@@ -27,7 +27,7 @@ LEFT = 1e-3  # of theta: what must be left to a neuron that may fire
 
 
 def neuron(tau: int = 4) -> StepNeuron:
-    """IF neurons that are judged after `tau` steps."""
+    """Build IF neurons that are judged after `tau` steps."""
     if tau < 0:
         raise ValueError(f"tau must not be negative, got {tau}")
 

@@ -15,7 +15,7 @@ from bitsnn_jax.tracing.values import Analog, Current
 
 
 class Structure(NamedTuple):
-    """Of one example.
+    """The size of a network, for one example.
 
     Attributes:
       neurons: how many.
@@ -29,7 +29,7 @@ class Structure(NamedTuple):
 
 
 def structure(apply_fn: ApplyFn, variables: Any, example: Any) -> Structure:
-    """The structure of a program whose activations are `qcfs`.
+    """Describe the structure of a program whose activations are `qcfs`.
 
     Args:
       apply_fn: pure, (variables, x) -> output.
@@ -81,7 +81,7 @@ class _Depths(Reading):
 
 
 def _pairs(eqn):
-    """Pairs of an entry of the input and one of the output with a weight between."""
+    """Count pairs of an input entry and an output entry with a weight between."""
     ones = [np.ones(v.aval.shape, np.float32) for v in eqn.invars]
     float32 = {"preferred_element_type": jnp.dtype("float32")}
     eqn = eqn.replace(params=eqn.params | float32)

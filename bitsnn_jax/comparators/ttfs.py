@@ -26,7 +26,7 @@ from bitsnn_jax.numerics.neurons import integrate
 
 
 def first(crossed: Array) -> Array:
-    """The first True along time."""
+    """Keep only the first True along time."""
 
     def step(before, now):
         return before | now, now & ~before
@@ -35,13 +35,13 @@ def first(crossed: Array) -> Array:
 
 
 def earliest(largest, train: Array) -> Array:
-    """The train of the earliest spike."""
+    """Pick the train of the earliest spike."""
     race = jnp.stack([largest(step) for step in train])
     return jnp.where(first(race > 0), race, jnp.zeros((), train.dtype))
 
 
 def neuron(steps: int) -> TrainNeuron:
-    """Fires once, when its falling threshold meets its charge."""
+    """Build neurons that fire once, when their falling threshold meets their charge."""
 
     def fire(layer: Layer, currents: Array) -> Sent:
         charge = integrate(currents, layer.full(layer.theta / 2))

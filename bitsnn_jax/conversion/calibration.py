@@ -1,9 +1,9 @@
-"""Thresholds from data: the theta with which QCFS takes the place of a ReLU.
+"""Thresholds from data: the theta with which QCFS replaces a ReLU.
 
-A network that was trained with ReLU has no thresholds. A few batches are run through
-it, every activation is quantised with each of 97 candidate thetas, and the one that a
-method calls best is taken. What is kept for each candidate are sums over the batches,
-so memory does not grow with their number.
+A network that was trained with ReLU has no thresholds. A few batches run through it,
+every activation is quantised with each of 97 candidate thetas, and the method picks the
+best. Only sums over the batches are kept for each candidate, so memory does not grow
+with their number.
 """
 
 import warnings
@@ -22,19 +22,19 @@ from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
 from bitsnn_jax.numerics.qcfs import qcfs
 
 # Candidates in shares of the largest activation, 16 an octave down to 1/64: theta is
-# found to 2.2 %, which the error, flat around its minimum, hardly notices.
+# found to 2.2 %, which hardly matters: the error is flat around its minimum.
 _SHARES = 2.0 ** -(np.arange(97) / 16)
-_FINE = 2**20  # levels of a clipped ReLU, which does not quantise: as good as infinite
-CAPS = {"relu6": 6.0}  # where the activations of `model.activation` end, if they do
+_FINE = 2**20  # levels of a clipped ReLU, which does not quantise: practically infinite
+CAPS = {"relu6": 6.0}  # the caps of `model.activation`, where they have one
 
 
 class Activation(NamedTuple):
-    """What is to take the place of a ReLU: QCFS, and min(relu(z), cap) if it has one.
+    """What replaces a ReLU: QCFS, and min(relu(z), cap) if it has a cap.
 
     Attributes:
       levels: highest code.
       per_channel: one theta for each channel (last axis).
-      cap: where the ReLU ends, 6 for a ReLU6; None for nowhere.
+      cap: of the ReLU, 6 for a ReLU6; None without one.
     """
 
     levels: int
@@ -43,7 +43,7 @@ class Activation(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """What the candidates do, one row each, largest theta first; [97, *theta.shape].
+    """Statistics of the candidates, [97, *theta.shape], largest theta first.
 
     Attributes:
       error: sum of (qcfs(z) - relu(z))**2, z being at most the cap.
@@ -65,7 +65,7 @@ def calibrate(
     cap: float | None = None,
     percentile: float = 99.9,
 ) -> np.ndarray:
-    """The theta with which `qcfs` stands best for the ReLU of some pre-activations.
+    """Find the theta with which `qcfs` comes closest to the ReLU of some values.
 
         theta = max(z) 2^(-g/16),   g in 0..96
 
@@ -77,18 +77,18 @@ def calibrate(
 
     Args:
       z: [..., C] pre-activations.
-      levels: highest code of the QCFS that is to come.
+      levels: highest code of the QCFS.
       method: a name in `METHODS`.
       per_channel: one theta for each channel (last axis).
-      cap: where the ReLU ends, 6 for a ReLU6: each z above counts as the cap.
-      percentile: of "percentile": the share of all z, in %, that theta is to reach.
+      cap: of the ReLU, 6 for a ReLU6: each z above counts as the cap.
+      percentile: for "percentile": the share of all z, in %, that theta should reach.
 
     Returns:
       float32 [] or [C], positive, at most the cap.
 
     Raises:
       ValueError: unknown method, a cap that is not positive, a percentile out of range;
-        no z that is positive, or one that is not finite.
+        no positive z, or one that is not finite.
 
     >>> calibrate(np.array([-1.0, 0.5, 1.0, 1.5]), levels=3, method="maximum")
     array(1.5, dtype=float32)
@@ -110,23 +110,23 @@ def calibrate_network(
     cap: float | None = None,
     percentile: float = 99.9,
 ) -> dict:
-    """Variables with a theta for each `QCFS` or `ClippedReLU` that has none in them.
+    """Find a theta for each `QCFS` or `ClippedReLU` that has none.
 
-    While the batches run through the network, twice, activations without theta act as
-    ReLU, others as they are. Levels, and whether theta is per channel, are read from
-    the modules. A module that is called more than once gets one theta for all calls.
+    The batches run through the network twice; activations without theta act as ReLU
+    meanwhile. Levels, and whether theta is per channel, are read from the modules. A
+    module that is called more than once gets one theta for all calls.
 
     Args:
       apply_fn: (variables, x) -> anything; calls a Linen module in inference.
       variables: {"params", ...} of the network, thetas missing.
-      batches: inputs; gone through twice.
+      batches: inputs; iterated twice.
       method: see `calibrate`.
-      cap: of the ReLUs that the network was trained with, 6 for ReLU6; thetas are at
-        most that.
+      cap: of the ReLUs that the network was trained with, 6 for ReLU6; the largest
+        theta.
       percentile: see `calibrate`.
 
     Returns:
-      A new tree; arrays that were there are passed on.
+      A new tree; existing arrays are passed on.
 
     Raises:
       ValueError: as for `calibrate`, with the path of the layer; or no batches.
@@ -172,14 +172,14 @@ def find_thetas(
     method: str,
     percentile: float = 99.9,
 ) -> dict[Any, np.ndarray]:
-    """A theta for each activation of a network, from sums over batches.
+    """Find a theta for each activation of a network, from sums over batches.
 
     Args:
       watch: (look, variables, x) -> {path: [look(path, Activation, z), ...]}: runs the
-        network with its ReLUs on a batch and shows `look` what each of them is fed.
-        Paths are tuples or strings. It is jitted.
+        network with its ReLUs on a batch and shows `look` what each is fed. Paths are
+        tuples or strings. It is jitted.
       variables: of the network.
-      batches: inputs; gone through twice, for the largest values and for the rest.
+      batches: inputs; iterated twice, for the largest values and for the rest.
       method: see `calibrate`.
       percentile: see `calibrate`.
 
@@ -194,7 +194,7 @@ def find_thetas(
     collect = partial(_collect, watch, variables, batches)
     peaks = collect(lambda path, act, z: _peak(z, act), np.maximum)
     silent = [path for path, peak in peaks.items() if np.max(peak) <= 0]
-    if len(silent) < len(peaks):  # else the batches are at fault, or the network
+    if len(silent) < len(peaks):  # otherwise the batches are at fault, or the network
         for path in silent:
             peaks[path] = np.ones_like(peaks[path])
             warnings.warn(
@@ -216,11 +216,11 @@ def find_thetas(
 
 
 def first_of(batches: Iterable[Any]) -> Any:
-    """The first of some batches.
+    """Return the first of some batches.
 
     Raises:
-      ValueError: none, an array, a dictionary, or an iterator, that can be gone through
-        once only.
+      ValueError: none, an array, a dictionary, or an iterator, which can be iterated
+        only once.
     """
     if hasattr(batches, "shape") or isinstance(batches, dict):
         what = getattr(batches, "shape", None)
@@ -237,9 +237,9 @@ def first_of(batches: Iterable[Any]) -> Any:
 
 
 def _collect(watch, variables, batches, look, merge):
-    """{path: look(path, activation, z)} of what is watched, merged over all calls.
+    """Collect {path: look(path, activation, z)}, merged over all calls.
 
-    In float64: sums over many batches lose nothing.
+    Sums over batches are in float64, so that they lose nothing.
     """
 
     def look_at(path, activation, z):
@@ -270,7 +270,7 @@ def _capped(z, activation):
 
 
 def _peak(z, activation):
-    """The largest value, of each channel or of all."""
+    """Find the largest value, of each channel or of all."""
     return jnp.max(z, axis=tuple(range(z.ndim - activation.per_channel)))
 
 
@@ -282,7 +282,7 @@ def _trials(z, peak, *, levels):
         error = qcfs(z, theta, levels=levels) - nn.relu(z)
         return jnp.sum(error**2, axes), jnp.sum(z > theta, axes)
 
-    # One after the other, so that what a candidate makes of z is gone before the next.
+    # One after the other, so that memory holds the values of one candidate only.
     error, above = jax.lax.map(trial, jnp.asarray(_SHARES, z.dtype))
     return Trials(error, above, jnp.full(above.shape, z.size // jnp.size(peak)))
 
@@ -307,7 +307,7 @@ METHODS: dict[str, Callable[[Trials, float], Any]] = {
 
 
 def _checked(peak, name):
-    """Peaks as they are, those of channels that never fire as the layer's largest."""
+    """Check peaks; channels that never fire get the largest one of the layer."""
     peak = np.asarray(peak, np.float64)
     if not (np.isfinite(peak).all() and peak.max() > 0):
         raise ValueError(

@@ -23,7 +23,7 @@ class LayerCertificate(NamedTuple):
 
     Attributes:
       neurons: how many codes were compared.
-      differing: how many of them differ.
+      differing: how many of these differ.
       largest_membrane_difference: of u(1) before the first spike, in units of theta/L.
     """
 
@@ -34,18 +34,18 @@ class LayerCertificate(NamedTuple):
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a comparison of the ANN with its stepped SNN found. Certificates add up.
+    """The result of comparing an ANN with its stepped SNN. Certificates can be added.
 
     Attributes:
       steps: T.
       layers: path -> LayerCertificate, in the order of firing.
       largest_output_difference: between the outputs, in their own units.
-      outputs_agree: whether that is rounding: at most sqrt(eps) of the largest output.
+      outputs_agree: whether this is rounding: at most sqrt(eps) of the largest output.
       examples: rows of x along axis 0.
-      examples_differing: how many of them have at least one differing code; None for a
-        network that does not keep examples apart along axis 0.
-      widened: modules that ask for a narrower type than the float64 they are given, and
-        were computed in float64 here.
+      examples_differing: how many of these have a differing code; None if the network
+        does not keep examples apart along axis 0.
+      widened: modules that ask for a narrower type than the float64 they are given;
+        they were computed in float64 here.
     """
 
     steps: int
@@ -78,7 +78,7 @@ class Certificate:
             path: LayerCertificate(
                 a.neurons + b.neurons,
                 a.differing + b.differing,
-                # NumPy's maximum, which does not lose what is no number.
+                # NumPy's maximum, which keeps NaN.
                 float(
                     np.maximum(
                         a.largest_membrane_difference, b.largest_membrane_difference
@@ -129,26 +129,25 @@ def verify(
     nonspiking: str = "error",
     batch_size: int | None = None,
 ) -> Certificate:
-    """Runs the ANN and its stepped SNN side by side and compares every code.
+    """Run the ANN and its stepped SNN side by side and compare every code.
 
-    The ANN is the re-quantised one, levels 2**T - 1, which is the trained one itself
-    when it was trained with these levels (levels = 2**T keeps its own grid, whose top
-    code does not fit T bits: a saturated neuron is then a difference). Each network is
-    fed by its own activations, so that a difference in one layer is carried on to the
-    next, as it would be in use.
+    The ANN is re-quantised to levels 2**T - 1, which changes nothing if it was trained
+    with these levels. (levels = 2**T keeps its own grid, whose top code does not fit T
+    bits: a saturated neuron then counts as a difference.) Each network is fed by its
+    own activations, so a difference in one layer is carried on to the next, as in use.
 
     Args:
       apply_fn: pure, (variables, x) -> output.
-      variables: the ANN's. In float64 a difference means an error; in float32 a code
-        differs now and then, because sums are taken in another order. Given float64,
-        layers that ask for less (dtype=float32) are computed in float64 all the same,
-        and named in `widened`: what is certified is the network, not its rounding.
+      variables: the ANN's. In float64 a difference means an error. In float32 a code
+        differs now and then, because summation order differs. Given float64, layers
+        that ask for less (dtype=float32) are still computed in float64 and named in
+        `widened`: the network is certified, not its rounding.
       x: input, or a pytree of inputs.
       steps: T.
-      snn_variables: the converted variables to examine; by default they are made here.
+      snn_variables: the converted variables to examine; by default made here.
       bias_shift: as in `spiking`; "auto" examines the unconverted variables.
       nonspiking: as in `spiking`.
-      batch_size: compare so many along axis 0 of x at a time, to bound the memory.
+      batch_size: compare this many along axis 0 of x at a time, to bound the memory.
 
     Returns:
       Certificate; `exact` is True when no code differs and the outputs agree.
@@ -194,9 +193,9 @@ def certifier(
     bias_shift: str = "parameters",
     nonspiking: str = "error",
 ) -> Callable[[Any], Certificate]:
-    """`verify` as a function x -> Certificate, for batches that come one by one.
+    """Make `verify` a function x -> Certificate, for batches that come one by one.
 
-    Compiled once for each shape of x. The certificates of the batches add up.
+    Compiles once for each shape of x. Add the certificates of the batches.
     """
 
     @jax.jit
@@ -273,7 +272,7 @@ def _compare_layer(ann, snn):
 
 
 def _compare_outputs(a, b):
-    """(largest difference, largest value, eps): eps is 0 where there is no rounding."""
+    """Compare: (largest difference, largest value, eps); eps is 0 without rounding."""
     a, b = jnp.asarray(a), jnp.asarray(b)
     if not jnp.issubdtype(a.dtype, jnp.floating):
         return jnp.any(a != b).astype(float), jnp.zeros(()), 0.0
@@ -282,7 +281,7 @@ def _compare_outputs(a, b):
 
 
 def _examples_differing(pairs, num_examples):
-    """Rows in which any code differs; None if some layer has no such rows."""
+    """Find rows in which any code differs; None if some layer has no such rows."""
     if any(code.shape[:1] != (num_examples,) for code, _ in pairs):
         return None
     rows = jnp.zeros(num_examples, bool)

@@ -1,7 +1,7 @@
-"""Where the ReLUs of a traced program are: a reading that puts others in their place.
+"""The ReLUs of a traced program, and a reading that replaces them.
 
-Whatever a network is written with, its ReLU ends as `max(z, 0)`, with a `min` around it
-if it is capped.
+In whatever library a network is written, its ReLU becomes `max(z, 0)`, with a `min`
+around it if it is capped.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from bitsnn_jax.tracing.reading import Reading
 from bitsnn_jax.tracing.sites import Site, next_path
 from bitsnn_jax.tracing.values import Analog, Constant
 
-# Functions of jax.nn and jax.numpy with a ReLU inside that is not theirs alone.
+# Functions of jax.nn and jax.numpy that contain a ReLU and more.
 _OTHER_ACTIVATIONS = frozenset(
     "celu hard_sigmoid hard_silu hard_swish logaddexp logaddexp2 softplus".split()
 )
@@ -33,9 +33,9 @@ def replaced(
     """Run a program with another activation in the place of each ReLU.
 
     Args:
-      apply_fn, variables, x: the program and what it is given.
-      activation: (path, z, cap, axis) -> array; the cap is None for a plain ReLU, the
-        axis that of the channels, None where it cannot be told.
+      apply_fn, variables, x: the program and its arguments.
+      activation: (path, z, cap, axis) -> array; the cap is None for a plain ReLU; the
+        axis is that of the channels, None if unknown.
       levels: of the sites, see `sites.Site`.
 
     Raises:
@@ -58,7 +58,7 @@ def replaced(
 class _Clip:
     """max(z, 0) if it has a floor, and at most the cap; not computed yet.
 
-    Whether a ReLU ends somewhere is known only when its value is used.
+    Caps are resolved lazily, when the value is used.
     """
 
     z: Any
@@ -88,7 +88,7 @@ class _Rectified(Reading):
         floor = _FLOORS.get(eqn.primitive.name)
         if floor is None or id(eqn) in self.guards or not _is_floating(eqn):
             return False
-        # What is no literal here may be a zero that a caller passes.
+        # What is not a literal here may be a zero that a caller passes.
         return not any(
             isinstance(eqn.invars[i], Literal) and eqn.invars[i].val != 0 for i in floor
         )
@@ -106,7 +106,7 @@ class _Rectified(Reading):
         return [first, *rest]
 
     def clip(self, eqn, values, scope):
-        """What the operation is as a `_Clip`, if it is one."""
+        """Read the operation as a `_Clip`, if it is one."""
         rule = _CLIPS.get(eqn.primitive.name)
         if rule is None or id(eqn) in self.guards or not _is_floating(eqn):
             return None
@@ -124,7 +124,7 @@ class _Rectified(Reading):
         return _Clip(z, floor, cap, scope, channels)
 
     def made(self, value):
-        """The value, computed."""
+        """Compute the value."""
         clip = value.value
         if not isinstance(clip, _Clip):
             return value
@@ -144,7 +144,7 @@ class _Rectified(Reading):
             return self.replace(path, clip.z, clip.cap, clip.channels)
 
     def neuron(self, site, z, theta):
-        """A QCFS that the network has already."""
+        """Keep a QCFS that the network has already."""
         with named(("network", site.path)):
             a = qcfs(self.made(z).value, theta.value, levels=site.levels)
         return Constant(a) if isinstance(z, Constant) else Analog(a, _channels(z))
@@ -183,7 +183,7 @@ _FLOORS = {"max": (0, 1), "clamp": (0,)}
 
 # Operands that must not be negative, or not be zero.
 _DELICATE = {"div": (1,), "log": (0,), "rsqrt": (0,), "sqrt": (0,)}
-# What a guarded value goes through before: additions of a small number, reshaping.
+# What may lie between a guard and its use: adding a small number, reshaping.
 _ON_THE_WAY = frozenset(
     "add broadcast_in_dim convert_element_type expand_dims max reshape squeeze "
     "transpose".split()
@@ -191,7 +191,7 @@ _ON_THE_WAY = frozenset(
 
 
 def _guards(program: ClosedJaxpr) -> set[int]:
-    """The ids of maxima that keep what is divided by, or a root's operand, positive.
+    """Find the maxima that keep a divisor, or a root's operand, positive: their ids.
 
     Layer norms have max(variance, 0), which is no activation.
     """

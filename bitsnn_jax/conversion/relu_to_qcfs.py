@@ -1,7 +1,7 @@
 """QCFS in the place of ReLU, in any program that JAX can trace.
 
-Whatever a network is written with, its ReLU ends as `max(z, 0)` in the traced program.
-There it is found and replaced: modules are not edited, and one rule serves Linen, NNX,
+In whatever library a network is written, its ReLU becomes `max(z, 0)` in the jaxpr. It
+is found and replaced there: modules are not edited, and one rule serves Linen, NNX,
 Equinox and functions of arrays.
 """
 
@@ -31,8 +31,8 @@ class Quantised(NamedTuple):
     Attributes:
       apply_fn: (variables, x) -> output, for `convert`, `spiking`, `verify`, training.
         It can be pickled if the network's can.
-      variables: {"network": those that were given, "theta": {path: threshold}}. Random
-        keys are not among them, but kept by `apply_fn`.
+      variables: {"network": those given, "theta": {path: threshold}}. Random keys are
+        kept by `apply_fn` instead.
     """
 
     apply_fn: "ReplacedReLU"
@@ -60,36 +60,35 @@ def quantise(
         max(z, 0)          ->  qcfs(z, theta)
         min(max(z, 0), c)  ->  qcfs(z, theta),   theta <= c
 
-    The second is ReLU6, `jnp.clip(z, 0, c)` or `lax.clamp`, with a number c. While the
-    batches run through the network, twice, activations are the ReLUs that they are.
-    Each call of a ReLU has a theta of its own, and so has each iteration of a scan over
-    layers. They are named after the modules that they stand in.
+    The second is ReLU6, `jnp.clip(z, 0, c)` or `lax.clamp`, with a number c. The
+    batches run through the unchanged network twice. Each call of a ReLU gets its own
+    theta, and so does each iteration of a scan over layers. Thetas are named after
+    their modules.
 
-    Left as they are: other activations, also those with a ReLU inside (softplus, celu,
-    hard_sigmoid, hard_swish), maxima of parameters, and max(z, 0) as a guard of a root,
-    a logarithm or a divisor, as the variance of a layer norm has it. A warning names
-    what was left of the operations that are not affine, and `left` lists them. Another
-    one is given where examples of a batch depend on one another, as by a batch norm in
-    training, and for a ReLU that never fires on the batches: its theta is 1.
+    Other activations stay, also those that contain a ReLU (softplus, celu,
+    hard_sigmoid, hard_swish). So do maxima of parameters, and max(z, 0) that guards a
+    root, a logarithm or a divisor, as in a layer norm. A warning names the operations
+    that stay and are not affine, and `left` lists them. There is also a warning if
+    examples of a batch depend on one another, as in a batch norm in training, and for a
+    ReLU that never fires on the batches: its theta is 1.
 
     Args:
-      apply_fn: pure, (variables, x) -> output, in inference. See `replace_relu` for
-        what is asked of it.
+      apply_fn: pure, (variables, x) -> output, in inference; see `replace_relu`.
       variables: pytree of arrays.
-      batches: inputs, a list or anything else that can be gone through twice.
+      batches: inputs, a list or anything else that can be iterated twice.
       levels: highest code; 2**T - 1 converts without loss at T steps.
-      method: of choosing theta, see `calibrate`.
+      method: how theta is chosen, see `calibrate`.
       per_channel: one theta for each channel; one for each ReLU otherwise.
-      channel_axis: of all values that go into a ReLU; None to find it: the layout of a
-        convolution and the weights of a dense layer tell it.
+      channel_axis: of all values that go into a ReLU. None finds it from the layout of
+        a convolution and the weights of a dense layer.
       percentile: see `calibrate`.
 
     Returns:
       Quantised(apply_fn, variables).
 
     Raises:
-      ValueError: no ReLU, none that ever fires, no batches or what is none, unknown
-        method, channels that cannot be told; SpikingError: a ReLU in a `while` or
+      ValueError: no ReLU, none that ever fires, no batches or something else, unknown
+        method, channels that cannot be found; SpikingError: a ReLU in a `while` or
         `cond` that the data decide.
 
     >>> net = lambda w, x: jax.nn.relu(x @ w) @ w
@@ -107,7 +106,7 @@ def quantise(
     warn_unless_apart(apply_fn, variables, example)
 
     def watch(look, variables, x):
-        found = OrderedDict()  # a plain dict would leave jit sorted by name
+        found = OrderedDict()  # jit would return a plain dict sorted by name
 
         def as_relu(path, z, cap, axis):
             activation = Activation(levels, per_channel, cap)
@@ -144,17 +143,17 @@ def replace_relu(
 ) -> "ReplacedReLU":
     """Put `qcfs` in the place of each ReLU, given thresholds; see `quantise`.
 
-    For thresholds that were stored, or other levels: those of `quantise` stay valid,
-    as far as theta goes, for any number of levels.
+    Use it for stored thresholds or other levels: thetas of `quantise` are valid for any
+    number of levels.
 
     Gradient: that of `qcfs`, with respect to the network's variables, theta and x. A
-    theta above the cap of its ReLU6 counts as the cap, and has none.
+    theta above the cap of its ReLU6 counts as the cap, and has no gradient.
 
     Args:
       apply_fn: pure, (variables, x) -> output. Scans over layers are unrolled and
         `jax.checkpoint` is entered, so that fine-tuning needs the memory of all layers.
       levels: highest code.
-      channel_axis: of thresholds that are one for each channel, as in `quantise`.
+      channel_axis: for one threshold a channel, as in `quantise`.
 
     Returns:
       ({"network": variables, "theta": {path: [] or [C]}}, x) -> output.
@@ -178,7 +177,7 @@ class ReplacedReLU:
 
     Attributes:
       apply_fn, levels, channel_axis: as given.
-      keys: random keys that stand where the network's variables have None.
+      keys: random keys, where the network's variables have None.
       left: see `Quantised.left`.
     """
 
@@ -199,7 +198,7 @@ class ReplacedReLU:
                     f"{', '.join(sorted(thetas)) or 'nothing'}: quantise this network"
                 )
             check_theta(thetas[path], path)
-            # Below float32 the top code would have no place, as in layers.QCFS.
+            # Types below float32 cannot hold the top code, as in layers.QCFS.
             wide = jnp.promote_types(z.dtype, jnp.float32)
             theta = jnp.asarray(thetas[path], wide)
             if theta.ndim:
@@ -225,12 +224,12 @@ def _check_levels(levels):
 
 
 def _check_runs(apply_fn, variables, batch):
-    """ValueError where a batch is a pair or a dictionary that the network fails on."""
+    """Raise ValueError if a batch is a pair or dictionary that the network fails on."""
     if hasattr(batch, "shape"):
         return
     try:
         jax.eval_shape(apply_fn, variables, batch)
-    except Exception as error:  # whatever the network does with what it cannot take
+    except Exception as error:  # whatever the network raises for such an input
         shapes = jax.tree.map(jnp.shape, batch)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
@@ -241,7 +240,7 @@ def _check_runs(apply_fn, variables, batch):
 
 
 def _known(found, given, path, z):
-    """The axis of the channels of z, not negative."""
+    """Find the axis of the channels of z, not negative."""
     axis = found if given is None else given
     if axis is None and z.ndim < 3:
         axis = -1
@@ -259,7 +258,7 @@ def _known(found, given, path, z):
 
 
 def _along(theta, axis, path, z):
-    """Thresholds for each channel, to broadcast against z."""
+    """Shape thresholds for each channel so that they broadcast against z."""
     if theta.shape != z.shape[axis : axis + 1]:
         raise ValueError(
             f"theta of the ReLU {path} must be one number or {z.shape[axis : axis + 1]}"
@@ -277,7 +276,7 @@ class _Key(NamedTuple):
 
 
 def _without_keys(variables):
-    """The variables with None for random keys, which no arithmetic is possible with."""
+    """Replace random keys, which allow no arithmetic, by None."""
     leaves, tree = jax.tree.flatten(variables, is_leaf=_is_none)
     keys = tuple(
         _Key(i, np.asarray(jax.random.key_data(leaf)), str(jax.random.key_impl(leaf)))
@@ -294,7 +293,7 @@ def _with_keys(variables, keys):
         return variables
     leaves, tree = jax.tree.flatten(variables, is_leaf=_is_none)
     for key in keys:
-        if leaves[key.place] is None:  # else keys were put back by hand
+        if leaves[key.place] is None:  # otherwise keys were put back by hand
             leaves[key.place] = jax.random.wrap_key_data(
                 jnp.asarray(key.bits), impl=key.kind
             )

@@ -18,14 +18,14 @@ from bitsnn_jax.tracing.values import Analog
 
 
 def drawn(shape: tuple[int, ...], levels: int = 255) -> np.ndarray:
-    """Integers 0..levels, always the same ones: an input when none is given."""
+    """Draw integers 0..levels, always the same ones: an input when none is given."""
     return np.random.default_rng(0).integers(0, levels, shape, endpoint=True)
 
 
 def graph_difference(
     graph: Graph, apply_fn: ApplyFn, variables: Any, x: Any
 ) -> str | None:
-    """The first node that is not what the network computes there, in words.
+    """Name the first node that is not what the network computes there.
 
     Args:
       graph: of this network.
@@ -78,7 +78,7 @@ class _Recorded(Reading):
 
 
 def integer_difference(network: Any, graph: Graph, x: Any) -> str | None:
-    """The first node whose integers rounding cannot explain, in words.
+    """Name the first node whose integers rounding cannot explain.
 
     With inputs k of a node and its weights W, rounded from w, the sum of W k may be off
     by half a unit for each |k|, for each weight of a number that was rounded itself,
@@ -133,7 +133,7 @@ def _sum(node, values):
 
 
 def _half(term: Term, sizes):
-    """Half a unit for each input that each result has."""
+    """Add up half a unit for each input that each result has."""
     for op in term.before:
         sizes = apply(op, sizes)
     weight = term.weight
@@ -153,7 +153,7 @@ def _half(term: Term, sizes):
 
 
 def _of_rounded(term: Term, values, kind: str):
-    """Half a unit of each input, where inputs are rounded numbers and no codes."""
+    """Add up half a unit of each input, where inputs are rounded and not codes."""
     if kind != "sum":
         return 0.0
     weight = term.weight

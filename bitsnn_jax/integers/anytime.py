@@ -29,7 +29,7 @@ Codes = Mapping[str, jax.Array]
 def prefix_logits(
     network: IntegerNetwork, *, output: str = "output"
 ) -> Callable[[Codes], jax.Array]:
-    """The logits after each prefix of the spikes that feed the output.
+    """Compute the logits after each prefix of the spikes that feed the output.
 
         logits(t) = sum of terms of k(t) + bias,   k(t) = k - k mod 2**(T - t)
 
@@ -86,14 +86,14 @@ def prefix_logits(
 
 
 def _layers(network, name) -> list[str]:
-    """What a maximum is of, or the node itself."""
+    """List what a maximum is of, or the node itself."""
     if network[name].kind != "maximum":
         return [name]
     return [n for term in network[name].terms for n in _layers(network, term.source)]
 
 
 def mean_missing(logits: Any) -> np.ndarray:
-    """What the bits to come add to the logits on average, for each step.
+    """Average what the bits to come add to the logits, for each step.
 
     The read-out is linear, so the expectation of what is missing after step t is that
     of logits(T) - logits(t). It is measured and not derived: most neurons are silent,
@@ -111,7 +111,7 @@ def mean_missing(logits: Any) -> np.ndarray:
 
 
 def early_exit(logits: Any, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """The classes that are told as soon as the logits are far enough apart.
+    """Choose classes as soon as the logits are far enough apart.
 
     An example stops at the first step at which its largest logit is `margin` or more
     above the second, at the latest at step T. The larger the margin, the later.
@@ -155,7 +155,7 @@ class Curve(NamedTuple):
 def accuracy_curve(
     logits: Any, labels: Any, margins: Sequence[float] | None = None
 ) -> Curve:
-    """Accuracy and mean steps of `early_exit` for each margin.
+    """Compute accuracy and mean steps of `early_exit` for each margin.
 
     A margin that is to be used must be chosen on examples that accuracy is not
     reported on.
@@ -187,6 +187,6 @@ def accuracy_curve(
 
 
 def _gaps(logits):
-    """[T, n]: the largest logit less the second."""
+    """Subtract the second largest logit from the largest: [T, n]."""
     second, first = np.moveaxis(np.partition(logits, -2, axis=-1)[..., -2:], -1, 0)
     return first - second

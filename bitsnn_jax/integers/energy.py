@@ -48,7 +48,7 @@ class Profile:
 
 
 def profiles() -> dict[str, Profile]:
-    """All profiles, by name: `energy_profiles.json`."""
+    """Read all profiles of `energy_profiles.json`, by name."""
     text = (
         files("bitsnn_jax.integers").joinpath("energy_profiles.json").read_text("utf-8")
     )
@@ -65,7 +65,7 @@ def profiles() -> dict[str, Profile]:
 
 
 def profile(name: str) -> Profile:
-    """The profile of that name.
+    """Read the profile of that name.
 
     Raises:
       ValueError: unknown; the message lists the names.
@@ -77,7 +77,7 @@ def profile(name: str) -> Profile:
 
 
 def in_float(profile: Profile) -> Profile:
-    """The same memories with 32-bit floats."""
+    """Scale a profile to 32-bit floats in the same memories."""
     weight, membrane = 32 / profile.weight_bits, 32 / profile.membrane_bits
     return dataclasses.replace(
         profile,
@@ -105,7 +105,7 @@ class Energy:
     nodes: Mapping[str, Mapping[str, float]]
 
     def of(self, *counts: str) -> float:
-        """Joules of these kinds of operation, over all nodes."""
+        """Sum the joules of these kinds of operation, over all nodes."""
         return sum(node[c] for node in self.nodes.values() for c in counts)
 
     @property
@@ -121,7 +121,7 @@ class Energy:
         return self.of(*(c for c in COUNTS if c not in MEMORY))
 
     def layer(self, name: str) -> float:
-        """Joules of one node."""
+        """Sum the joules of one node."""
         return sum(self.nodes[name].values())
 
     def __str__(self) -> str:
@@ -137,7 +137,7 @@ class Energy:
 
 
 def energy(operations: Operations, profile: Profile) -> Energy:
-    """Counts times costs.
+    """Multiply counts by costs.
 
     A multiply-accumulate is a product and an addition; a reset is an addition. A
     product with a code of T bits costs T / 8 of one with 8 bits, since an array
@@ -186,7 +186,7 @@ def _costs(profile: Profile, steps: int) -> dict[str, float]:
 
 
 def dense_ann(operations: Operations, *, reuse: int = 1) -> Operations:
-    """The quantised ANN: every connection is a product with a T-bit code.
+    """Count the quantised ANN: every connection is a product with a T-bit code.
 
     One addition of the bias per entry; one shift and one compare per neuron stand for
     rescaling and clipping; no spikes, no reset.
@@ -200,12 +200,12 @@ def dense_ann(operations: Operations, *, reuse: int = 1) -> Operations:
 
 
 def skipping_ann(operations: Operations, *, reuse: int = 1) -> Operations:
-    """As `dense_ann`, but codes 0 are skipped; finding them is free."""
+    """Count as `dense_ann`, but skip codes 0; finding them is free."""
     return _quantised(operations, reuse, lambda node: node.nonzero_paths)
 
 
 def float_ann(operations: Operations, *, reuse: int = 1) -> Operations:
-    """As `dense_ann`, in float32: to be priced with `in_float(profile)`."""
+    """Count as `dense_ann`, in float32: to be priced with `in_float(profile)`."""
 
     def made(node):
         products = {"multiply_accumulates": node.accumulations}
@@ -218,7 +218,7 @@ def float_ann(operations: Operations, *, reuse: int = 1) -> Operations:
 
 
 def bit_serial_ann(operations: Operations, *, reuse: int = 1) -> Operations:
-    """As `dense_ann`, one bit at a time: T additions per connection, zeros too.
+    """Count as `dense_ann`, bit by bit: T additions per connection, zeros too.
 
     The sum of each bit is shifted once per entry, as in the spiking network.
     """
@@ -239,7 +239,7 @@ def bit_serial_ann(operations: Operations, *, reuse: int = 1) -> Operations:
 def rate_snn(
     operations: Operations, *, steps: int, spikes_per_neuron: float
 ) -> Operations:
-    """A rate-coded network (QCFS) with the same connections.
+    """Count a rate-coded network (QCFS) with the same connections.
 
     Spikes are spread evenly over neurons, so that additions are connections times
     spikes per neuron. Weights are not shifted. The image and sums are multiplied once,
@@ -295,7 +295,7 @@ def _quantised(operations, reuse, products):
 
 
 def _plain(node: NodeOperations, **counts) -> NodeOperations:
-    """The node with what it shares with every rival, and these counts."""
+    """Keep of the node what it shares with every rival, and set these counts."""
     return NodeOperations(
         node.name,
         node.kind,
@@ -338,7 +338,7 @@ class BreakEven:
 def break_even(
     operations: Operations, rival: Operations, profile: Profile
 ) -> BreakEven:
-    """The spikes per neuron below which the spiking network costs less than a rival.
+    """Find the spikes per neuron below which the SNN costs less than a rival.
 
     At r spikes per neuron the spiking network costs a + b r, if spikes become fewer in
     all layers by the same factor: a for the image, biases, shifts, and compares, b r
@@ -368,7 +368,7 @@ def break_even(
 
 
 def silenced(operations: Operations) -> Operations:
-    """The spiking network without a spike: what its energy starts from."""
+    """Silence the spiking network: what is left is where its energy starts from."""
     nodes = tuple(
         dataclasses.replace(
             node, spikes=(0,) * len(node.spikes), synaptic_operations=0, resets=0
@@ -379,7 +379,7 @@ def silenced(operations: Operations) -> Operations:
 
 
 def comparison(operations: Operations, profile: Profile, *, reuse: int = 1) -> str:
-    """A table: this network and its rivals. `reuse` is of the ANNs, see `dense_ann`."""
+    """Tabulate this network and its rivals. `reuse` is of the ANNs, see `dense_ann`."""
     snn, floats = energy(operations, profile), in_float(profile)
     rows: list[Sequence[str]] = [
         ("nJ per example", "compute", "memory", "total", "x SNN")

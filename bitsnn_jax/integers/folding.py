@@ -25,7 +25,7 @@ class NotFoldable(ValueError):
 
 
 def structured(term: Term, op: Structure, shape: tuple) -> Term:
-    """op(term): moved or added up. The term has `shape` until then."""
+    """Apply a move or a sum, op(term). The term has `shape` until then."""
     if isinstance(term.weight, Scale):
         factor = _pushed(op, term.weight.factor, shape)
         before = simplified((*term.before, op), shape)
@@ -34,7 +34,7 @@ def structured(term: Term, op: Structure, shape: tuple) -> Term:
 
 
 def weighted(term: Term, weight: Weight, shape: tuple) -> Term:
-    """weight(term), of a term that has no weight but a scale, and `shape` until then.
+    """Put a weight on a term that has a scale only, and `shape` until then.
 
     The kernel takes up the scale of its input.
     """
@@ -43,7 +43,7 @@ def weighted(term: Term, weight: Weight, shape: tuple) -> Term:
 
 
 def fed(term: Term, factor: np.ndarray, source: tuple) -> Term:
-    """The term of factor * source, written as a term of the source, of that shape."""
+    """Write factor * source, of that shape, as a term of the source."""
     shape = source
     for op in term.before:
         factor = _pushed(op, factor, shape)
@@ -54,7 +54,7 @@ def fed(term: Term, factor: np.ndarray, source: tuple) -> Term:
 
 
 def scaled(term: Term, factor: np.ndarray, source: tuple) -> Term:
-    """factor * term, where `source` is the shape of what it begins with."""
+    """Multiply a term by a factor; `source` is the shape of what it begins with."""
     if isinstance(term.weight, Scale):
         for op in reversed(term.after):
             raise NotFoldable(op)
@@ -87,7 +87,7 @@ def _fed(weight, factor, shape):
 
 
 def _pushed(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
-    """The factor f with op(factor * x) = f * op(x)."""
+    """Push a factor through: return f with op(factor * x) = f * op(x)."""
     if np.ndim(factor) == 0:
         return factor
     if isinstance(op, Reshape):
@@ -108,7 +108,7 @@ def _touched(op):
 
 
 def _pulled(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
-    """The inverse of `_pushed`: f of `shape` with op(f * x) = factor * op(x)."""
+    """Pull a factor back: return f of `shape` with op(f * x) = factor * op(x)."""
     if isinstance(op, Reshape):
         return shrunk(factor.reshape(shape))
     if isinstance(op, Sum):
@@ -128,7 +128,7 @@ def _pulled(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
 
 
 def simplified(ops: tuple, shape: tuple = ()) -> tuple:
-    """The last operation, merged with the one before it where that is a move too."""
+    """Merge the last operation with the one before it, where that is a move too."""
     *first, op = ops
     if isinstance(op, Reshape) and op.shape == shape:
         return tuple(first)
@@ -154,7 +154,7 @@ def _is_order(index, size):
 
 
 def shrunk(array: Any, is_used: np.ndarray | None = None) -> np.ndarray:
-    """The array in float64, with one entry along each axis where it is constant.
+    """Shrink the array to one entry along each axis where it is constant, in float64.
 
     Entries that nothing uses may become anything.
     """

@@ -168,7 +168,7 @@ class Graph:
         return [node for node in self.nodes if node.kind in kinds]
 
     def __str__(self) -> str:
-        """A line for each node: its shape, and what feeds it through which weight."""
+        """List the nodes in lines: their shapes, and what feeds them."""
         rows = [("layer", "kind", "shape", "fed by")]
         for node in self.nodes:
             shape = "x".join(map(str, node.shape[1:]))
@@ -177,7 +177,7 @@ class Graph:
         return table(rows, names=4)
 
     def dot(self) -> str:
-        """The graph in the language of Graphviz, which draws it: `dot -Tsvg`."""
+        """Write the graph for Graphviz, which draws it: `dot -Tsvg`."""
         forms = {"neurons": "box", "maximum": "invtrapezium", "sum": "circle"}
         lines = ["digraph {", "  node [fontname=sans]; edge [fontname=sans]"]
         for node in self.nodes:
@@ -205,7 +205,7 @@ def _described(term: Term) -> str:
 
 
 def apply(op: Structure | Weight, x: jax.Array, **accumulate: Any) -> jax.Array:
-    """The operation on an array, in the type of the array.
+    """Apply the operation to an array, in the type of the array.
 
     `accumulate` may give a product `preferred_element_type`.
     """
@@ -213,7 +213,7 @@ def apply(op: Structure | Weight, x: jax.Array, **accumulate: Any) -> jax.Array:
 
 
 def apply_term(term: Term, x: jax.Array, product: Callable = apply) -> jax.Array:
-    """The term of the value of its source; `product` applies the weight."""
+    """Compute the term from its source's value; `product` applies the weight."""
     for op in term.before:
         x = apply(op, x)
     x = product(term.weight, x)
@@ -225,7 +225,7 @@ def apply_term(term: Term, x: jax.Array, product: Callable = apply) -> jax.Array
 def evaluate(
     graph: Graph, x: jax.Array, *, steps: int | None = None
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """The ANN that the graph stands for, in floating point.
+    """Run the ANN that the graph stands for, in floating point.
 
     Args:
       graph: of `lowering.lower`.
@@ -255,7 +255,7 @@ def evaluate(
 
 
 def batched(fn: Callable) -> Callable:
-    """`fn` of values with a batch axis of 1, for batches of any size."""
+    """Map `fn` of values with a batch axis of 1 over batches of any size."""
 
     def mapped(x, *rest):
         return jax.vmap(lambda one: fn(one[None], *rest))(x)
@@ -264,13 +264,13 @@ def batched(fn: Callable) -> Callable:
 
 
 def out_shape(op: Structure | Weight, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """What shape the operation makes of `shape`."""
+    """Return the shape that the operation makes of `shape`."""
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     return jax.eval_shape(lambda x: apply(op, x), x).shape
 
 
 def conv_dimensions(rank: int) -> lax.ConvDimensionNumbers:
-    """Of an array of `rank` axes, channels last, and a kernel as in `Conv`."""
+    """Describe an array of `rank` axes, channels last, and a kernel as in `Conv`."""
     space = tuple(range(1, rank - 1))
     kernel = (rank - 1, rank - 2, *range(rank - 2))
     io = (0, rank - 1, *space)

@@ -96,7 +96,7 @@ class NodeOperations:
         return self.weight_reads + self.bias_additions + self.resets
 
     def __add__(self, other: "NodeOperations") -> "NodeOperations":
-        """The counts of both; name, kind, entries and reuse are those of the first."""
+        """Add counts; name, kind, entries and reuse are those of the first."""
         spikes = self.spikes or other.spikes
         if self.spikes and other.spikes:
             spikes = tuple(map(sum, zip(self.spikes, other.spikes, strict=True)))
@@ -147,7 +147,7 @@ class Operations:
         return Operations(nodes, self.examples + other.examples, self.steps)
 
     def total(self, name: str) -> int:
-        """The sum over nodes of a count, by its name."""
+        """Sum a count over the nodes, by its name."""
         return sum(getattr(node, name) for node in self.nodes)
 
     @property
@@ -182,7 +182,7 @@ Paths = Mapping[str, tuple[np.ndarray, ...]]
 
 
 def term_paths(network: IntegerNetwork) -> Paths:
-    """For each node and term, how many entries of the node each source entry reaches.
+    """Count, for each node and term, the entries that each source entry reaches.
 
     The number of paths is the gradient of the sum of a term whose weights are all 1.
     Borders, strides, dilations and groups are as they are.
@@ -211,7 +211,7 @@ def count(
     examples: int,
     paths: Paths | None = None,
 ) -> Operations:
-    """The operations of the spiking network, from the codes of its neurons.
+    """Count the operations of the spiking network from the codes of its neurons.
 
     Nothing is simulated: a code's bits are its spikes, so for each term and step
 
@@ -322,7 +322,7 @@ def _fan_out(term: Term, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _with_ones(op, x):
-    """The operation with ones for weights, which need not be multiplied one by one."""
+    """Apply the operation with ones for weights, which need no products."""
     if isinstance(op, Scale):
         return x
     if isinstance(op, Dense):

@@ -55,7 +55,7 @@ class ExchangeError(ReadingError):
 
 
 def read_folder(folder: Path) -> tuple[IntegerNetwork, dict[str, np.ndarray]]:
-    """The network and its test vectors, {} where there are none.
+    """Read the network and its test vectors, {} where there are none.
 
     Raises:
       ExchangeError: see `exchange.load`.
@@ -91,7 +91,7 @@ def _read_folder(folder):
 def checked_vectors(
     network: IntegerNetwork, vectors: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """All test vectors of a network, in the narrowest types, checked."""
+    """Check all test vectors of a network and store them in the narrowest types."""
     expected = _vector_nodes(network)
     if vectors.keys() != expected.keys():
         odd = ", ".join(sorted(vectors.keys() ^ expected.keys()))
@@ -106,7 +106,7 @@ def checked_vectors(
 
 
 def _vector_nodes(network: IntegerNetwork) -> dict[str, tuple[IntegerNode, int | None]]:
-    """By name: the node, and the largest value; None for 32 bits."""
+    """List by name the node and its largest value; None for 32 bits."""
     return {
         "input": (network.nodes[0], network.levels),
         **{
@@ -118,7 +118,7 @@ def _vector_nodes(network: IntegerNetwork) -> dict[str, tuple[IntegerNode, int |
 
 
 def check_vector(name, array, node, top, count=None) -> None:
-    """Raises ExchangeError unless these are [n, ...] integers of the node."""
+    """Raise ExchangeError unless these are [n, ...] integers of the node."""
     n = array.shape[:1] if count is None else (count,)
     # A batch axis of 1 becomes n; an output may have none.
     shapes = {(*n, *node.shape[1:]), (*n, *node.shape)}
@@ -267,7 +267,7 @@ def _integers(values, field, name) -> tuple[int, ...]:
 
 
 def _field(entry, field, kind, where):
-    """entry[field], of the type `kind`."""
+    """Return entry[field], of the type `kind`."""
     value = entry.get(field) if isinstance(entry, dict) else None
     if type(value) is not kind:
         raise ExchangeError(f"{where}: {field} must be {kind.__name__}, got {value!r}")
@@ -275,5 +275,5 @@ def _field(entry, field, kind, where):
 
 
 def sha256(data: bytes) -> str:
-    """In hexadecimal digits."""
+    """Compute the checksum in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

@@ -34,7 +34,7 @@ from bitsnn_jax.runtime.reading import ReadingError, parse_json, sealed
 def save(
     network: IntegerNetwork, folder: str | os.PathLike, *, vectors: Any = None
 ) -> None:
-    """Writes the network; the folder is there as a whole or not at all.
+    """Write the network to a folder, as a whole or not at all.
 
     An export that is already there is replaced. What is written has been read back.
 
@@ -73,7 +73,7 @@ def save(
 
 
 def load(folder: str | os.PathLike) -> IntegerNetwork:
-    """The network of a folder that `save` has written, every number checked.
+    """Read the network of a folder that `save` has written, and check every number.
 
     Raises:
       ExchangeError: a missing or damaged file, another format or version, an array that
@@ -94,7 +94,7 @@ def load(folder: str | os.PathLike) -> IntegerNetwork:
 
 
 def load_vectors(folder: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The test vectors of a folder; {} where it has none.
+    """Read the test vectors of a folder; {} where it has none.
 
     Returns:
       "input" [n, ...]; "codes/NAME" [n, ...] of each layer of neurons, its spikes
@@ -107,7 +107,7 @@ def load_vectors(folder: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def _computed(network: IntegerNetwork, inputs: Any) -> dict[str, Any]:
-    """Test vectors of these inputs."""
+    """Compute the test vectors of these inputs."""
     x = np.asarray(inputs)
     check_vector("input", x, network.nodes[0], network.levels)
     result = jax.jit(one_shot(network))(x)
@@ -188,7 +188,7 @@ def _is_export(folder):
 
 
 def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
-    """All files, in a folder beside, that then takes the place of `folder`."""
+    """Write all files to a folder beside, which then takes the place of `folder`."""
     with replaced_folder(folder) as new:
         new.mkdir()
         for name, data in files.items():

@@ -23,7 +23,7 @@ _OBJECT = 1024  # bytes that a group or an array costs beside its numbers
 
 
 def contents(path: str | os.PathLike, *, max_bytes: int | None) -> dict[str, Any]:
-    """The network in the file, strings and arrays by name.
+    """Read the strings and arrays of the file, by name.
 
     Raises:
       NIRError: arrays that unfold to more than `max_bytes`, by default to what is out
@@ -45,12 +45,12 @@ def contents(path: str | os.PathLike, *, max_bytes: int | None) -> dict[str, Any
 
 
 def digest(found: Any) -> str:
-    """SHA-256 of all that a file holds, whatever the order and the containers."""
+    """Hash all that a file holds (SHA-256), whatever the order and the containers."""
     return hashlib.sha256("\n".join(_lines("", found)).encode()).hexdigest()
 
 
 def _items(group: h5py.Group, depth: int = 0) -> Iterator[h5py.Dataset | h5py.Group]:
-    """All groups and arrays; one that is there under two names, twice."""
+    """Walk all groups and arrays; one with two names comes twice."""
     if depth > _DEPTH:
         raise NIRError("groups in groups, deeper than any network has them")
     for name in group:

@@ -146,36 +146,36 @@ KINDS = {
 
 
 def set_types(node: Any, inputs, outputs) -> None:
-    """Says what shapes come in and go out; None where the node alone cannot tell."""
+    """Set what shapes come in and go out; None where the node alone cannot tell."""
     # Any, since nir's annotations forbid the None that its own nodes put here.
     node.input_type = {"input": None if inputs is None else np.array(inputs)}
     node.output_type = {"output": None if outputs is None else np.array(outputs)}
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
-    """[1, *space, channels] as in NIR. A first axis longer than 1 is no batch."""
+    """Move channels to the front as in NIR; a first axis longer than 1 is no batch."""
     if x.ndim < 2:
         return x.reshape(-1)
     return np.moveaxis(x[0] if x.shape[0] == 1 else x, -1, 0)
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:
-    """An array of NIR as [1, *space, channels]."""
+    """Move the channels of an array of NIR to the back: [1, *space, channels]."""
     return np.moveaxis(x, 0, -1)[None]
 
 
 def nir_places(shape: tuple[int, ...]) -> np.ndarray:
-    """For each place of the array in NIR, its place in the array here."""
+    """Find for each place of the array in NIR its place in the array here."""
     return channels_first(np.arange(math.prod(shape)).reshape(shape)).reshape(-1)
 
 
 def nir_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in NIR of an array of this shape here."""
+    """Return the shape in NIR of an array of this shape here."""
     return channels_first(np.empty(shape, np.bool_)).shape
 
 
 def quoted(name: str) -> str:
-    """The name of a layer as that of a node in NIR.
+    """Quote the name of a layer for a node of NIR.
 
     >>> quoted("block_0/neuron:1")
     'block_0%2Fneuron%3A1'
@@ -187,17 +187,17 @@ def quoted(name: str) -> str:
 
 
 def unquoted(name: str) -> str:
-    """The name that `quoted` was given."""
+    """Undo `quoted`."""
     for character in ":/%":
         name = name.replace(f"%{ord(character):02X}", character)
     return name
 
 
 def thresholds(fraction: np.ndarray, spike: np.ndarray) -> np.ndarray:
-    """`BitSerialIF.v_threshold`: spike[t] 2**fraction, [T, *shape]."""
+    """Compute `BitSerialIF.v_threshold`: spike[t] 2**fraction, [T, *shape]."""
     return np.stack([w << fraction.astype(np.int64) for w in spike])
 
 
 def ints(entries: Iterable) -> tuple[int, ...]:
-    """A row of an array as Python's integers."""
+    """Turn a row of an array into Python's integers."""
     return tuple(int(entry) for entry in entries)

@@ -53,7 +53,7 @@ from bitsnn_jax.runtime.reading import ReadingError
 
 
 def from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
-    """The network of a graph of `to_nir`.
+    """Read the network of a graph of `to_nir`.
 
     Raises:
       NIRError: another graph or format version, a node that the format does not have,
@@ -108,7 +108,7 @@ def _from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
 
 
 def _chains(graph, name) -> list[tuple[str, list[str]]]:
-    """For each edge into a node, where it starts, and the nodes on its way."""
+    """Follow each edge into a node back to its start, through the nodes on its way."""
     feeding: dict[str, list[str]] = {}
     for a, b in graph.edges:
         feeding.setdefault(b, []).append(a)
@@ -128,7 +128,7 @@ def _chains(graph, name) -> list[tuple[str, list[str]]]:
 
 
 def _ordered(chains) -> list[str]:
-    """Sources before what they feed."""
+    """Order nodes so that sources come before what they feed."""
     ordered: list[str] = []
     left = sorted(chains, key=lambda name: (bool(chains[name]), name))
     while left:
@@ -210,7 +210,7 @@ def _term(source: str, shape: tuple, links: list[tuple[str, nir.NIRNode]]) -> Te
 
 
 def _rows_moved(before, dense: Dense):
-    """A kernel whose rows are in the order here, for a move that only orders."""
+    """Put the rows of a kernel in the order here, for a move that only orders."""
     *first, op = before
     if isinstance(op, Move):
         index = op.index.reshape(-1)
@@ -289,7 +289,7 @@ def _read_conv(name, node):
 
 
 def _exact(values, dtype, name) -> np.ndarray:
-    """The same numbers in this type."""
+    """Convert numbers to this type without any change."""
     values = np.asarray(values)
     with np.errstate(invalid="ignore"):
         same = values.astype(dtype)

@@ -66,7 +66,7 @@ from bitsnn_jax.numerics.spikes import weights
 def to_nir(
     network: IntegerNetwork | Graph, *, steps: int | None = None
 ) -> nir.NIRGraph:
-    """The network as a NIR graph.
+    """Turn the network into a NIR graph.
 
     Args:
       network: of `fixed_point`; or of `lowering.lower`, which `fixed_point` is then
@@ -117,7 +117,7 @@ def to_nir(
 
 
 def write(path: str | os.PathLike, network: IntegerNetwork | nir.NIRGraph) -> None:
-    """Writes a NIR file (HDF5), with a checksum, whole or not at all."""
+    """Write a NIR file (HDF5) with a checksum, whole or not at all."""
     graph = network if isinstance(network, nir.NIRGraph) else to_nir(network)
     checked = nir.NIRGraph(graph.nodes, graph.edges, dict(graph.metadata), False)
     checked.metadata["sha256"] = digest(checked.to_dict())
@@ -128,7 +128,7 @@ def write(path: str | os.PathLike, network: IntegerNetwork | nir.NIRGraph) -> No
 
 
 def read(path: str | os.PathLike, *, max_bytes: int | None = None) -> IntegerNetwork:
-    """The network of a file of `write`.
+    """Read the network of a file of `write`.
 
     Args:
       path: of the file.
@@ -185,7 +185,7 @@ def _anchor(node: IntegerNode, steps: int) -> nir.NIRNode:
 
 
 def _chain(term: Term, shape: tuple, node: IntegerNode) -> Iterator[nir.NIRNode]:
-    """The nodes of a term, in order, with their types."""
+    """Make the nodes of a term, in order, with their types."""
     # What a maximum takes is weighted with 1.
     weight = () if node.kind == "maximum" else (term.weight,)
     ops: list[Structure | Weight] = [*term.before, *weight, *term.after]
@@ -246,7 +246,7 @@ def _nodes(op, shape, target, node) -> Iterator[nir.NIRNode]:
 
 
 def _gather(index, shape):
-    """`Flatten` if that says it, nothing if nothing moves."""
+    """Make `Flatten` if that says it, nothing if nothing moves."""
     place = np.argsort(nir_places(shape))
     index = channels_first(np.where(index < 0, -1, place[np.maximum(index, 0)]))
     moves = index.size != place.size or (index.reshape(-1) != np.arange(place.size))

@@ -33,7 +33,7 @@ MOST = 2**24
 
 
 def check_numbers(steps: int, bits: int, levels: int, *, where: str) -> None:
-    """Raises ReadingError unless these are the numbers of some network."""
+    """Raise ReadingError unless these are the numbers of some network."""
     try:
         check_steps(steps)
     except ValueError as error:
@@ -43,7 +43,7 @@ def check_numbers(steps: int, bits: int, levels: int, *, where: str) -> None:
 
 
 def check_shape(name: str, kind: str, shape: tuple[int, ...]) -> None:
-    """Raises ReadingError unless a node may have this name, kind and shape."""
+    """Raise ReadingError unless a node may have this name, kind and shape."""
     if not name.isprintable():
         raise ReadingError(f"{name!r}: a name must be of letters that can be printed")
     if kind not in KINDS:
@@ -56,7 +56,7 @@ def check_shape(name: str, kind: str, shape: tuple[int, ...]) -> None:
 def check_term(
     term: Term, network: IntegerNetwork, *, name: str, shape: tuple[int, ...]
 ) -> None:
-    """Raises ReadingError unless the term makes what a node of this shape collects.
+    """Raise ReadingError unless the term makes what a node of this shape collects.
 
     Args:
       term: of a source that is in the network.
@@ -86,7 +86,7 @@ def check_term(
 
 
 def check_node(node: IntegerNode, network: IntegerNetwork) -> None:
-    """Raises ReadingError if the numbers of a node are none that `fixed_point` makes.
+    """Raise ReadingError if `fixed_point` makes no node with these numbers.
 
     Args:
       node: whose terms have passed `check_term`.
@@ -132,7 +132,7 @@ def _has_maximum(term):
 def made_shape(
     op: Structure | Weight, shape: tuple[int, ...], *, name: str
 ) -> tuple[int, ...]:
-    """The shape that the operation makes of `shape`; ReadingError if none."""
+    """Return the shape that the operation makes of `shape`; ReadingError if none."""
     kind = type(op).__name__
     if isinstance(op, Move):
         size = int(np.prod(shape))
@@ -152,7 +152,7 @@ def made_shape(
 
 
 def _check_window(op, shape, name):
-    """As many entries fit round the window as are padded, and none is seen too often.
+    """Check that paddings fit the window, and that no entry is seen too often.
 
     XLA has no bound of its own: it would allocate, or count, for as long as it takes.
     """

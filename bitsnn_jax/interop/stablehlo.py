@@ -50,7 +50,7 @@ def write(
     steps: int,
     platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
 ) -> None:
-    """Writes `path`, and `path` with .json at its end: both, or neither.
+    """Write `path`, and `path` with .json at its end: both, or neither.
 
     `fn` is traced for one example and mapped over the batch.
 
@@ -103,7 +103,7 @@ def write(
 
 
 def read(path: str | os.PathLike) -> Artefact:
-    """The function of a file of `write`; the parameters are in it.
+    """Read the function of a file of `write`; the parameters are in it.
 
     Raises:
       ArtefactError: no such files, others, damaged ones, or of another version of the
@@ -139,12 +139,12 @@ def read(path: str | os.PathLike) -> Artefact:
 
 
 def described_in(path: str | os.PathLike) -> Path:
-    """Where the description of a file lies."""
+    """Return where the description of a file lies."""
     return Path(f"{os.fspath(path)}.json")
 
 
 def _of_one(fn):
-    """`fn` of one example, without a batch axis."""
+    """Apply `fn` to one example, without a batch axis."""
 
     def one(*args):
         results = fn(*jax.tree.map(lambda x: x[None], args))
@@ -159,7 +159,7 @@ def _of_one(fn):
 
 
 def _plain(tree):
-    """Tuples in place of named ones, which only this package could read."""
+    """Replace named tuples, which only this package could read, by plain ones."""
     if isinstance(tree, dict):
         return {key: _plain(value) for key, value in tree.items()}
     if isinstance(tree, list):

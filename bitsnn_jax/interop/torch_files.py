@@ -20,7 +20,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint, by the names that PyTorch has for them.
+    """Read the tensors of a checkpoint, by the names that PyTorch has for them.
 
     A pickle is a program. This one is read by PyTorch's restricted reader, which builds
     tensors and plain containers and calls nothing else. What a training script put
@@ -56,7 +56,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def write_state_dict(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> Path:
-    """Writes arrays by name, as what `load_state_dict` of PyTorch takes.
+    """Write arrays by name, as `load_state_dict` of PyTorch takes them.
 
     The file is whole or not there.
 
@@ -79,7 +79,7 @@ def write_state_dict(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -
 
 
 def _format(path):
-    """How a file of this name is read, and how arrays become its bytes."""
+    """Choose how a file of this name is read, and how arrays become its bytes."""
     if path.suffix not in _FORMATS:
         raise ValueError(
             f"{path} must end in one of {', '.join(_FORMATS)}; got "
@@ -159,7 +159,7 @@ def _torch():
 
 
 def _unwrapped(value, path):
-    """The innermost dictionary; or what there is in place of one."""
+    """Return the innermost dictionary, or what there is in place of one."""
     seen = set()
     while isinstance(value, Mapping):
         if id(value) in seen:
@@ -173,7 +173,7 @@ def _unwrapped(value, path):
 
 
 def _arrays(value, path):
-    """The value, which must be a dictionary of arrays by name."""
+    """Return the value, which must be a dictionary of arrays by name."""
     if not isinstance(value, Mapping) or not value:
         found = "an empty dictionary" if value == {} else type(value).__name__
         raise ValueError(f"{path} must hold a dictionary of tensors, got {found}")

@@ -12,7 +12,7 @@ from bitsnn_jax.models import build_model
 
 
 def namings(model):
-    """The namings of a network, by name.
+    """List the namings of a network, by name.
 
     Raises:
       ValueError: a network that PyTorch's names are not known of.
@@ -26,7 +26,7 @@ def namings(model):
 
 
 def modern(key):
-    """As the authors of QCFS rename what their old files hold."""
+    """Rename keys of old files as the authors of QCFS do."""
     for old, new in ((".relu.up", ".act.thresh"), (".up", ".thresh")):
         if key.endswith(old):
             return key.removesuffix(old) + new
@@ -34,7 +34,7 @@ def modern(key):
 
 
 def likeliest(tensors, model):
-    """The naming with the most names among the tensors."""
+    """Choose the naming with the most names among the tensors."""
     net = build_model(model)
     known = {
         naming: sum(f"{name}.weight" in tensors for name in names(net).values())

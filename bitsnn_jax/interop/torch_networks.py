@@ -58,7 +58,7 @@ def from_torch(
     *,
     image_shape: _Shape = (32, 32, 3),
 ) -> dict[str, dict]:
-    """The variables of a network, from the state dict of the same one in PyTorch.
+    """Turn the state dict of a network in PyTorch into variables of the same one here.
 
     Known are the names of torchvision (resnet18, resnet34, vgg16, vgg16_bn,
     mobilenet_v2) and those of the QCFS networks of Bu et al. 2022 (resnet18, resnet20,
@@ -132,7 +132,7 @@ def to_torch(
     naming: str | None = None,
     image_shape: _Shape = (32, 32, 3),
 ) -> dict[str, np.ndarray]:
-    """The state dict of the same network in PyTorch: what `from_torch` reads.
+    """Turn variables into the state dict of the same network in PyTorch.
 
     The networks of torchvision have nowhere to put thresholds. They are written as a
     copy has them in which each ReLU is a module with a parameter `thresh`, those of a
@@ -182,7 +182,7 @@ def to_torch(
 
 
 def num_classes(tensors: Mapping[str, np.ndarray], model: configuration.Model) -> int:
-    """How many classes the tensors tell apart: what `model.num_classes` must be.
+    """Count the classes of the tensors, for `model.num_classes`.
 
     Raises:
       ValueError: no classifier under a name of this network.
@@ -206,7 +206,7 @@ def num_classes(tensors: Mapping[str, np.ndarray], model: configuration.Model) -
 
 
 def _table(model, naming, image_shape, *, thetas=False):
-    """An entry for each leaf, in the order of PyTorch."""
+    """Make an entry for each leaf, in the order of PyTorch."""
     if thetas and model.per_channel:
         raise ValueError(
             "model.per_channel must be False for thresholds of PyTorch, which are one "
@@ -228,7 +228,7 @@ def _table(model, naming, image_shape, *, thetas=False):
 
 @lru_cache
 def _network(fields, image_shape) -> tuple[Any, dict[Any, Any]]:
-    """The module of a config, by its fields, and its leaves; tracing takes a second."""
+    """Build and trace the module of a config, by its fields; tracing takes a second."""
     net = build_model(configuration.Model(*fields), image_shape=image_shape)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     init = partial(net.init, train=False)
@@ -256,7 +256,7 @@ def _layout(path, leaf, net, image_shape):
 
 
 def _flattened(height, width):
-    """A dense layer on an image: ours has channels last, PyTorch's channels first."""
+    """Lay out a dense layer on an image: channels last here, first in PyTorch."""
     return Layout(
         lambda a: (
             a.reshape(len(a), -1, height, width)
@@ -303,7 +303,7 @@ def _wide(leaf):
 
 
 def _check(got, expected, *, what, advice=()):
-    """Names and shapes are those expected."""
+    """Check that names and shapes are those expected."""
     missing = [f"{k} {list(expected[k])}" for k in expected if k not in got]
     unknown = [f"{k} {list(got[k])}" for k in got if k not in expected]
     other = [
@@ -325,14 +325,14 @@ def _check(got, expected, *, what, advice=()):
 
 
 def _some(names):
-    """At most three of them, and how many there are besides."""
+    """Name at most three of them, and say how many there are besides."""
     names = list(names)
     more = [f"{len(names) - 3} more"] if len(names) > 3 else []
     return ", ".join(names[:3] + more) or "none"
 
 
 def _advice(got, table, model):
-    """Fields of the config that the tensors say should be otherwise."""
+    """Name the fields of the config that the tensors say should be otherwise."""
     rows = {"/".join(entry.path[1:]): entry for entry in table}
 
     def size(leaf, axis):
@@ -367,7 +367,7 @@ def _advice(got, table, model):
 
 
 def _check_values(tensors):
-    """Floating, finite, a threshold positive, and no variance below 0."""
+    """Check that values are finite floats, thresholds positive, variances 0 or more."""
     for key, a in tensors.items():
         a = np.asarray(a)
         if not jnp.issubdtype(a.dtype, jnp.floating):

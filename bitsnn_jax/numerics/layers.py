@@ -17,8 +17,8 @@ class QCFS(nn.Module):
     count its bits: `model.apply(..., mutable=["activations"])` returns a tuple
     `(a, theta)` for each call. Nothing is stored when the collection is not mutable.
 
-    Computed in float32 at least, whatever the type of the input, and returned in the
-    type of the input: in bfloat16 a code above 2**8 has no place.
+    Computes in float32 at least and returns the type of the input: bfloat16 cannot hold
+    codes above 2**8.
 
     Attributes:
       levels: highest code; 2**T - 1 converts without loss at T steps.
@@ -50,8 +50,8 @@ class ClippedReLU(nn.Module):
 
         a = clip(z, 0, theta)
 
-    Its `theta` has the name, shape and start of that of `QCFS`, so that the variables
-    of a network with the one fit the same network with the other.
+    Its `theta` has the same name, shape and start as that of `QCFS`, so that variables
+    fit the same network with either.
 
     Gradient: that of `qcfs` without its rounding. da/dz is 1 for 0 < z < theta and 0
     elsewhere, both edges included; da/dtheta is 1 at and above theta, 0 below.
@@ -77,7 +77,7 @@ class ClippedReLU(nn.Module):
 
 
 def _theta(act, z):
-    """The threshold that an activation owns, as it must be named and shaped."""
+    """Make an activation's threshold, with the name and shape it must have."""
     shape = z.shape[-1:] if act.per_channel else ()
     return act.param("theta", nn.initializers.constant(act.theta_init), shape)
 
@@ -85,8 +85,8 @@ def _theta(act, z):
 class ConvNorm(nn.Module):
     """Convolution and normalisation, `norm(W * x)`; or `W * x + b` without a norm.
 
-    Padded by half the kernel on both sides, as PyTorch does it and unlike "SAME", which
-    pads an even image on one side only when the stride is 2: imported weights fit.
+    Pads by half the kernel on both sides, as PyTorch does, so that imported weights
+    fit. "SAME" pads an even image on one side only when the stride is 2.
 
     Attributes:
       features: output channels.
@@ -94,9 +94,10 @@ class ConvNorm(nn.Module):
         with `use_running_average` and `name`. None for a bias in its place.
       kernel_size: side of the square kernel; odd.
       strides: in both directions.
-      groups: of channels that do not see each other; `features` for a depthwise one.
-      dtype: of the convolution; None for that of the input. The norm is not narrowed:
-        it computes and returns float32 at least.
+      groups: of channels that do not see each other; `features` for a depthwise
+        convolution.
+      dtype: of the convolution; None for that of the input. The norm always computes
+        and returns float32 at least.
 
     >>> layer = ConvNorm(8, norm=nn.BatchNorm, strides=2)
     >>> x = jnp.zeros((1, 6, 6, 3))

@@ -1,8 +1,7 @@
 """Eq. (2): the quantised clip-floor-shift activation, its codes and its gradient.
 
 `qcfs` binds a JAX primitive of its own, so that every activation stays visible in the
-trace of a model: that is what the spiking reading, the conversion and the certificate
-look for.
+jaxpr of a model. The spiking reading, the conversion and the certificate look for it.
 """
 
 from functools import partial
@@ -21,7 +20,7 @@ Floats = Float[Array | np.ndarray, "..."]
 
 
 def codes(z: Floats, theta: Floats | float, *, levels: int = 15) -> Int[Array, "..."]:
-    """Integer codes of Eq. (2).
+    """Compute the integer codes of Eq. (2).
 
         k = clip(floor(z / delta + 1/2), 0, levels),   delta = theta / levels
 
@@ -47,7 +46,7 @@ def codes(z: Floats, theta: Floats | float, *, levels: int = 15) -> Int[Array, "
 
 
 def qcfs(z: Floats, theta: Floats | float, *, levels: int = 15) -> Float[Array, "..."]:
-    """Quantised clip-floor-shift activation, Eq. (2).
+    """Apply the quantised clip-floor-shift activation, Eq. (2).
 
         a = delta * clip(floor(z / delta + 1/2), 0, levels),   delta = theta / levels
 
@@ -87,7 +86,7 @@ def _checked(z, theta, levels):
 
 
 def aligned(theta: Array, shape: tuple[int, ...]) -> Array:
-    """A scalar theta as it is, any other with as many axes as the neurons it is for.
+    """Give theta as many axes as the neurons it is for; leave a scalar as it is.
 
     Raises:
       ValueError: theta does not broadcast to `shape`.
@@ -106,16 +105,16 @@ def aligned(theta: Array, shape: tuple[int, ...]) -> Array:
 
 
 def step_size(theta: Array, levels: int) -> Array:
-    """delta = theta / levels, rounded the same in every program.
+    """Compute delta = theta / levels, rounded the same in every program.
 
-    A product with 1 / levels, because XLA makes one of the quotient in some programs
-    and not in others. levels * (1 / levels) is 1 for 2**T - 1: ties stay ties.
+    Multiplies by 1 / levels, because XLA turns the quotient into this product in some
+    programs and not in others. levels * (1 / levels) is 1 for 2**T - 1: ties stay ties.
     """
     return theta * (1 / levels)
 
 
 def grid_codes(a: Array, delta: Array) -> Array:
-    """The int32 codes of values that are on the grid already."""
+    """Convert values that are on the grid already to int32 codes."""
     return (a / delta + 0.5).astype(jnp.int32)
 
 
@@ -148,7 +147,7 @@ _qcfs.defvjp(_qcfs_fwd, _qcfs_bwd)
 
 
 def sum_to_shape(x, shape):
-    """The transpose of broadcasting a scalar, or an `aligned` shape, to that of x."""
+    """Transpose the broadcasting of a scalar, or an `aligned` shape, to that of x."""
     if not shape:
         return x.sum()
     return x.sum([i for i, n in enumerate(shape) if n == 1], keepdims=True)

@@ -13,7 +13,7 @@ MAX_STEPS = 30  # codes are int32
 
 
 def check_steps(steps, dtype=None) -> int:
-    """`steps` if a code of that many bits fits int32 and `dtype`; else ValueError."""
+    """Return `steps` if codes of that many bits fit int32 and `dtype`, else raise."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
     limit = MAX_STEPS if dtype is None else min(MAX_STEPS, jnp.finfo(dtype).nmant + 1)
@@ -27,7 +27,7 @@ def check_steps(steps, dtype=None) -> int:
 
 
 def weights(steps: int) -> list[int]:
-    """2**(T - t) for t = 1..T: what a spike of each step is worth, in units of delta.
+    """List what a spike of each step is worth, in units of delta: 2**(T - t).
 
     >>> weights(4)
     [8, 4, 2, 1]
@@ -38,7 +38,7 @@ def weights(steps: int) -> list[int]:
 def spike_planes(
     codes: Int[Array | np.ndarray, "..."], *, steps: int
 ) -> Bool[Array, "time ..."]:
-    """The bits of each code as a spike train, most significant first.
+    """Unpack each code into a spike train, most significant bit first.
 
         k = sum_t 2**(T - t) s(t),   t = 1..T
 
@@ -65,7 +65,7 @@ def spike_planes(
 
 
 def pack(spikes: Bool[Array, "time ..."]) -> UInt[Array, "..."]:
-    """The inverse of `spike_planes`: codes in the narrowest unsigned type.
+    """Pack spike trains into codes of the narrowest unsigned type.
 
     >>> pack(spike_planes(jnp.array([5, 15]), steps=4))
     Array([ 5, 15], dtype=uint8)
@@ -73,8 +73,8 @@ def pack(spikes: Bool[Array, "time ..."]) -> UInt[Array, "..."]:
     steps = check_steps(spikes.shape[0])
     dtype = next(d for d in (jnp.uint8, jnp.uint16, jnp.uint32) if steps <= _bits(d))
     place = jnp.array(weights(steps), dtype).reshape(-1, *(1,) * (spikes.ndim - 1))
-    # A sum over the time axis, and no chain of shifts: XLA does not duplicate a
-    # reduction into its consumers, so the spikes are computed once.
+    # A sum over the time axis instead of a chain of shifts: XLA does not duplicate
+    # reductions into their consumers, so the spikes are computed once.
     return jnp.sum(spikes.astype(dtype) * place, axis=0, dtype=dtype)
 
 
@@ -83,12 +83,13 @@ def _bits(dtype):
 
 
 def plane_counts(codes: UInt[Array, "..."], *, steps: int) -> Int[Array, " time"]:
-    """Spikes of all neurons at each step: the sums of the planes, without the planes.
+    """Count the spikes of all neurons at each step, without unpacking the codes.
 
     Four bits of a code are spread over the four bytes of a word, and words are summed
     in groups small enough that no byte, and then no half of a word, can overflow: one
-    pass over the codes and not T. Groups are of at most 16, because XLA's CPU backend
-    stores the operand of a longer reduction, and leaves one to a scalar to one thread.
+    pass over the codes instead of T. Groups have at most 16 members, because XLA's CPU
+    backend stores the operand of a longer reduction, and gives a reduction to a scalar
+    to one thread.
 
     >>> plane_counts(jnp.array([5, 15, 16], jnp.uint32), steps=5)
     Array([1, 1, 2, 1, 2], dtype=int32)
@@ -105,7 +106,7 @@ def plane_counts(codes: UInt[Array, "..."], *, steps: int) -> Int[Array, " time"
 
 
 def _sum_groups(words):
-    """Sums of neighbours along the axis that has the largest groups up to 16."""
+    """Sum neighbours along the axis that has the largest groups up to 16."""
     sizes = [max(g for g in range(1, 17) if n % g == 0) for n in words.shape]
     group = max(sizes, default=1)
     if group == 1:
@@ -122,15 +123,15 @@ def spike_count(
     levels: int = 15,
     surrogate: str = "paper",
 ) -> Float[Array, "..."]:
-    """Spikes that each neuron emits: the bits set in its code, summed over t.
+    """Count the spikes that each neuron emits: the bits set in its code.
 
         sum_t s(t),   k = round(a / delta) = sum_t 2**(T - t) s(t)
 
     Bits are counted from the rounded code; truncating the float a / delta, as the
     authors' code does, miscounts.
 
-    Gradient: the count is a step function, so another one stands in for it, of a
-    slope that is 0 at a = 0 but for the last. With T the bits of `levels`:
+    Gradient: the count is a step function, so the slope of a surrogate is used. It is 0
+    at a = 0, except for the last. With T the bits of `levels`:
 
         "paper"      T for 0 < a < theta, Eq. (12): each bit of an active neuron has
                      slope 1 in a, whatever delta is. None to theta.

@@ -7,13 +7,13 @@ from jaxtyping import Array
 
 
 def stored(x: Array) -> Array:
-    """x, computed once and kept, however many uses it has.
+    """Compute x once and keep it, however many uses it has.
 
-    On a CPU, XLA fuses an elementwise computation into each of its consumers, and with
-    it what it was fused with before: in the backward pass of a residual network a
-    transposition computes again all activations up to the start of its stage. A call
-    that is not inlined ends that; it copies nothing. Optimisation barriers do not, they
-    are gone before fusion. On other devices x is left to XLA.
+    On a CPU, XLA fuses an elementwise computation, with all that was fused into it
+    before, into each of its consumers. In the backward pass of a residual network a
+    transposition then recomputes all activations back to the start of its stage. A call
+    that is not inlined prevents this and copies nothing. Optimisation barriers do not
+    help: XLA removes them before it fuses. On other devices x is left to XLA.
     """
     return lax.platform_dependent(x, cpu=_called, default=lambda x: x)
 

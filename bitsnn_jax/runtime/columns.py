@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def table(rows: Sequence[Sequence[str]], *, names: int = 1) -> str:
-    """Rows as text: the first `names` columns to the left, numbers to the right."""
+    """Lay out rows as text: the first `names` columns to the left, numbers right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

@@ -16,7 +16,7 @@ AXIS = "batch"  # what collectives name
 
 
 def data_parallel(step: Callable, **options: Any) -> Any:
-    """`jax.pmap` of a step of training: every device has its own rows of the batch."""
+    """Map a training step over devices, each with its own rows of the batch."""
     return jax.pmap(step, axis_name=AXIS, **options)
 
 
@@ -28,13 +28,13 @@ def over_devices(
 ) -> Any:
     """Map a function over every device of every host, as `data_parallel` does.
 
-    A process that evaluates compiles many programs. They are freed with the function
-    that is returned, where a cache of `jax.pmap` keeps them for ever.
+    Evaluation compiles many programs. They are freed with the returned function, while
+    the cache of `jax.pmap` would keep them for ever.
 
     Args:
       function: pure; collectives name `AXIS`.
-      in_axes: of each argument, or of all: 0 for [devices, ...], one for each device of
-        this host; None for what all devices have alike.
+      in_axes: for each argument, or for all: 0 for [devices, ...], one entry for each
+        device of this host; None for what all devices share.
       devices: by default all of all hosts.
 
     Returns:
@@ -82,7 +82,7 @@ def over_devices(
 def split_over_devices(
     function: Callable[[Any, Any], Any],
 ) -> Callable[[Any, Any], Any]:
-    """`function(variables, x)` on parts of a batch at once, one for each local device.
+    """Run `function(variables, x)` on parts of a batch, one for each local device.
 
     Args:
       function: pure; `x` is a pytree of arrays with examples along axis 0.
@@ -112,10 +112,10 @@ def split_over_devices(
 
 
 def one_device_per_core() -> None:
-    """On CPUs, one device for each core that this process may use; call it first.
+    """Make a device of each core that this process may use, on CPUs; call it first.
 
-    An operation of XLA on CPUs uses cores less well than two operations side by side. A
-    number of devices that XLA_FLAGS names already is left alone.
+    On CPUs, two operations of XLA side by side use the cores better than one. A number
+    of devices in XLA_FLAGS is left alone.
     """
     if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         affinity = getattr(os, "sched_getaffinity", None)  # not on every system
@@ -124,11 +124,11 @@ def one_device_per_core() -> None:
 
 
 def one_after_the_other() -> None:
-    """On CPUs, operations in an order that needs little memory; call it first.
+    """Order operations so that they need little memory, on CPUs; call it first.
 
-    XLA orders them so that many could run at once, and then holds the spike trains of
-    all layers: ResNet-20 at T = 32 took 7 GB in place of 1.3, and half as long again.
-    As an option of `jax.jit` the flag does nothing.
+    By default XLA orders them so that many can run at once, and then holds the spike
+    trains of all layers: ResNet-20 at T = 32 took 7 GB instead of 1.3, and half as long
+    again. The flag has no effect as an option of `jax.jit`.
     """
     flag = "--xla_cpu_enable_concurrency_optimized_scheduler"
     given = os.environ.get("XLA_FLAGS", "")

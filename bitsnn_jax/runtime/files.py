@@ -1,7 +1,7 @@
-"""Files and folders that are whole or not there: written beside, renamed into place.
+"""Files and folders that are whole or absent: written beside, renamed into place.
 
-A process may be killed at any point. What it leaves then is called `.NAME.new` or
-`.NAME.old`, and the next one that replaces NAME finishes it or removes it.
+A process may be killed at any point. It then leaves `.NAME.new` or `.NAME.old`, and the
+next process that replaces NAME finishes or removes them.
 """
 
 import json
@@ -69,7 +69,7 @@ def replace_json(path: Path, value: Any) -> None:
 def write_files(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -> Path:
     """Write all files or, where one cannot be written, none; return the last's path.
 
-    Each is put in its place by a rename, in the order given.
+    Files are renamed into place, in the order given.
 
     Args:
       contents: by name.
@@ -96,9 +96,10 @@ def write_files(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """A path to write a new folder to, that then takes the place of `folder`.
+    """Give a path to write a new folder to, which then takes the place of `folder`.
 
-    A body that raises leaves the old one. So does a kill, until the new one is whole.
+    The old folder stays if the body raises, or if the process is killed before the new
+    one is whole.
     """
     new, old = beside(folder), _before(folder)
     make_folder(folder.parent)
@@ -125,14 +126,14 @@ def settle(path: Path, *, earlier: bool = False) -> None:
     """End what a killed process had begun in place of a file or folder.
 
     Args:
-      path: that was to be replaced; by no process that lives.
-      earlier: look for the names that earlier versions gave as well. They are not
-        hidden, and may be somebody's own outside a work folder.
+      path: the file or folder; no living process is replacing it.
+      earlier: also look for the names that earlier versions gave. They are not hidden,
+        so outside a work folder they may be somebody's own.
     """
     left = _left(path, earlier=earlier)
     for old in (_before(path).name, f"{path.name}.old"):
         if old in left and not path.exists():
-            # Killed between the two renames, and the new one was whole by the first.
+            # Killed between the two renames: the new one was whole before the first.
             new = old.removesuffix(".old") + ".new"
             path.with_name(new if new in left else old).rename(path)
     for name in left:
@@ -140,11 +141,11 @@ def settle(path: Path, *, earlier: bool = False) -> None:
 
 
 def standing(folder: Path) -> Path:
-    """Where a reader finds a folder, also if a kill came between two renames."""
+    """Find a folder for a reader, also if a kill came between two renames."""
     new, old = beside(folder), _before(folder)
     if folder.exists() or not old.exists():
         return folder
-    time.sleep(_SWAP_SECONDS)  # a writer that lives is done by then
+    time.sleep(_SWAP_SECONDS)  # a living writer is done by then
     if folder.exists():
         return folder
     return new if new.exists() else old
@@ -159,17 +160,17 @@ def remove(path: Path) -> None:
 
 
 def beside(path: Path) -> Path:
-    """The name of what is to take the place of a file or folder."""
+    """Name what is to take the place of a file or folder."""
     return path.with_name(f".{path.name}.new")
 
 
 def _before(path: Path) -> Path:
-    """The name of what had it."""
+    """Name what had the place of it."""
     return path.with_name(f".{path.name}.old")
 
 
 def _left(path: Path, *, earlier: bool) -> list[str]:
-    """The names of what was left beside a path, in order."""
+    """List the names of what was left beside a path, in order."""
     name = re.escape(path.name)
     if earlier:
         name = rf"\.?{name}(\.\w+)?"
@@ -185,7 +186,7 @@ def _left(path: Path, *, earlier: bool) -> list[str]:
 def _alone_in(folder: Path) -> Iterator[None]:
     """Wait until no other writer is in the folder; it leaves no file behind.
 
-    A file system without such locks, as of networks, is written to as it is.
+    Without locks, as on some network file systems, nothing is waited for.
     """
     if fcntl is None:
         yield

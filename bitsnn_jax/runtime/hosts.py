@@ -2,7 +2,7 @@
 
 Every host runs the same command. Inside `together`, `jax.devices()` are those of all
 hosts, and a collective waits for all of them: a host that ends alone leaves the others
-waiting. Whatever goes wrong therefore ends the process within seconds.
+waiting. So any failure ends the process within seconds.
 """
 
 import os
@@ -19,7 +19,7 @@ from bitsnn_jax.runtime import interrupts
 
 TIMEOUT = 300  # seconds for all hosts to come
 _DAY = 86_400  # seconds that it may wait for them at most
-_MOST = 2**16  # hosts: the first one keeps a record of each before any has come
+_MOST = 2**16  # hosts: the first one keeps a record of each before any arrives
 _SILENCE = 100  # seconds without a sign of life, after which a host counts as dead
 _PORTS = 2**16 - 1
 _GRACE = 10  # seconds that a host in error gives the others to end as well
@@ -37,24 +37,24 @@ def together(
     host: int | None = None,
     timeout: int = TIMEOUT,
 ) -> Iterator[None]:
-    """Inside, this process is one of several hosts; alone, if nothing is given.
+    """Join this process to the other hosts; run alone if nothing is given.
 
-    What the others than the first print is not shown, for it would be the same.
+    Hides what all hosts but the first print, which would be the same.
 
     Args:
-      distributed: find the others by SLURM, Open MPI, Kubernetes or the TPU's own
-        means, whatever `jax.distributed.initialize()` knows.
+      distributed: find the others as `jax.distributed.initialize()` does: by SLURM,
+        Open MPI, Kubernetes or the TPU's own means.
       coordinator: "address:port" of host 0 instead, with the next two.
       num_hosts: how many there are.
       host: which one this is, 0..num_hosts - 1.
-      timeout: seconds to wait for all of them. Those that are there then say so, and
-        end with status 2. Later, a host that was silent for so long, but at most 100,
-        makes JAX abort the others.
+      timeout: seconds to wait for all of them. If some are missing then, the others say
+        so and end with status 2. Later, JAX aborts all hosts if one is silent for this
+        long, at most 100 seconds.
 
     Raises:
       ValueError: some of coordinator, num_hosts and host without the others, one out of
         range, or no cluster was found.
-      ConnectionError: in place of whatever the body raised because a host is gone.
+      ConnectionError: replaces what the body raised because a host is gone.
     """
     if not 1 <= timeout <= _DAY:
         raise ValueError(f"--host_timeout must be in 1..{_DAY} seconds, got {timeout}")
@@ -77,7 +77,7 @@ def together(
             with redirect_stdout(sys.stdout if first else nowhere):
                 yield
     except (Exception, KeyboardInterrupt) as error:
-        # Else the barrier that JAX has at exit waits for hosts that wait for this one.
+        # Otherwise JAX's barrier at exit waits for hosts that wait for this one.
         interrupted = isinstance(error, KeyboardInterrupt)
         _end_after(_GRACE, status=interrupts.status_of(error) if interrupted else 2)
         if any(word in str(error) for word in _CONTACT_LOST):
@@ -105,7 +105,7 @@ def _check(coordinator, num_hosts, host):
 
 
 def _join(coordinator, num_hosts, host, timeout):
-    # JAX would abort the process, with a stack trace, so it gets longer than we wait.
+    # JAX would abort the process with a stack trace, so it waits longer than we do.
     waiting = _end_after(timeout, status=2, message=_not_all_came)
     try:
         jax.distributed.initialize(
@@ -124,13 +124,13 @@ def _join(coordinator, num_hosts, host, timeout):
         raise
     finally:
         waiting.cancel()
-    # JAX takes the signal to itself, past Python; it shall do what it did before.
+    # JAX handles the signal itself, past Python; restore the earlier handler.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _not_all_came(timeout):
-    # No public name tells what a cluster announced before all are there.
+    # No public name tells what a cluster announced before all hosts are there.
     state = jax_distributed.global_state
     last = state.num_processes - 1
     return (
@@ -142,7 +142,7 @@ def _not_all_came(timeout):
 
 
 def _end_after(seconds, *, status, message=None):
-    """A timer that ends the process, whatever its main thread is waiting for."""
+    """Start a timer that ends the process, whatever its main thread waits for."""
 
     def end():
         if message:

@@ -1,7 +1,7 @@
 """SIGTERM and Ctrl-C: one way for all commands, and a status that a shell would show.
 
-Outside the loop of training either is an exception: what is open is closed, locks are
-let go, workers end. Inside of it (`training/stop.py`) the step is saved first.
+Outside the training loop either is an exception: files are closed, locks released,
+workers stopped. Inside it (`training/stop.py`) the step is saved first.
 """
 
 import os
@@ -27,7 +27,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def status(number: int) -> int:
-    """What a shell shows for a process that a signal has ended.
+    """Return what a shell shows for a process that a signal has ended.
 
     >>> status(signal.SIGTERM), status(signal.SIGINT)
     (143, 130)
@@ -36,13 +36,13 @@ def status(number: int) -> int:
 
 
 def status_of(error: BaseException) -> int:
-    """The status to end with, of an `Interrupted` or a plain `KeyboardInterrupt`."""
+    """Return the status to end with, for an `Interrupted` or a `KeyboardInterrupt`."""
     return getattr(error, "status", status(signal.SIGINT))
 
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Inside, `SIGNALS` call a handler; in other threads than the first, nothing."""
+    """Let a handler take `SIGNALS` inside; do nothing in threads but the first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -58,8 +58,8 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 def no_more() -> None:
     """Let nothing disturb the end that a first signal has begun.
 
-    Another SIGTERM is ignored, for schedulers send several; another Ctrl-C means it and
-    ends the process at once.
+    Ignores further SIGTERMs, since schedulers send several. Another Ctrl-C ends the
+    process at once.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -67,10 +67,10 @@ def no_more() -> None:
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Inside, the first of `SIGNALS` raises `Interrupted`.
+    """Let the first of `SIGNALS` inside raise `Interrupted`.
 
-    After it those that `no_more` says do something else, and time ends the process, if
-    the end takes longer than `GRACE`.
+    Later signals do what `no_more` says. A timer ends the process if its end takes
+    longer than `GRACE`.
     """
     with handled(_raise):
         yield
@@ -88,8 +88,8 @@ def _raise(number, _):
 def again(error: Interrupted) -> None:
     """Raise what was dropped a moment later, when other code is running.
 
-    JAX frees arrays in a callback of Python's collector of garbage, from which nothing
-    can be raised; without this the signal would be lost there.
+    JAX frees arrays in a callback of Python's garbage collector, from which nothing can
+    be raised. Without this the signal would be lost there.
     """
 
     def handler(number, _):

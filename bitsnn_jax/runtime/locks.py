@@ -1,9 +1,9 @@
-"""One process a work folder: a lock that names who holds it, and outlives nobody.
+"""One process per work folder: a lock that names its holder and ends with it.
 
-The lock is the kernel's (`flock`), on the file `.lock` in the folder: it ends with its
-process, however that ends, and what is written in the file is only to be read. On a
-network file system it reaches as far as that system's `flock` does: over all hosts on
-NFS and Lustre as usually mounted, over one host where it is kept local.
+The lock is the kernel's (`flock`), on the file `.lock` in the folder. It ends with its
+process, however that ends; the text in the file is only for people. On a network file
+system it reaches as far as `flock` does there: over all hosts on NFS and Lustre as
+usually mounted, over one host where it is kept local.
 """
 
 import functools
@@ -42,12 +42,12 @@ def work_folder(
 ) -> Iterator[None]:
     """Hold a folder for this process alone; make it where it is missing.
 
-    What processes that were killed left half done is ended first. A folder that was
-    made here and stays empty is removed again. Of several hosts, the first holds it
-    for all; inside, the same thread may ask again.
+    First finishes what killed processes left half done. Removes a folder that was made
+    here and stays empty. Of several hosts, the first holds the folder for all. The same
+    thread may ask again inside.
 
     Args:
-      folder: to be written to.
+      folder: the one to write to.
       replaces: names of the files and folders in it that are written.
 
     Raises:
@@ -101,14 +101,14 @@ def alone_in(
 
 
 def _acquire(folder: Path) -> int:
-    """The descriptor of the lock file, held."""
+    """Take the lock and return the descriptor of its file."""
     path = folder / LOCK
     while True:
         make_folder(folder)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
-            continue  # one that ended has just removed the folder that it had made
+            continue  # a process that ended has just removed the folder that it made
         try:
             if not _locked(descriptor):
                 raise BusyError(
@@ -122,12 +122,12 @@ def _acquire(folder: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        # The holder before has removed it between our opening and our locking it.
+        # The last holder removed the file between our opening and our locking it.
         os.close(descriptor)
 
 
 def _locked(descriptor: int) -> bool:
-    """Whether it is ours now; so it is where there are no locks, with a note."""
+    """Tell whether it is ours now; it is where there are no locks, with a note."""
     try:
         if fcntl is None:
             raise OSError("no flock on this system")
@@ -159,7 +159,7 @@ def _about_us() -> dict[str, str | int]:
 
 
 def _holder(path: Path) -> str:
-    """What the file says; it is empty for an instant after it was locked."""
+    """Read the file; it is empty for an instant after it was locked."""
     last = time.monotonic() + _READING
     while time.monotonic() < last:
         with suppress(OSError, ValueError, KeyError, TypeError):

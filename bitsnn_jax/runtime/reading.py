@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-# What a file may unfold to, whatever its size, and how often its own size beyond that.
-# Weights hardly compress; zeros and what is broadcast do, a thousandfold.
+# What any file may unpack to, and, beyond that, how many times its own size. Weights
+# hardly compress; zeros and broadcast arrays do, a thousandfold.
 LEAST = 2**27
 TIMES = 32
 
@@ -26,15 +26,15 @@ class ReadingError(ValueError):
 def check_size(
     what: object, declared: int, *, held: int, limit: int | None = None
 ) -> None:
-    """Raises ReadingError if what a header declares is out of proportion to its file.
+    """Raise ReadingError if a header declares too much for the size of its file.
 
-    To be called before anything is allocated or unpacked.
+    Call it before anything is allocated or unpacked.
 
     Args:
       what: the file, for the message.
-      declared: bytes that it says it unfolds to.
+      declared: bytes that its header says it unpacks to.
       held: bytes of the file.
-      limit: what it may declare; by default what files of that size do.
+      limit: what it may declare; by default a multiple of its size.
 
     >>> check_size("a.npz", 10**12, held=2000)
     Traceback (most recent call last):
@@ -51,7 +51,7 @@ def check_size(
 
 
 def parse_json(data: bytes | str) -> Any:
-    """The value of a JSON text.
+    """Read the value of a JSON text.
 
     Raises:
       ReadingError: no JSON, no UTF-8, or nested too deep.
@@ -73,7 +73,7 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def read_json(path: str | os.PathLike, *, kind: type = dict, advice: str) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Args:
       path: of the file.
@@ -99,7 +99,7 @@ def read_json(path: str | os.PathLike, *, kind: type = dict, advice: str) -> Any
 
 
 def check_zip(what: object, file: str | os.PathLike | BinaryIO) -> None:
-    """Raises ReadingError if the members of a zip file declare too much.
+    """Raise ReadingError if the members of a zip file declare too much.
 
     Args:
       what: the file, for the message.
@@ -115,10 +115,10 @@ def check_zip(what: object, file: str | os.PathLike | BinaryIO) -> None:
 
 
 def read_npz(data: bytes, *, what: object) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file, by name; nothing in it is run.
+    """Read the arrays of an .npz file by name, and run nothing in it.
 
     Raises:
-      ReadingError: no such file, a damaged one, or one that unfolds to too much.
+      ReadingError: no such file, a damaged one, or one that unpacks to too much.
     """
     try:
         check_zip(what, io.BytesIO(data))
@@ -132,9 +132,9 @@ def read_npz(data: bytes, *, what: object) -> dict[str, np.ndarray]:
 
 
 def sealed(value: dict[str, Any]) -> bytes:
-    """A JSON text that holds its own checksum, in the field "checksum".
+    """Make a JSON text that holds its own checksum, in the field "checksum".
 
-    That is the SHA-256 of the text with zeros in the place of its 64 digits.
+    The checksum is the SHA-256 of the text with zeros in the place of its 64 digits.
     """
     empty = json.dumps({**value, _CHECKSUM: "0" * 64}, indent=1).encode()
     before, after = empty.rsplit(b"0" * 64, 1)
@@ -142,7 +142,7 @@ def sealed(value: dict[str, Any]) -> bytes:
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
-    """The value of a text of `sealed`, without the checksum.
+    """Read the value of a text of `sealed`, without the checksum.
 
     Raises:
       ReadingError: no JSON object, no checksum, or that of another text.

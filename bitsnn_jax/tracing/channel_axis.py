@@ -9,7 +9,7 @@ from bitsnn_jax.tracing.values import Analog, Constant, Value
 
 
 def channel_axis(eqn: JaxprEqn, values: Sequence[Value]) -> int | None:
-    """The axis of the channels in the first result of an operation.
+    """Find the axis of the channels in the first result of an operation.
 
     A convolution says it in its layout, a dense layer by the axis that its weights
     bring; other operations keep it, move it or lose it.

@@ -52,7 +52,7 @@ def unrolled_scan(
 
 
 def _stacked(interpret, results, avals, scope):
-    """The results of all iterations, one array for each."""
+    """Stack the results of all iterations, one array for each."""
     if not results:
         return [Constant(jnp.zeros((0, *aval.shape), aval.dtype)) for aval in avals]
     return [
@@ -62,7 +62,7 @@ def _stacked(interpret, results, avals, scope):
 
 
 def _call(interpret, fn, avals, values, scope):
-    """`fn` of arrays, applied to values of a reading."""
+    """Apply `fn` of arrays to values of a reading."""
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
     return interpret(jax.make_jaxpr(fn)(*shapes), list(values), scope)[0]
 

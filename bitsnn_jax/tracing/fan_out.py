@@ -17,7 +17,7 @@ from bitsnn_jax.tracing.values import Current
 
 
 def fan_out(apply_fn: ApplyFn, variables: Any, example: Any) -> OrderedDict[str, Array]:
-    """Additions that one spike of each neuron causes in the layers it feeds.
+    """Count the additions that one spike of each neuron causes in the layers it feeds.
 
     A synapse is a product in a convolution or a dense layer: an entry of its input, an
     entry of its output, and the weight between them, be its value zero or not. Counted

@@ -57,7 +57,7 @@ def _random(program: ClosedJaxpr) -> Iterator[str]:
 
 
 def _influence(apply_fn, variables, x):
-    """How far the second example moves what comes out for the first; None if not."""
+    """Tell how far the second example moves the result of the first; None if not."""
     leaves = jax.tree.leaves(x)
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves) or not all(
         np.ndim(leaf) and len(leaf) for leaf in leaves
@@ -79,19 +79,19 @@ def _influence(apply_fn, variables, x):
 
 
 def _beside(batch, other):
-    """The first of a batch, and another example."""
+    """Put another example beside the first of a batch."""
     return jnp.stack([jnp.asarray(batch[0]), jnp.asarray(other)])
 
 
 def _other(example):
-    """Another example, of the same numbers where these may mean something."""
+    """Make another example, of the same numbers where these may mean something."""
     moved = jnp.roll(jnp.asarray(example).ravel(), 1).reshape(jnp.shape(example))
     floating = jnp.issubdtype(moved.dtype, jnp.floating)
     return moved + jnp.ones((), moved.dtype) if floating else moved
 
 
 def _apart(a, b):
-    """The difference in parts of the largest value, where it is no rounding."""
+    """Measure the difference in parts of the largest value, where it is no rounding."""
     if not np.issubdtype(a.dtype, np.floating):
         return None if np.array_equal(a, b) else 1.0
     size = np.abs(a).max(initial=0)

@@ -84,7 +84,7 @@ MOVES = frozenset(
 
 
 def linear_operands(eqn: JaxprEqn, is_current: Sequence[bool]) -> Sequence[int] | None:
-    """The operands that the operation of `eqn` is linear in, taken together.
+    """Find the operands that the operation of `eqn` is linear in, taken together.
 
     None if it is not linear in its currents.
     """
@@ -112,7 +112,7 @@ def _is_floating(eqn):
 
 
 def moved_sizes(eqn: JaxprEqn, sizes: tuple[int, ...] | None) -> tuple | None:
-    """Shape of the thresholds after a linear operation; None if spikes do not survive.
+    """Return the thresholds' shape after a linear operation; None if spikes are lost.
 
     `sizes` is that before, None for what is no spike train.
     """
@@ -122,7 +122,7 @@ def moved_sizes(eqn: JaxprEqn, sizes: tuple[int, ...] | None) -> tuple | None:
 
 
 def merged_sizes(eqn: JaxprEqn, sizes: tuple[int, ...] | None) -> tuple | None:
-    """The same after a maximum: codes compare as values do under equal thresholds."""
+    """Do the same after a maximum: under equal thresholds codes order as values do."""
     if not sizes:
         return sizes
     p = eqn.params

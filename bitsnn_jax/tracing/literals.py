@@ -52,7 +52,7 @@ def with_number(
 
 
 def _number_of(eqn, numbers):
-    """What the operation makes of these numbers; None unless that is one number."""
+    """Apply the operation to numbers; None unless the result is one number."""
     aval = eqn.outvars[0].aval
     if eqn.effects or not isinstance(aval.dtype, np.dtype):  # as of a random key
         return None

@@ -32,7 +32,7 @@ def in_float64(variables: Any) -> Any:
 
 
 def narrow_layers(apply_fn: ApplyFn, variables: Any, x: Any) -> tuple[str, ...]:
-    """The modules that compute in less than float64, though they are given float64.
+    """Find modules that compute in less than float64, though given float64.
 
     As those with dtype=float32 do. Empty outside of `jax.enable_x64`, or where neither
     variables nor input are float64.
@@ -56,7 +56,7 @@ def _casts(jaxpr, scope):
 
 
 def widened(apply_fn: ApplyFn) -> ApplyFn:
-    """The same network in float64 from end to end, whatever its layers ask for.
+    """Run the network in float64 from end to end, whatever its layers ask for.
 
     Gradient: none is promised; it is for `verify`.
 

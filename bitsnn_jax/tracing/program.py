@@ -65,7 +65,7 @@ def _interpret(
     inputs: Sequence[Value],
     scope: tuple[str, ...],
 ) -> list[Value]:
-    """The walk: each equation in turn, its results by the first rule that has any."""
+    """Walk the equations in turn; the first rule that has any gives the results."""
     jaxpr = program.jaxpr
     known = dict(zip(jaxpr.constvars, map(Constant, program.consts), strict=True))
     known |= dict(zip(jaxpr.invars, inputs, strict=True))

@@ -76,7 +76,7 @@ def real_numbers(
 
 
 def neuron_paths(program: ClosedJaxpr, variables: Iterable, x: Iterable) -> list[str]:
-    """The names of the neurons of a traced program, in the order of firing."""
+    """Name the neurons of a traced program, in the order of firing."""
     reading = _passed(program, variables, x, nonspiking="decode")
     return [site.path for site in reading.sites]
 
@@ -127,7 +127,7 @@ class _Passed(Reading):
         return [Analog(passed)] * len(eqn.outvars)
 
     def layer(self, eqn, operands, path, sources):
-        """The name of a layer that may be fed by real numbers."""
+        """Name a layer that may be fed by real numbers."""
         name = eqn.primitive.name
         # As with neurons, the class of the outermost module says nothing.
         layer = unique(path.partition("/")[2] or path or name, self.layers)
