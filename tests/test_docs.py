@@ -47,6 +47,11 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
     names = {"__name__": "page"}
     for block in PAGES[page]:
         exec(compile(block, page, "exec"), names)
+    if page == "your_network.md":
+        # "All biases that are fed by spikes."
+        changed = [shift.path for shift in names["report"].changed]
+        fed = ("BatchNorm_0", "Conv_1", "Dense_0")
+        assert changed == [f"params/{module}/bias" for module in fed]
 
 
 def pages():
