@@ -84,7 +84,7 @@ def test_links_lead_to_files_and_headings(page):
 @pytest.mark.parametrize("page", sorted({*pages()} - {"CHANGELOG.md"}))
 def test_files_and_names_in_the_text_exist(page):
     text = pages()[page].read_text()
-    folders = "bitsnn_jax|tests|docs|configs|benchmarks|experiments"
+    folders = "bitsnn_jax|tests|docs|configs|benchmarks|examples|experiments"
     for file in re.findall(rf"(?<![\w/])(?:{folders})/[\w./-]*\.\w+", text):
         assert (ROOT / file).exists() or file in TO_BE_MADE, file
     for name in re.findall(r"(?<![\w.])bitsnn_jax(?:\.\w+)+", text):
