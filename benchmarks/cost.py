@@ -24,7 +24,7 @@ import runpy
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ from bitsnn_jax.data.augment import augment
 from bitsnn_jax.data.examples import Examples, normalise
 from bitsnn_jax.data.images import decode
 from bitsnn_jax.models import build_model
-from bitsnn_jax.runs.provenance import about_numbers
+from bitsnn_jax.runs.provenance import about_numbers, store_numbers
 from bitsnn_jax.runtime.cli import (
     Distinct,
     Parser,
@@ -55,7 +55,6 @@ from bitsnn_jax.training.step import State, train_step
 ROOT = Path(__file__).parents[1]
 NETWORKS = ("resnet34", "mobilenetv2", "vgg16")
 STEMS = ("imagenet", "cifar")  # the first is that of the configs
-MULTIPLY_ADDS = {"resnet34": 3.66, "mobilenetv2": 0.30, "vgg16": 15.5}  # published, 1e9
 SIZE, BATCH, EPOCHS = 224, 256, 300
 IMAGES = 1_281_167 - 10_000  # of an epoch; the rest is the validation split
 TOPOLOGY = "v5e:2x4"
@@ -138,6 +137,7 @@ def main() -> None:
     parser.add_argument("--batch", type=whole(8, BATCH), default=BATCH)
     parser.add_argument("--costs", type=a_path, help="file that keeps what was counted")
     parser.add_argument("--machines", action="store_true")
+    parser.add_argument("--out", type=a_path, help="JSON file that keeps --machines")
     options = parser.parse_args()
     known = read(options.costs)
     costs = []
@@ -151,10 +151,19 @@ def main() -> None:
                 kept = {k: dataclasses.asdict(c) for k, c in known.items()}
                 replace_json(options.costs, kept)
         costs.append(known[key])
-    print_costs(costs)
+    for cost in costs:
+        print(summary(cost))
     if options.machines:
-        print()
-        print_machines(costs, options.dtype)
+        decoded, normalised = host_rates()
+        rows = machine_rows(costs, (decoded, normalised))
+        print(*rows, sep="\n")
+        facts: dict[str, Any] = {"decoded_a_second": decoded}
+        facts["normalised_a_second"] = normalised
+        print(facts)
+        if options.out:
+            facts["networks"] = {key: summary(c) for key, c in known.items()}
+            config = ", ".join(c.network for c in costs)
+            store_numbers(options.out, rows, config=config, seed=0, **facts)
 
 
 def read(path: Path | None) -> dict[str, Cost]:
@@ -256,44 +265,40 @@ def _dot(equation):
 _PRODUCTS = {"conv_general_dilated": _convolution, "dot_general": _dot}
 
 
-def print_costs(costs: list[Cost]) -> None:
-    print(
-        "| network | parameters, 1e6 | multiply-adds of inference, 1e9 (published) | "
-        "of a step, 1e9 | traffic an image, MB | temporaries an image, MB | state, MB |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for c in costs:
-        traffic = (c.bytes_moved(1) - c.bytes_moved(0)) / 1e6
-        each = (c.temporaries - c.weights) / c.rows / 1e6
-        print(
-            f"| {c.network}, {c.dtype} | {c.parameters / 1e6:.1f} | "
-            f"{c.forward / 1e9:.2f} ({MULTIPLY_ADDS[c.network]}) | "
-            f"{c.multiply_adds / 1e9:.2f} | {traffic:.0f} | {each:.0f} | "
-            f"{c.state / 1e6:.0f} |"
-        )
+def summary(cost: Cost) -> dict[str, Any]:
+    """In millions and megabytes; of one image, but for parameters and state."""
+    return {
+        "network": cost.network,
+        "parameters": cost.parameters / 1e6,
+        "multiply_adds": cost.forward / 1e6,
+        "multiply_adds_of_a_step": cost.multiply_adds / 1e6,
+        "traffic": (cost.bytes_moved(1) - cost.bytes_moved(0)) / 1e6,
+        "temporaries": (cost.temporaries - cost.weights) / cost.rows / 1e6,
+        "state": cost.state / 1e6,
+    }
 
 
-def print_machines(costs: list[Cost], dtype: str) -> None:
+def machine_rows(costs: list[Cost], rates: tuple[float, float]) -> list[dict[str, Any]]:
     """Hours of 300 epochs, what limits them, dollars, and memory of a device."""
-    decoded, normalised = host_rates()
-    print(
-        f"{decoded:.0f} images/s are decoded and augmented by a core of this machine, "
-        f"{normalised:.0f} normalised by a process\n"
-    )
-    print("| machine | host, h | network | devices, h | limit | $ | memory, GB |")
-    print("|---|---|---|---|---|---|---|")
+    rows = []
     for machine in MACHINES:
         # A vCPU is half a core with two threads, which is worth 0.5 to 1 of one.
-        decoding = [hours(decoded * machine.cores * share) for share in (1, 0.5)]
+        decoding = [hours(rates[0] * machine.cores * share) for share in (1, 0.5)]
         for c in costs:
             low, high, limit = device_hours(c, machine)
-            rows = BATCH // machine.devices
-            print(
-                f"| {machine.name} | {span(*decoding)} | {c.network} | "
-                f"{span(low, high)} | {limit} | "
-                f"{span(low * machine.dollars, high * machine.dollars)} | "
-                f"{c.memory(rows) / 1e9:.1f} of {machine.gigabytes:.0f} |"
-            )
+            price = machine.dollars
+            row = {
+                "machine": machine.name,
+                "host_hours": decoding,
+                "network": c.network,
+                "device_hours": [low, high],
+                "limit": limit,
+                "dollars": None if math.isnan(price) else [low * price, high * price],
+                "gigabytes": c.memory(BATCH // machine.devices) / 1e9,
+                "of_gigabytes": machine.gigabytes,
+            }
+            rows.append(row)
+    return rows
 
 
 def device_hours(cost: Cost, machine: Machine) -> tuple[float, float, str]:
@@ -325,12 +330,6 @@ def device_hours(cost: Cost, machine: Machine) -> tuple[float, float, str]:
 
 def hours(images_per_second: float) -> float:
     return EPOCHS * IMAGES / images_per_second / 3600
-
-
-def span(low: float, high: float) -> str:
-    if math.isnan(low):
-        return "p"
-    return "-".join(f"{float(f'{x:.2g}'):g}" for x in (low, high))
 
 
 def host_rates() -> tuple[float, float]:

@@ -5,18 +5,22 @@
 ResNet-20 on 32x32x3 images, float32, random weights and inputs. The ANN's forward pass,
 the fused and the stepped SNN are jitted; their runs are interleaved, and each ratio is
 the median over rounds of the ratio within a round, so that the machine's drift cancels.
-The work of a stepped pass is T ANN passes: T is its limit; that of fused is 1.
+The work of a stepped pass is T ANN passes: T is its limit; that of fused is 1. With
+--out the numbers are stored; those of another T or batch stay in the file.
 """
 
 import statistics
 import time
 
 import jax
+import timings
 
 from bitsnn_jax import convert, spiking
 from bitsnn_jax.config import Model
 from bitsnn_jax.models import MODELS, build_model
-from bitsnn_jax.runtime.cli import Parser, as_script, whole
+from bitsnn_jax.runs.provenance import store_numbers
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
+from bitsnn_jax.runtime.reading import read_json
 
 
 def main() -> None:
@@ -26,6 +30,7 @@ def main() -> None:
     parser.add_argument("--size", type=whole(1, 4096), default=32)
     parser.add_argument("--steps", type=whole(1, 24), default=4)
     parser.add_argument("--rounds", type=whole(2, 10**6), default=30)
+    parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
     options = parser.parse_args()
 
     apply_fn, variables, x = network(options.model, options.batch, options.size)
@@ -40,7 +45,25 @@ def main() -> None:
         f"T = {options.steps}, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
     )
     compiled = {name: compile_pass(*p, x) for name, p in passes.items()}
-    print_table(compiled, interleaved(compiled, options.rounds))
+    seconds = interleaved(compiled, options.rounds)
+    print_table(compiled, seconds)
+    if options.out:
+        store(options, compiled, seconds)
+
+
+def store(options, compiled, seconds) -> None:
+    """Keep what was measured, and what the file has of other steps and batches."""
+    case = {"steps": options.steps, "batch": options.batch}
+    rows = []
+    if options.out.exists():
+        rows = read_json(options.out, advice="remove it to begin anew")["rows"]
+    rows = [row for row in rows if any(row[k] != v for k, v in case.items())]
+    for row in timings.rows(seconds, reference="ann"):
+        _, compiling, megabytes = compiled[row["pass"]]
+        sizes = {"compile_seconds": compiling, "megabytes": megabytes}
+        rows.append(case | row | sizes)
+    facts = {"rounds": options.rounds, "size": options.size}
+    store_numbers(options.out, rows, config=options.model, seed=0, **facts)
 
 
 def print_table(compiled, seconds) -> None:

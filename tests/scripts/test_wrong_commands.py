@@ -208,6 +208,7 @@ WRONG = {
         "--out=": "--out must not be empty",
         "--out={tmp}/file": "file cannot be read",
     },
+    "experiments.cards": {"nosuch": "nosuch is not a folder"},
     "experiments.conversions": {
         "--parts all": "argument --parts: invalid choice",
         "--out=": "--out must not be empty",

@@ -100,8 +100,30 @@ def pack(
     card = make_card(
         name, trained, result, conversion, command=command, hardware=hardware
     )
-    arrays = _packed(trained.variables)
-    card["checksum"] = _checksum(card, arrays)
+    return _write(name, card, _packed(trained.variables))
+
+
+def revise(name: str, **changes: Any) -> Path:
+    """Change fields of a card; the arrays stay as they are, byte by byte.
+
+    Args:
+      name: of a network of the package.
+      changes: top-level fields of its card.
+
+    Returns:
+      Its folder.
+
+    Raises:
+      CheckpointError: a network that is not whole.
+    """
+    load(name)
+    card = parse_json((FOLDER / name / "card.json").read_bytes())
+    arrays = (FOLDER / name / "variables.npz").read_bytes()
+    return _write(name, {**card, **changes}, arrays)
+
+
+def _write(name: str, card: dict[str, Any], arrays: bytes) -> Path:
+    card = {**card, "checksum": _checksum(card, arrays)}
     files = {
         "variables.npz": arrays,
         "card.json": (json.dumps(card, indent=1, sort_keys=True) + "\n").encode(),

@@ -129,6 +129,7 @@ def to_markdown(card: dict[str, Any]) -> str:
         f"{f' with L = {config.model.levels}' if test['steps'] else ''}.",
         "",
         *(_as_snn(card) if test["steps"] else _as_source(card)),
+        *_measured(card),
         "",
         "## Training",
         "",
@@ -170,6 +171,18 @@ def _as_source(card):
     ]
 
 
+def _measured(card):
+    """Where the accuracies come from, if not from training and conversion at once."""
+    if "measured" not in card:
+        return
+    of = card["measured"]
+    yield ""
+    yield (
+        f"The trained network, measured again on {of['machine']} with JAX {of['jax']}: "
+        f"**{of['accuracy']:.2%}** (commit {of['commit']}, {of['time'][:10]})."
+    )
+
+
 def _line(row):
     differing = "; ".join(
         f"{found:,} of {neurons:,} ({precision})"
@@ -193,6 +206,8 @@ def _facts(card, config):
     yield "time", _duration(training["seconds"])
     yield "hardware", training["hardware"]
     yield "version, commit", f"{metadata['version']}, {metadata['commit']}"
+    if "origin" in card:
+        yield "origin", card["origin"]
     if "start" in metadata:
         start = metadata["start"]
         yield "started from", f"{start['run']}, step {start['step']}"

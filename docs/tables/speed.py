@@ -1,0 +1,136 @@
+"""Tables of time: training steps, pipelines, passes."""
+
+import math
+
+from pages import table
+
+_STEPS = {
+    "relu": "ReLU",
+    "qcfs": "QCFS",
+    "qcfs + Eq. (11)": "QCFS, Eq. (11), surrogate `paper`",
+    "qcfs + envelope": "QCFS, Eq. (11), surrogate `envelope`",
+    "PyTorch relu": "PyTorch, ReLU, channels last",
+}
+_PASSES = {
+    "ann": "ANN",
+    "fused": "bit-serial, T = 4, `fused`",
+    "stepped": "bit-serial, T = 4, `stepped`",
+    "ttfs=8": "time to first spike, T = 8",
+    "parallel=8": "parallel inference, T = 8",
+    "signed_if=8": "Fast-SNN (signed IF), T = 8",
+    "qcfs=32": "QCFS rate SNN, T = 32",
+}
+
+
+def ratio(quartiles, digits: int = 2) -> str:
+    """The median, with the quartiles where they are known.
+
+    >>> ratio([0.8, 0.9, 1.0]), ratio([None, 10.4, None])
+    ('0.90 (0.80-1.00)', '10.4')
+    """
+    if quartiles is None:
+        return ""
+    low, middle, high = quartiles
+    if low == middle == high:
+        return f"{middle:g}"
+    if low is None:
+        return _short(middle)
+    return f"{_short(middle)} ({_short(low)}-{_short(high)})"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def time(milliseconds: float) -> str:
+    """Three digits, or one behind the point.
+
+    >>> time(1.54), time(1784.9)
+    ('1.5', '1,785')
+    """
+    if milliseconds < 99.95:
+        return f"{milliseconds:.1f}"
+    return f"{milliseconds:,.0f}"
+
+
+@table("train_step", "train_step.json")
+def train_step(stored):
+    yield "step", "median, ms", "in steps with ReLU (quartiles)"
+    for row in stored["rows"]:
+        yield _STEPS[row["pass"]], time(row["milliseconds"]), ratio(row["ratio"])
+
+
+@table("input_pipeline", "input_pipeline.json")
+def input_pipeline(stored):
+    yield "pipeline", "workers", "images/s", "in bare decoding (quartiles)"
+    for row in stored["rows"]:
+        known = row.get("ratio")
+        bare = row["pipeline"] == "bare decoding"
+        yield (
+            row["pipeline"].replace(" besides", ""),
+            str(row["workers"]),
+            f"{row['rate']:,.0f}",
+            "1" if bare else ratio(known),
+        )
+
+
+def _latency(name: str) -> None:
+    @table(name, f"{name}.json")
+    def latency(stored):
+        found = {(row["pass"], row["batch"]): row for row in stored["rows"]}
+        batches = sorted({batch for _, batch in found})
+        heads = [(f"batch {b}, ms", "ANN passes") for b in batches]
+        yield "network", *(head for pair in heads for head in pair)
+        for key, title in _PASSES.items():
+            rows = [found[key, b] for b in batches if (key, b) in found]
+            if rows:
+                cells = [(time(r["milliseconds"]), ratio(r["ratio"])) for r in rows]
+                yield title, *(cell for pair in cells for cell in pair)
+
+
+_latency("latency")
+_latency("latency_gpu")
+
+
+@table("fixed_point", "fixed_point_resnet34.json", "fixed_point_mobilenetv2.json")
+def fixed_point(*stored):
+    yield (
+        *("network", "codes", "differing", "lowered, rounded", "one-shot, x ANN"),
+        *("stepped, x one-shot", "memory at most"),
+    )
+    for one in stored:
+        about = one["about"]
+        [fused] = (row for row in one["rows"] if row["pass"] == "one-shot")
+        yield (
+            f"`{about['config']}`",
+            f"{about['codes']:,}",
+            f"{about['differing']:,}",
+            f"{about['seconds_lowering']:.1f} s, {about['seconds_rounding']:.1f} s",
+            f"{fused['ratio'][1]:.2f}",
+            f"{about['stepped_by_one_shot']:.2f}",
+            f"{about['peak_megabytes'] / 1e3:.1f} GB",
+        )
+
+
+@table("simulate", "simulate.json")
+def simulate(stored):
+    names = list(dict.fromkeys(row["pass"] for row in stored["rows"]))[1:]
+    yield (
+        *("T", "batch", "ANN, ms", *(f"{name}, x ANN" for name in names)),
+        f"temporaries, MB: ANN, {', '.join(names)}",
+    )
+    cases = dict.fromkeys((row["steps"], row["batch"]) for row in stored["rows"])
+    for case in cases:
+        rows = {
+            row["pass"]: row
+            for row in stored["rows"]
+            if (row["steps"], row["batch"]) == case
+        }
+        passes = [rows.get(name) for name in names]
+        sizes = (row["megabytes"] for row in (rows["ann"], *filter(None, passes)))
+        yield (
+            *map(str, case),
+            time(rows["ann"]["milliseconds"]),
+            *(ratio(row["ratio"]) if row else "–" for row in passes),
+            ", ".join("–" if math.isnan(s) else f"{s:.1f}" for s in sizes),
+        )

@@ -1,0 +1,87 @@
+"""The files of docs/results: what they hold, and where that comes from."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+CARDS = "bitsnn_jax/runs/pretrained"
+FIELDS = ("command", "config", "seed", "commit", "machine", "jax", "time")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def read(root: Path, name: str) -> Any:
+    """A file of docs/results; "cards" are the cards of the trained networks.
+
+    Args:
+      root: of the repository.
+      name: of the file; a CSV is a list of rows as text.
+    """
+    if name == "cards":
+        files = sorted((root / CARDS).glob("*/card.json"))
+        return {file.parent.name: _json(file) for file in files}
+    file = root / "docs" / "results" / name
+    if file.suffix == ".csv":
+        with file.open(encoding="utf-8", newline="") as lines:
+            return list(csv.DictReader(lines))
+    return _json(file)
+
+
+def abouts(root: Path, name: str) -> list[dict[str, Any]]:
+    """Where the numbers of a file come from: once, or for each row."""
+    if name == "cards":
+        return []
+    if name.endswith(".csv"):
+        name = name.removesuffix(".csv") + ".about.json"
+    content = read(root, name)
+    if isinstance(content, dict) and "about" in content:
+        return [content["about"]]
+    entries = content.values() if isinstance(content, dict) else content
+    return [entry.get("about", {}) for entry in entries]
+
+
+def faults(root: Path) -> Iterator[str]:
+    """What the files do not say about their numbers, a line for each."""
+    for file in sorted((root / "docs" / "results").iterdir()):
+        place = file.relative_to(root)
+        try:
+            found = abouts(root, file.name)
+        except FileNotFoundError as error:
+            yield f"{place}: {Path(error.filename).name} should say where it is from"
+            continue
+        for about in {json.dumps(a, sort_keys=True): a for a in found}.values():
+            yield from (f"{place}: {fault}" for fault in _wrong(about))
+
+
+def _wrong(about: dict[str, Any]) -> Iterator[str]:
+    for field in FIELDS:
+        if field not in about:
+            yield f"about has no {field}"
+    commit = about.get("commit") or ""
+    if not _COMMIT.fullmatch(commit):
+        yield f"commit must be 40 hexadecimal digits, got {commit!r}"
+
+
+def source(root: Path, names: tuple[str, ...], page: Path) -> str:
+    """A line that names the files of a table, their commits and machines."""
+    parts = []
+    for name in dict.fromkeys(names):
+        if name.endswith(".about.json"):
+            continue
+        if name == "cards":
+            parts.append("From the cards of the networks")
+            continue
+        target = root / "docs" / "results" / name
+        link = Path(os.path.relpath(target, page.parent)).as_posix()
+        found = abouts(root, name)
+        commits = {a["commit"][:7]: None for a in found}
+        machines = {f"{a['machine']}, JAX {a['jax']}": None for a in found}
+        parts.append(f"[{name}]({link}): {', '.join(commits)}; {'; '.join(machines)}")
+    return ". ".join(parts) + "."
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,137 @@
+"""Tables of many trainings or settings: losses, bits, energy."""
+
+import statistics
+from collections import defaultdict
+
+from pages import table
+from trained import NATIVE, ORDER, percent
+
+
+def spread(values, form: str) -> str:
+    """Mean and standard deviation."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:{form}}"
+    return f"{mean:{form}} ± {statistics.stdev(values):{form}}"
+
+
+def _percents(values) -> str:
+    return spread([100 * v for v in values], ".2f") + " %"
+
+
+@table("surrogates", "regulariser.json")
+def surrogates(rows):
+    yield "surrogate", "λ", "seeds", "accuracy", "spikes per neuron"
+    groups = defaultdict(list)
+    for row in rows:
+        name = row["surrogate"] if row["spike_lambda"] else "none"
+        groups[name, row["spike_lambda"]].append(row["steps"][str(NATIVE)])
+    order = ("none", "paper", "authors", "envelope", "difference")
+    for (name, weight), found in sorted(
+        groups.items(), key=lambda group: (order.index(group[0][0]), group[0][1])
+    ):
+        yield (
+            name,
+            f"{weight:.3g}",
+            str(len(found)),
+            _percents([f["accuracy"] for f in found]),
+            spread([f["spikes_per_neuron"] for f in found], ".3f"),
+        )
+
+
+@table("growth", "regulariser.json")
+def growth(rows):
+    """Spikes at T = 8 against those at T = 4."""
+    yield "surrogate", "λ", "spikes/neuron, T = 4", "T = 8", "T = 8 / T = 4"
+    groups = defaultdict(list)
+    for row in rows:
+        if row["surrogate"] in ("paper", "difference"):
+            name = row["surrogate"] if row["spike_lambda"] else "none"
+            spikes = [row["steps"][t]["spikes_per_neuron"] for t in "48"]
+            groups[name, row["spike_lambda"]].append(spikes)
+    order = ("none", "paper", "difference")
+    for (name, weight), found in sorted(
+        groups.items(), key=lambda group: (order.index(group[0][0]), group[0][1])
+    ):
+        yield (
+            name,
+            f"{weight:.3g}",
+            *(spread([f[i] for f in found], ".3f") for i in (0, 1)),
+            spread([f[1] / f[0] for f in found], ".2f"),
+        )
+
+
+@table("spike_weights", "spike_weights.json")
+def spike_weights(rows):
+    yield (
+        *("λ", "`loss.spike_weights`", "seeds", "accuracy", "spikes/neuron"),
+        "synaptic operations an image",
+    )
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["spike_lambda"], row["spike_weights"]].append(row)
+    for (weight, name), found in sorted(
+        groups.items(), key=lambda group: (group[0][0], group[0][1] == "fan_out")
+    ):
+        yield (
+            f"{weight:.3g}",
+            f"`{name}`" if weight else "",
+            str(len(found)),
+            _percents([f["accuracy"] for f in found]),
+            spread([f["spikes_per_neuron"] for f in found], ".3f"),
+            spread([f["synaptic_operations"] for f in found], ",.0f"),
+        )
+
+
+@table("relu_first", "relu_first.json")
+def relu_first(rows):
+    yield "run", "epochs", "test accuracy"
+    for name, epochs in rows[0]["epochs"].items():
+        yield name, str(epochs), _percents([row["accuracy"][name] for row in rows])
+
+
+@table("bits", "bits.json")
+def bits(rows):
+    yield "bits of a weight", "rounded", "fine-tuned, then rounded"
+    found = defaultdict(dict)
+    for row in rows:
+        found[row["bits"]][row["epochs"] > 0] = percent(row["accuracy"])
+    for number in sorted(filter(None, found), reverse=True):
+        yield str(number), found[number].get(False, ""), found[number].get(True, "")
+
+
+def _energy(name: str) -> None:
+    @table(f"energy_{name}", "energy.json")
+    def energy(stored):
+        [found] = (row for row in stored["rows"] if row["network"] == name)
+        rivals = [k for k in found["profiles"]["mixed"]["joules"] if k != "SNN"]
+        yield "profile", "SNN, nJ", *rivals, "break-even"
+        for profile, priced in found["profiles"].items():
+            totals = {k: sum(v.values()) for k, v in priced["joules"].items()}
+            yield (
+                f"`{profile}`",
+                f"{1e9 * totals['SNN']:,.0f}",
+                *(f"{totals[rival] / totals['SNN']:.2f} x" for rival in rivals),
+                f"{priced['break_even']:.3f}",
+            )
+
+
+for _name in ORDER:
+    _energy(_name)
+
+
+@table("energy_counts", "energy.json")
+def energy_counts(stored):
+    yield (
+        *("network", "spikes/neuron", "codes that are not 0"),
+        *("synaptic operations an image", "rate SNN, T = 32", "its spikes/neuron"),
+    )
+    for row in stored["rows"]:
+        yield (
+            f"`{row['network']}`",
+            f"{row['spikes_per_neuron']:.3f}",
+            percent(row["nonzero"], 1),
+            f"{row['synaptic_operations']:,.0f}",
+            percent(row["rate"]["accuracy"]),
+            f"{row['rate']['spikes_per_neuron']:.3f}",
+        )
