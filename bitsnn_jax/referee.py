@@ -2,22 +2,23 @@
 
     python referee.py FOLDER [--limit N]
 
-reads a folder of `exchange.save` (see docs/format.md), runs its test vectors, compares
-every spike and every output, and prints what each layer did. Only NumPy is needed: this
-file can be copied to where the hardware is. It shares no line with the rest.
+reads a folder of `bundle_writer.save` (see docs/format.md), runs its test vectors,
+compares every spike and every output, and prints what each layer did. It needs NumPy
+only, so this file can be copied to where the hardware is. It shares no code with the
+rest of the package.
 
-How it works. Every spike is an address, a place in the flattened layer that it comes
-from, channels last. An address takes three steps:
+Every spike is an address: its place in the flattened layer that sent it, channels last.
+An address takes three steps:
 
-1. routes: a table sends the address on, to none, one or several addresses. Reshaping,
-   moving, summing and pooling are nothing else.
-2. synapses: each address adds one row of weights for each place of the kernel that it
-   is seen from. Nothing is multiplied.
-3. routes again, from where the rows were added up to the neurons.
+1. routes: a table maps the address to none, one or several addresses. This covers
+   reshaping, moving, summing and pooling.
+2. synapses: each address adds one row of weights for each place of the kernel that
+   sees it. Nothing is multiplied.
+3. routes again, from the sums of rows to the neurons.
 
-What a step has brought is shifted left by T - t and added to the membranes. Then the
-neurons compare and subtract. Only the image, and nodes of kind "sum", are numbers and
-no spikes: they take the same three steps, once, and multiply the rows.
+The sum of step t is shifted left by T - t and added to the membranes. Then the neurons
+compare and subtract. The image and nodes of kind "sum" are numbers instead of spikes:
+they take the same three steps, once, and multiply the rows.
 
 Operations are counted where they happen; see `Counts`.
 """
@@ -37,10 +38,10 @@ import numpy as np
 
 FORMAT, VERSION = "bitsnn", 2
 KINDS = ("input", "neurons", "maximum", "sum", "output")
-NUMBERS = ("input", "sum")  # what nodes of these kinds send has no time
-# What is larger is refused: entries of an array on the way, and pairs of an entry and
-# where it goes, or of an entry and a place of a window. All nodes together have at most
-# so many, or four for each byte of the folder: test vectors alone have one for each.
+NUMBERS = ("input", "sum")  # values of these kinds of node have no time
+# Limits on entries of an array on the way, and on pairs of an entry and its target, or
+# of an entry and a place of a window. All nodes together may have this many, or four
+# for each byte of the folder: test vectors alone have one for each.
 MOST, MOST_STEPS, MOST_OF_SMALL = 2**23, 30, 2**22
 STORED = {"kernel": "i1", "factor": "i2", "index": "i4"}
 STORED |= {"bias": "i4", "fraction": "i4", "unit": "f8"}
@@ -104,7 +105,7 @@ def route(ops: list[dict], shape: tuple[int, ...]) -> Routes:
 def pairs_of(op: dict, shape: tuple[int, ...]):
     """Return (origins, targets, shape of the result) of one operation.
 
-    A sum and a maximum have the same routes; they differ in what is done at the target.
+    A sum and a maximum have the same routes; they differ at the target.
     """
     every = np.arange(math.prod(shape))
     kind = op["op"]
@@ -233,11 +234,11 @@ def add_rows(synapses: Synapses, addresses, values, reach) -> tuple[np.ndarray, 
     Args:
       synapses: of the term.
       addresses: in ascending order; one may occur several times.
-      values: of the addresses; None for spikes, whose rows are added as they are.
-      reach: [blocks] how many entries of the node a row added to the block reaches.
+      values: of the addresses; None for spikes, whose rows are added unscaled.
+      reach: [blocks], the entries of the node that a row added to the block reaches.
 
     Returns:
-      The sums, flat; and how many weights were added to entries of the node.
+      The sums, flat; and the number of weights added to entries of the node.
     """
     taps, channels, width = synapses.rows.shape
     position, channel = np.divmod(addresses, channels)
@@ -252,7 +253,7 @@ def add_rows(synapses: Synapses, addresses, values, reach) -> tuple[np.ndarray, 
         rows = synapses.rows[tap, channel[seen]]
         if values is not None:
             rows = rows * values[seen, None]
-        # Rows for the same block are neighbours, since addresses ascend: add these.
+        # Addresses ascend, so rows for the same block are neighbours: add these.
         first = np.flatnonzero(np.diff(block, prepend=-1))
         sums[block[first]] += np.add.reduceat(rows, first, axis=0)
         additions += int(reach[block].sum())
@@ -267,17 +268,16 @@ class Counts:
     """The operations of a node, summed over the examples it has seen.
 
     Attributes:
-      spikes: sent at each step; of neurons and maxima.
+      spikes: sent at each step, by neurons and maxima.
       synaptic_operations: additions of a weight to a membrane that a spike causes, one
         for each way from the spike to an entry: weights of 0 count, padding does not.
       multiply_accumulates: the same for the image and for sums, whatever their values.
       bias_additions: of the T parts of the bias.
-      shifts: of what a step has brought, by T - t, for t < T; of terms with a `Shift`.
-      compares, resets: with a threshold, and subtractions of it. Those of a maximum
-        are not counted.
+      shifts: of the sum of a step, by T - t, for t < T; of terms with a `Shift`.
+      compares, resets: with a threshold, and subtractions of it. A maximum has none.
       membrane_reads, membrane_writes: one each for an addition, a read for a compare,
         a write for a reset.
-      largest: the largest |membrane| seen, in units of its own. No count: a maximum.
+      largest: the largest |membrane| seen, in its own units. A maximum, not a count.
     """
 
     spikes: list[int] = dataclasses.field(default_factory=list)
@@ -331,7 +331,7 @@ class Network(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Of one example.
+    """The result of one example.
 
     Attributes:
       spikes: name of each node of neurons and maxima -> bool [T, *shape].
@@ -347,7 +347,7 @@ def read(folder) -> Network:
 
     Raises:
       RefereeError: another format or version, damaged files, numbers out of range, an
-        unknown operation, what would need more memory than a reader gives it.
+        unknown operation, or one that needs more memory than a reader grants.
     """
     folder = Path(folder)
     with damaged("network.json"):
@@ -558,10 +558,10 @@ def run(
     Args:
       network: of `read`.
       image: integers 0..levels, without a batch axis.
-      counts: for each node, by name; this run is added. None: not wanted.
+      counts: by name of node; this run is added. None to skip counting.
 
     Raises:
-      RefereeError: a membrane that leaves the bound that the file promises.
+      RefereeError: a membrane that exceeds the bound in the file.
     """
     counts = {} if counts is None else counts
     sent: dict[str, Any] = {}  # spikes [T, size], or numbers [size]

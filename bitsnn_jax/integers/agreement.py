@@ -1,7 +1,7 @@
-"""One network in three notations: program, layer graph, integers. Do they agree?
+"""Checks that a program, its layer graph and its integers are the same network.
 
 Each layer is compared on the inputs that the float network gives it, so that a code
-that rounding has moved in one layer says nothing about the next.
+moved by rounding in one layer does not affect the next.
 """
 
 from typing import Any
@@ -80,9 +80,9 @@ class _Recorded(Reading):
 def integer_difference(network: Any, graph: Graph, x: Any) -> str | None:
     """Name the first node whose integers rounding cannot explain.
 
-    With inputs k of a node and its weights W, rounded from w, the sum of W k may be off
-    by half a unit for each |k|, for each weight of a number that was rounded itself,
-    and for the bias:
+    With inputs k and weights W, rounded from w, the sum of W k may be off by half a
+    unit for each |k|, for each weight of an input that was rounded itself, and for the
+    bias:
 
         |sum W k + B - (sum w k + b)| <= (sum |k| + sum_rounded |W| + 1) / 2
 
@@ -116,7 +116,7 @@ def integer_difference(network: Any, graph: Graph, x: Any) -> str | None:
                 + _of_rounded(term, integers[term.source], graph[term.source].kind)
                 for term in made.terms
             )
-            # Of sums in float64, whose terms may be much larger than the result.
+            # For sums in float64, whose terms may be much larger than the result.
             slack = 1e-9 * (made.bound + 1)
             worst = float(jnp.max(apart - bound, initial=-jnp.inf))
             if not worst <= slack:
@@ -142,7 +142,7 @@ def _half(term: Term, sizes):
             sizes / 2, np.broadcast_shapes(sizes.shape, np.shape(weight.factor))
         )
     else:
-        # All outputs of a group see the same inputs: one of them will do.
+        # All outputs of a group see the same inputs, so one of them is enough.
         groups = weight.groups if isinstance(weight, Conv) else 1
         *window, outputs = weight.kernel.shape
         halves = weight._replace(kernel=np.full((*window, groups), 0.5))

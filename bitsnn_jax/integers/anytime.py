@@ -1,16 +1,15 @@
 """The anytime read-out: logits after each step of the last spikes, and early exit.
 
-A layer collects charge for T steps before it fires for T, during which the next one
-collects. So a network with l layers of neurons in a row takes l T steps, and (l - 1) T
-of them are over before the last layer fires, whatever is done behind it. What can be
-cut short is the read-out: the T steps in which the output collects the spikes of the
-layers that feed it. After t of them it knows the t most significant bits of their
-codes, and may stop if the logits are far enough apart.
+A layer collects charge for T steps, then fires for T steps while the next one collects.
+So a network with l layers of neurons in a row takes l T steps, and (l - 1) T of them
+are over before the last layer fires. Only the read-out can be cut short: the T steps in
+which the output collects the spikes of the layers that feed it. After t of them it
+knows the t most significant bits of their codes, and may stop if the logits are far
+enough apart.
 
-What is saved is thus the spikes that those layers emit at steps t+1..T, and the
-additions they cause in the output: no step of any layer before, and T - t of l T steps
-of the time to an answer. It is an early stop of a train of T steps, and not the
-re-quantised network of t steps.
+This saves the spikes that those layers emit at steps t+1..T, their additions in the
+output, and T - t of l T steps of latency. Earlier layers save nothing. It stops a train
+of T steps early; it is not the network re-quantised to t steps.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,19 +32,19 @@ def prefix_logits(
 
         logits(t) = sum of terms of k(t) + bias,   k(t) = k - k mod 2**(T - t)
 
-    in integers, so that logits(T) are those of the network to the last bit. A maximum
-    of prefixes is the prefix of the maximum, so layers may be pooled on their way.
+    in integers, so that logits(T) equal those of the network bit by bit. A maximum of
+    prefixes is the prefix of the maximum, so layers may be pooled on their way.
 
     Args:
       network: of `fixed_point`.
       output: name of the output.
 
     Returns:
-      A function of `Result.codes`, name -> [n, ...], of which it uses the layers that
-      feed the output -> int32 [T, n, ...]. Wrap it in `jax.jit`.
+      A function of `Result.codes`, name -> [n, ...], that returns int32 [T, n, ...]. It
+      needs the codes of the layers that feed the output. Wrap it in `jax.jit`.
 
     Raises:
-      ValueError: no such output; one that is fed by what does not fire; when called,
+      ValueError: no such output, or one fed by a node that does not fire; when called,
         codes that lack a layer.
     """
     outputs = [node.name for node in network.of_kind("output")]
@@ -95,13 +94,13 @@ def _layers(network, name) -> list[str]:
 def mean_missing(logits: Any) -> np.ndarray:
     """Average what the bits to come add to the logits, for each step.
 
-    The read-out is linear, so the expectation of what is missing after step t is that
-    of logits(T) - logits(t). It is measured and not derived: most neurons are silent,
-    and their bits far from even. `logits + mean[:, None]` has no bias on average in its
-    early steps, and the last step is as it was.
+    The read-out is linear, so what is missing after step t is logits(T) - logits(t) on
+    average. This is measured, not derived: most neurons are silent, and their bits far
+    from even. `logits + mean[:, None]` has no bias on average in its early steps, and
+    the same last step.
 
     Args:
-      logits: [T, n, classes] of examples that accuracy is not reported on.
+      logits: [T, n, classes] of examples other than those that accuracy is reported on.
 
     Returns:
       float64 [T, classes], 0 in the last row.
@@ -113,8 +112,8 @@ def mean_missing(logits: Any) -> np.ndarray:
 def early_exit(logits: Any, margin: float) -> tuple[np.ndarray, np.ndarray]:
     """Choose classes as soon as the logits are far enough apart.
 
-    An example stops at the first step at which its largest logit is `margin` or more
-    above the second, at the latest at step T. The larger the margin, the later.
+    An example stops at the first step at which its largest logit exceeds the second by
+    `margin` or more, at the latest at step T. Larger margins stop later.
 
     Args:
       logits: [T, n, classes], of at least two classes.
@@ -157,8 +156,7 @@ def accuracy_curve(
 ) -> Curve:
     """Compute accuracy and mean steps of `early_exit` for each margin.
 
-    A margin that is to be used must be chosen on examples that accuracy is not
-    reported on.
+    Choose a margin on other examples than those that accuracy is reported on.
 
     Args:
       logits: [T, n, classes].

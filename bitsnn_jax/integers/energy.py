@@ -1,7 +1,7 @@
 """Energy estimates: counts of operations times joules, for this network and rivals.
 
-An estimate from published costs of single operations, not a measurement. Left out are
-leakage, clock, wires, control, and the traffic of spikes and activations.
+This is an estimate from published costs of single operations, not a measurement. It
+leaves out leakage, clock, wires, control, and the traffic of spikes and activations.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ class Profile:
 
     Attributes:
       name: in `energy_profiles.json`.
-      source: where the numbers come from, or how they were derived.
-      weight_bits, membrane_bits: the widths that they are for.
+      source: of the numbers, or how they were derived.
+      weight_bits, membrane_bits: the widths that the costs are for.
       add, shift, compare: of the width of a membrane.
       multiply: of a weight by 8 bits.
       weight_read, membrane_read, membrane_write: 0 where memory is left out.
@@ -182,7 +182,7 @@ def _costs(profile: Profile, steps: int) -> dict[str, float]:
     }
 
 
-# Rivals: the same network executed otherwise, counted from the same codes.
+# Rivals: the same network executed in other ways, counted from the same codes.
 
 
 def dense_ann(operations: Operations, *, reuse: int = 1) -> Operations:
@@ -193,8 +193,8 @@ def dense_ann(operations: Operations, *, reuse: int = 1) -> Operations:
 
     Args:
       operations: of the spiking network.
-      reuse: accumulations in a row that one fetch of a weight, and of a sum, serves. 1:
-        every one goes to memory, as spikes do. Arrays of multipliers have 10 and more.
+      reuse: accumulations in a row served by one fetch of a weight, and of a sum. 1:
+        each goes to memory, as for spikes. Arrays of multipliers have 10 and more.
     """
     return _quantised(operations, reuse, lambda node: node.paths)
 
@@ -241,10 +241,9 @@ def rate_snn(
 ) -> Operations:
     """Count a rate-coded network (QCFS) with the same connections.
 
-    Spikes are spread evenly over neurons, so that additions are connections times
-    spikes per neuron. Weights are not shifted. The image and sums are multiplied once,
-    and their current is added at each step together with the bias. Both are in the
-    rival's favour.
+    Spikes are spread evenly over neurons, so additions are connections times spikes per
+    neuron. Weights are not shifted. The image and sums are multiplied once, and their
+    current is added at each step with the bias. Both favour the rival.
 
     Args:
       operations: of the spiking network, for its connections.
@@ -313,11 +312,11 @@ class BreakEven:
     """Where the spiking network and a rival cost the same.
 
     Attributes:
-      spikes_per_neuron: at which they do; negative where the spiking network costs more
-        even without a single spike.
+      spikes_per_neuron: at which both cost the same; negative if the spiking network
+        costs more even without a spike.
       measured: spikes per neuron of the network.
-      floor: fraction of neurons with a code other than 0. Each of these has a spike at
-        least, so no network with these zeros has fewer spikes per neuron.
+      floor: fraction of neurons with a code other than 0. Each of these spikes at least
+        once, so no network with these zeros has fewer spikes per neuron.
     """
 
     spikes_per_neuron: float
@@ -342,12 +341,11 @@ def break_even(
 
     At r spikes per neuron the spiking network costs a + b r, if spikes become fewer in
     all layers by the same factor: a for the image, biases, shifts, and compares, b r
-    for synaptic operations and resets. The rival stays what it is. Where that is an ANN
-    that skips zeros, this is generous to the spiking network: fewer spikes often mean
-    more zeros.
+    for synaptic operations and resets. The rival does not change. For an ANN that skips
+    zeros this favours the spiking network, since fewer spikes often mean more zeros.
 
     Every spike fetches its weights and membranes, even if the neuron spikes again.
-    Hardware that collects a neuron's bits first is the ANN that skips zeros.
+    Hardware that collects the bits of a neuron first is the ANN that skips zeros.
 
     Args:
       operations: of the spiking network.

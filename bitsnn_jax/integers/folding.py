@@ -156,7 +156,7 @@ def _is_order(index, size):
 def shrunk(array: Any, is_used: np.ndarray | None = None) -> np.ndarray:
     """Shrink the array to one entry along each axis where it is constant, in float64.
 
-    Entries that nothing uses may become anything.
+    Entries that nothing uses may change.
     """
     array = np.asarray(array, np.float64)
     for axis in range(array.ndim):

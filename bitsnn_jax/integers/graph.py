@@ -1,8 +1,8 @@
 """The layer graph: what feeds each layer of neurons, as data.
 
-Every neuron's current is a sum of affine terms of upstream spikes. `Graph` writes that
-sum down: no modules, no batch norm, no program, only arrays and a dozen kinds of
-operation, all of which are linear. `lowering.lower` makes one from a network.
+The current of every neuron is a sum of affine terms of upstream spikes. `Graph` holds
+these sums as arrays and a dozen kinds of linear operation, without modules, batch norm
+or program. `lowering.lower` makes one from a network.
 """
 
 import dataclasses
@@ -97,7 +97,7 @@ Weight = Scale | Conv | Dense
 
 
 class Term(NamedTuple):
-    """What one node brings to another: `after(weight(before(source)))`.
+    """The contribution of one node to another: `after(weight(before(source)))`.
 
     `before` and `after` move and add up and change no value; `weight` holds every
     number. Batch norm, the 1/k**2 of a pooling and all other scales are in it.
@@ -110,14 +110,14 @@ class Term(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A layer of neurons, or another place where a sum of terms has a name.
+    """A layer of neurons, or another named sum of terms.
 
     z = sum of terms + bias, and the value of the node is
 
-        "input"    what the network is given; no terms
+        "input"    the input of the network; no terms
         "neurons"  qcfs(z, theta, levels=levels)
-        "maximum"  z, the one term of which takes a maximum of spikes
-        "sum"      z: no spikes but numbers, which a second weight is applied to, as
+        "maximum"  z, whose one term takes a maximum of spikes
+        "sum"      z: numbers instead of spikes, to which a second weight is applied, as
                    behind the linear bottleneck of MobileNetV2
         "output"   z
 
@@ -138,13 +138,13 @@ KINDS = ("input", "neurons", "maximum", "sum", "output")
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which sources come before what they feed. Input first.
+    """Nodes in topological order, input first.
 
     Raises:
-      ValueError: two nodes of one name, or one that is fed by none that stands before.
+      ValueError: two nodes of one name, or a node fed by none that comes before it.
     """
 
-    nodes: tuple[Any, ...]  # each a `Node`, or what a subclass has for one
+    nodes: tuple[Any, ...]  # each a `Node`, or what a subclass uses instead
 
     def __post_init__(self):
         before = set()
@@ -229,11 +229,11 @@ def evaluate(
 
     Args:
       graph: of `lowering.lower`.
-      x: [n, ...] inputs; their type is that of the computation.
+      x: [n, ...] inputs, in the type to compute in.
       steps: T, for the re-quantised ANN with levels 2**T - 1. None: levels as trained.
 
     Returns:
-      outputs, by name; and the codes of each node of neurons and maxima.
+      outputs by name; codes by name, of neurons and maxima.
     """
 
     def one(x):

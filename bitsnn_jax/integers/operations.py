@@ -21,7 +21,7 @@ from bitsnn_jax.integers.graph import (
 )
 from bitsnn_jax.runtime.columns import table
 
-# Kinds of node whose values have no time: they enter what they feed once.
+# Kinds of node whose values have no time: they enter the nodes they feed once.
 TIMELESS = ("input", "sum")
 
 
@@ -36,19 +36,19 @@ class NodeOperations:
     Attributes:
       name, kind: as in `IntegerNode`.
       entries: of the node, for one example.
-      spikes: that the node emits at each step, t = 1 first; () without spikes.
-      synaptic_operations: additions of a weight into this node that spikes cause: the
+      spikes: emitted at each step, t = 1 first; () without spikes.
+      synaptic_operations: additions of a weight into this node caused by spikes: the
         paths of all spikes.
       multiply_accumulates: paths from the image and from sums, once per example,
         whatever the values.
       bias_additions: T per entry, one for each part of the bias.
-      shifts: T - 1 per entry of a node that spikes feed, for the current of each step
-        but the last; one more per entry of a term that ends in a shift, each time the
-        term is added up.
+      shifts: T - 1 per entry of a node fed by spikes, for the current of each step but
+        the last; one more per entry of a term that ends in a shift, each time the term
+        is added.
       compares: T per neuron, with its thresholds.
       resets: subtractions of a threshold; as many as spikes.
-      paths: from codes, one for each connection: what an ANN multiplies.
-      nonzero_paths: those from codes other than 0: what is left if zeros are skipped.
+      paths: from codes, one for each connection: the products of an ANN.
+      nonzero_paths: those from codes other than 0: what remains if zeros are skipped.
       nonzero: neurons whose code is not 0.
       code_multiply_accumulates: products with codes. 0 in a spiking network;
         `energy.skipping_ann` and others have them.
@@ -118,10 +118,10 @@ COUNTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Operations:
-    """Counts of a network, by node. Those of two batches add up.
+    """Counts of a network, by node. Counts of two batches can be added.
 
     Attributes:
-      nodes: in the order of the network. Input and maxima included, mostly zeros.
+      nodes: in the order of the network, input and maxima included (mostly zeros).
       examples: how many were counted.
       steps: T.
     """
@@ -185,7 +185,7 @@ def term_paths(network: IntegerNetwork) -> Paths:
     """Count, for each node and term, the entries that each source entry reaches.
 
     The number of paths is the gradient of the sum of a term whose weights are all 1.
-    Borders, strides, dilations and groups are as they are.
+    This respects borders, strides, dilations and groups.
 
     Args:
       network: of `fixed_point`.
@@ -217,16 +217,16 @@ def count(
 
         synaptic operations = sum over entries of spikes * paths,
 
-    which are the additions that `integers.stepped` stands for, had it been run event by
-    event. The counts are those of the layer graph. Where that holds a term twice,
-    because two layers are fed the same sum, so do the counts; hardware that keeps the
-    sum does less. Comparisons of a maximum are not counted, nor the traffic of spikes.
+    which are the additions of `execution.stepped`, had it run event by event. The
+    counts are those of the layer graph. A term that is there twice, because two layers
+    are fed the same sum, counts twice; hardware that keeps the sum does less.
+    Comparisons of a maximum and the traffic of spikes are not counted.
 
     Args:
       network: of `fixed_point`.
-      codes: name -> [examples, ...] integers, as `integers.Result.codes`.
+      codes: name -> [examples, ...] integers, as `execution.Result.codes`.
       examples: how many; 0 is allowed.
-      paths: of `term_paths(network)`, to count many batches; they are made if missing.
+      paths: of `term_paths(network)`, to count many batches; made here if missing.
 
     Returns:
       Operations. Exact.
@@ -306,7 +306,7 @@ def _counts(node: IntegerNode, network, paths, activity, examples) -> NodeOperat
 
 
 def _fan_out(term: Term, shape: tuple[int, ...]) -> np.ndarray:
-    # A shift is no path, and would count as 2**amount of them.
+    # A shift is not a path, and would count as 2**amount paths.
     ops = (*term.before, term.weight, *term.after)
     ops = [op for op in ops if not isinstance(op, Shift)]
 
@@ -359,5 +359,5 @@ def _checked(node, codes, steps, examples) -> np.ndarray:
             f"{node.name}: codes must be 0 to {2**steps - 1} at T = {steps}, got "
             f"{array.min()} to {array.max()}"
         )
-    # Signed and wide: shifts and maxima of any type the codes may have come in.
+    # Signed and wide enough for shifts and maxima of codes of any type.
     return array.astype(np.int32)

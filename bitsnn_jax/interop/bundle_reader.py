@@ -1,6 +1,6 @@
-"""Reading a network of integers from its folder: every number is checked.
+"""The reader of a network of integers from its folder; it checks every number.
 
-`bundle_writer.py` writes what is read here; docs/format.md describes it.
+`bundle_writer.py` writes these folders; docs/format.md describes them.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ def read_folder(folder: Path) -> tuple[IntegerNetwork, dict[str, np.ndarray]]:
     """Read the network and its test vectors, {} where there are none.
 
     Raises:
-      ExchangeError: see `exchange.load`.
+      ExchangeError: see `bundle_writer.load`.
     """
     try:
         return _read_folder(folder)
@@ -163,7 +163,7 @@ def _read_arrays(folder, name, sums):
     try:
         return load_arrays(data)
     except (SafetensorError, ValueError, KeyError, AttributeError) as error:
-        # The last: a type that NumPy has none for.
+        # The last is a type that NumPy does not have.
         raise ExchangeError(f"{folder / name}: damaged: {error}") from None
 
 

@@ -36,17 +36,17 @@ def save(
 ) -> None:
     """Write the network to a folder, as a whole or not at all.
 
-    An export that is already there is replaced. What is written has been read back.
+    Replaces an earlier export, and reads back what it has written.
 
     Args:
       network: of `fixed_point`.
-      folder: to be made; or empty, or an earlier export.
-      vectors: test vectors. Inputs [n, ...], integers 0..levels, of which the codes and
+      folder: a new one, an empty one, or an earlier export.
+      vectors: test vectors: inputs [n, ...], integers 0..levels, whose codes and
         outputs are computed here; or all of these, named as in `load_vectors`; or None.
 
     Raises:
-      ExchangeError: a folder with anything else in it, inputs or arrays that do not fit
-        the network; nothing is written then.
+      ExchangeError: a folder that holds anything else, inputs or arrays that do not fit
+        the network. Nothing is written then.
     """
     folder = Path(folder)
     _check_replaceable(folder)
@@ -83,7 +83,7 @@ def load(folder: str | os.PathLike) -> IntegerNetwork:
     """
     network = read_folder(standing(Path(folder)))[0]
     for node in network.of_kind("neurons", "sum", "output"):
-        # Carriers are chosen by the bound: one that is too small would be inexact.
+        # Types of sums are chosen by the bound: too small a bound would be inexact.
         reach = largest_sum(node, network) + int(node.half.max())
         if reach > node.bound:
             raise ExchangeError(
@@ -126,7 +126,7 @@ def _node_out(node: IntegerNode, arrays: dict) -> dict:
                 f"{node.name}: {field} must be {np.dtype(DTYPES[field])}, got "
                 f"{array.dtype}"
             )
-        # Not ascontiguousarray alone, which makes [1] of [].
+        # Not ascontiguousarray alone, which turns [] into [1].
         arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
         return name
 

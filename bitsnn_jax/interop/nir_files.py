@@ -1,7 +1,7 @@
-"""What a NIR file (HDF5) holds, as nested dictionaries, and a checksum of that.
+"""The contents of a NIR file (HDF5) as nested dictionaries, and their checksum.
 
-Compressed arrays unfold to any size, and links lead anywhere: sizes are added up before
-anything is read, and no other file is opened.
+Compressed arrays can unpack to any size, and links can lead anywhere. So sizes are
+added up before anything is read, and no other file is opened.
 
 Needs the package `h5py`: the extra `nir`.
 """
@@ -26,8 +26,8 @@ def contents(path: str | os.PathLike, *, max_bytes: int | None) -> dict[str, Any
     """Read the strings and arrays of the file, by name.
 
     Raises:
-      NIRError: arrays that unfold to more than `max_bytes`, by default to what is out
-        of proportion to the file; links.
+      NIRError: arrays that unpack to more than `max_bytes`, by default a multiple of
+        the size of the file; links.
       Exception: whatever h5py raises for a damaged file.
     """
     with h5py.File(path, "r") as file:

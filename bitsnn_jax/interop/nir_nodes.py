@@ -1,17 +1,16 @@
-"""The nodes that `bitsnn_jax` adds to NIR, and how arrays and names are written in it.
+"""The nodes that `bitsnn_jax` adds to NIR, and how it writes arrays and names.
 
 NIR's neurons have one threshold, are reset when they fire, and integrate and fire at
-the same time. The neuron of Eq. (9) and (10) does neither, so it has a node type of its
-own, `BitSerialIF`, with the schedule of its thresholds written out. A `nir.IF` with a
-remark in its metadata would run everywhere, wrongly, since readers pass metadata over.
-A type that NIR does not know makes `nir.read`, and what is built on it, stop with an
-error.
+the same time. The neuron of Eq. (9) and (10) does neither, so it has its own node type,
+`BitSerialIF`, with its schedule of thresholds written out. A `nir.IF` with a remark in
+its metadata would run everywhere, wrongly, since readers ignore metadata. An unknown
+type makes `nir.read`, and tools built on it, fail with an error instead.
 
-What the edges carry at step t: from neurons and maxima `spike[t]` = 2**(T - t) for a
-spike and 0 for none; from the input and a `BitSerialRound` their integers, once, with
-the first step. Edges that meet add up. Between these, standard nodes mean what NIR
-says, step by step: `Conv1d`, `Conv2d`, `Linear`, `Scale`, `SumPool2d`, `Flatten`, all
-of integers. What NIR has no node for is a `BitSerialGather` or a `BitSerialPool`.
+At step t, edges from neurons and maxima carry `spike[t]` = 2**(T - t) for a spike and 0
+for none. Edges from the input and from a `BitSerialRound` carry their integers once,
+with the first step. Edges that meet are added. Between these nodes, NIR's own nodes
+apply step by step, all on integers: `Conv1d`, `Conv2d`, `Linear`, `Scale`, `SumPool2d`,
+`Flatten`. Where NIR has no node there is a `BitSerialGather` or a `BitSerialPool`.
 
 Arrays are channels first and have no batch axis, as in NIR: [channels, *space] or [n],
 where the layer graph has [1, *space, channels] or [1, n].
@@ -62,7 +61,7 @@ class BitSerialIF(_Same):
     v_init: np.ndarray  # [*shape]
     bias: np.ndarray  # [*shape], once, not at each step
     spike: np.ndarray  # [T], 2**(T - t)
-    unit: np.ndarray  # [*shape], what 1 stands for in the network of floats
+    unit: np.ndarray  # [*shape], what 1 is worth in the float network
 
 
 @dataclass(eq=False)
@@ -87,7 +86,7 @@ class BitSerialReadout(_Same):
 class BitSerialMax(nir.NIRNode):
     """sum_t current(t), sent on as the spikes that are its binary digits.
 
-    What feeds it are maxima of codes, so these are to be taken of the sums over time.
+    It is fed by maxima of codes, so take these of the sums over time.
     """
 
     shape: np.ndarray
@@ -111,7 +110,7 @@ class BitSerialGather(nir.NIRNode):
 class BitSerialPool(nir.NIRNode):
     """The "sum" or "max" over windows. One entry for each axis, channels first.
 
-    What is padded is 0 in a sum and never wins a maximum.
+    Padding is 0 in a sum and never the maximum.
     """
 
     kind: str
@@ -134,8 +133,7 @@ OWN = {
         BitSerialPool,
     )
 }
-# These are the nodes of the integer network, by kind. On the way from one to the next
-# lie the nodes of a term.
+# The nodes of the integer network, by kind. The nodes of a term lie between them.
 KINDS = {
     nir.Input: "input",
     BitSerialIF: "neurons",
@@ -147,7 +145,7 @@ KINDS = {
 
 def set_types(node: Any, inputs, outputs) -> None:
     """Set what shapes come in and go out; None where the node alone cannot tell."""
-    # Any, since nir's annotations forbid the None that its own nodes put here.
+    # Any, because nir's annotations forbid the None that its own nodes use here.
     node.input_type = {"input": None if inputs is None else np.array(inputs)}
     node.output_type = {"output": None if outputs is None else np.array(outputs)}
 
@@ -180,7 +178,7 @@ def quoted(name: str) -> str:
     >>> quoted("block_0/neuron:1")
     'block_0%2Fneuron%3A1'
     """
-    # HDF5 would make groups of groups of a slash; colons end our own names.
+    # A slash would make nested groups in HDF5; colons end our own names.
     for character in "%/:":
         name = name.replace(character, f"%{ord(character):02X}")
     return name

@@ -1,8 +1,8 @@
 """The network of integers from a NIR graph of `nir_writer.to_nir`, without any loss.
 
-A graph is data from elsewhere, so what it says of itself is checked: format, types of
-nodes, shapes, thresholds, and that no sum leaves 32 bits. Bounds are not in the graph;
-they are computed again.
+A graph may come from anywhere, so everything is checked: format, types of nodes,
+shapes, thresholds, and that no sum leaves 32 bits. Bounds are not in the graph; they
+are computed again.
 
 Needs the package `nir`: the extra `nir`.
 """
@@ -56,8 +56,8 @@ def from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
     """Read the network of a graph of `to_nir`.
 
     Raises:
-      NIRError: another graph or format version, a node that the format does not have,
-        thresholds that do not halve, numbers out of range.
+      NIRError: another graph or format version, an unknown node, thresholds that do not
+        halve, numbers out of range.
     """
     try:
         return _from_nir(graph)
@@ -143,7 +143,7 @@ def _ordered(chains) -> list[str]:
 def _from_anchor(name, node, steps, levels) -> IntegerNode:
     kind, name = KINDS[type(node)], unquoted(name)
     sizes = ints(node.output_type["output"])
-    # As `channels_last` makes it, before there is an array of any size.
+    # As `channels_last` returns it, before an array of any size exists.
     shape = (1, *sizes[1:], *sizes[:1])
     check_shape(name, kind, shape)
     if kind == "input":

@@ -1,10 +1,10 @@
 """The network of integers in NIR, the exchange format of neuromorphic tools.
 
-`to_nir` makes the graph, `write` and `read` are for its files. What the nodes and edges
-mean is in `nir_nodes`; the way back, `from_nir`, in `import_nir`.
+`to_nir` makes the graph, `write` and `read` handle its files. `nir_nodes` says what
+nodes and edges mean; `nir_reader.from_nir` is the way back.
 
-Kernels and the rows behind a `Flatten` are transposed, since arrays in NIR are channels
-first. Paddings that differ between two sides become zeros of the kernel.
+Arrays in NIR are channels first, so kernels and the rows behind a `Flatten` are
+transposed. Unequal paddings of two sides become zeros of the kernel.
 
 Needs the packages `nir` and `h5py`: the extra `nir`.
 """
@@ -69,9 +69,8 @@ def to_nir(
     """Turn the network into a NIR graph.
 
     Args:
-      network: of `fixed_point`; or of `lowering.lower`, which `fixed_point` is then
-        applied to.
-      steps: T. May be left out where the network has one.
+      network: of `fixed_point`; or of `lowering.lower`, and `fixed_point` is applied.
+      steps: T; may be left out if the network has it.
 
     Returns:
       A graph that `nir.write` takes and `from_nir` gives back, without any loss.
@@ -132,17 +131,18 @@ def read(path: str | os.PathLike, *, max_bytes: int | None = None) -> IntegerNet
 
     Args:
       path: of the file.
-      max_bytes: that its arrays may unfold to; by default 32 times the size of the
-        file, and 128 MiB at least. A large network compresses better than that.
+      max_bytes: the most that its arrays may unpack to; by default 32 times the size of
+        the file, and at least 128 MiB. Raise it for large networks that compress
+        better.
 
     Raises:
-      NIRError: no such file, no NIR file, a damaged one or one without its checksum,
-        another format version, arrays that unfold to more than `max_bytes`.
+      NIRError: no such file, no NIR file, a damaged one or one without a checksum,
+        another format version, arrays that unpack to more than `max_bytes`.
     """
     try:
         found = contents(path, max_bytes=max_bytes)
         meta = found.get("metadata", {})
-        if meta.get("format") == FORMAT:  # of others, `from_nir` says what they are
+        if meta.get("format") == FORMAT:  # `from_nir` describes other formats
             if "sha256" not in meta:
                 raise NIRError("it has no checksum: write it with `nir_writer.write`")
             if meta.pop("sha256") != digest(found):
@@ -186,7 +186,7 @@ def _anchor(node: IntegerNode, steps: int) -> nir.NIRNode:
 
 def _chain(term: Term, shape: tuple, node: IntegerNode) -> Iterator[nir.NIRNode]:
     """Make the nodes of a term, in order, with their types."""
-    # What a maximum takes is weighted with 1.
+    # A maximum weights its input with 1.
     weight = () if node.kind == "maximum" else (term.weight,)
     ops: list[Structure | Weight] = [*term.before, *weight, *term.after]
     order = None
@@ -199,7 +199,7 @@ def _chain(term: Term, shape: tuple, node: IntegerNode) -> Iterator[nir.NIRNode]
             and i + 1 < len(ops)
             and isinstance(ops[i + 1], Dense)
         ):
-            # The rows of the kernel are put in NIR's order, and nothing has to move.
+            # The rows of the kernel are put in NIR's order, so nothing has to move.
             order = nir_places(shape)
             yield from _flatten(shape)
         elif isinstance(op, Dense) and target[0] == 1:
@@ -238,7 +238,7 @@ def _nodes(op, shape, target, node) -> Iterator[nir.NIRNode]:
         yield from _gather(np.arange(math.prod(pooled)).reshape(target), pooled)
     elif isinstance(op, (WindowSum, WindowMax)):
         yield _pool(op, shape, target, node)
-    elif isinstance(op, Dense):  # of several rows: at each place the same
+    elif isinstance(op, Dense):  # of several rows: the same at each place
         conv = Conv(op.kernel[None], (1,), ((0, 0),), (1,), (1,), 1)
         yield from _conv(conv, (1, *shape), (1, *target), node)
     else:
@@ -293,7 +293,7 @@ def _conv(op: Conv, shape, target, node) -> Iterator[nir.NIRNode]:
     extra = (most[:, None] - padding) // dilation[:, None]  # zeros around the kernel
     exact = (extra * dilation[:, None] == most[:, None] - padding).all()
     if max(op.lhs_dilation) > 1 or padding.min() < 0 or not exact:
-        # Zeros between and around the values, which `Conv2d` cannot make.
+        # Zeros between and around the values, which `Conv2d` cannot produce.
         edges = [
             (low, high, between - 1)
             for (low, high), between in zip(op.padding, op.lhs_dilation, strict=True)

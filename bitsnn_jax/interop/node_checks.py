@@ -1,8 +1,7 @@
-"""What a network of integers that comes from a file must be, node by node.
+"""Checks of a network of integers that comes from a file, node by node.
 
-Whatever format it was in: numbers in their ranges, operations that fit the shapes, and
-nothing on the way that needs more memory than a reader gives a file, however few bytes
-declare it.
+They apply to every format: numbers are in range, operations fit the shapes, and nothing
+on the way needs more memory than a reader grants a file, however few bytes declare it.
 """
 
 import math
@@ -27,8 +26,8 @@ from bitsnn_jax.integers.graph import (
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.runtime.reading import ReadingError
 
-# No array on the way has more entries, and no window more pairs of an entry and a place
-# of the window: what a reader may have to allocate, whatever the size of the file.
+# The most entries of an array on the way, and the most pairs of an entry and a place of
+# a window: the most that a reader has to allocate, whatever the size of the file.
 MOST = 2**24
 
 
@@ -154,7 +153,7 @@ def made_shape(
 def _check_window(op, shape, name):
     """Check that paddings fit the window, and that no entry is seen too often.
 
-    XLA has no bound of its own: it would allocate, or count, for as long as it takes.
+    XLA has no limit of its own and would allocate, or count, without end.
     """
     kind = type(op).__name__
     conv = isinstance(op, Conv)

@@ -1,13 +1,12 @@
 """A compiled network as a file of StableHLO, which runs without this package.
 
-`write` keeps a function of arrays, such as `integers.one_shot(network)` or a fused pass
-with its variables, as what `jax.export` makes of it: the parameters are constants in
-it, and the size of the batch is open. JAX keeps files of its last six months readable.
-A description in JSON lies beside it.
+`write` saves a function of arrays, such as `one_shot(network)` or a fused pass with its
+variables, with `jax.export`: parameters are constants in it, and the batch size is
+open. JAX reads files of its last six months. A JSON file beside it has a description.
 
-A file gives the same bits in every process of one machine. Integers are also those of
-the function that was written, bit by bit and on any device; floats may differ from it
-in their last bits, since XLA compiles another program for a batch of open size.
+A file gives the same bits in every process of one machine. Integers also equal those of
+the original function, bit by bit and on any device. Floats may differ from it in their
+last bits, since XLA compiles another program for an open batch size.
 """
 
 import hashlib
@@ -31,12 +30,12 @@ class ArtefactError(ReadingError):
 
 
 class Artefact(NamedTuple):
-    """What `read` gives.
+    """The result of `read`.
 
     Attributes:
-      call: arrays of the shapes of the example, with any batch -> what was exported.
-        As `jax.jit` does, it compiles once for each size.
-      description: the contents of the JSON file, but for its checksum.
+      call: the exported function, of arrays shaped as the example, for any batch. Like
+        `jax.jit`, it compiles once for each size.
+      description: the contents of the JSON file without its checksum.
     """
 
     call: Callable[..., Any]
@@ -56,12 +55,12 @@ def write(
 
     Args:
       path: of the file.
-      fn: of arrays with a batch axis, which treats each example on its own, as networks
-        in inference do, and gives a tree of dictionaries, lists and tuples of arrays
-        with that axis. Named tuples become tuples.
-      *example: its arguments, or `jax.ShapeDtypeStruct`s of them, with any batch.
+      fn: takes arrays with a batch axis, treats each example on its own, as networks in
+        inference do, and returns dictionaries, lists and tuples of arrays with that
+        axis. Named tuples become tuples.
+      *example: arguments of `fn`, or `jax.ShapeDtypeStruct`s of them, with any batch.
       steps: T, for the description.
-      platforms: that the file is to run on.
+      platforms: the ones that the file can run on.
 
     Raises:
       ArtefactError: a result without a batch axis, such as a count of all spikes; a
@@ -78,7 +77,7 @@ def write(
             *jax.tree.map(opened, example)
         )
         contents = bytes(exported.serialize())
-    except Exception as error:  # of any kind: tracing runs `fn`
+    except Exception as error:  # any kind, since tracing runs `fn`
         message = " ".join(str(error).split())
         raise ArtefactError(f"{path}: cannot be exported: {message}") from error
     description = {
@@ -97,7 +96,7 @@ def write(
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         (Path(folder) / "program").write_bytes(contents)
         (Path(folder) / "description").write_bytes(sealed(description))
-        # A kill in between leaves a checksum that `read` finds wrong.
+        # If killed in between, `read` finds a wrong checksum.
         os.replace(Path(folder) / "program", path)
         os.replace(Path(folder) / "description", described_in(path))
 
@@ -106,8 +105,8 @@ def read(path: str | os.PathLike) -> Artefact:
     """Read the function of a file of `write`; the parameters are in it.
 
     Raises:
-      ArtefactError: no such files, others, damaged ones, or of another version of the
-        format; in one line.
+      ArtefactError: missing, damaged or other files, or another format version; in one
+        line.
     """
     where = described_in(path)
     try:
@@ -132,7 +131,7 @@ def read(path: str | os.PathLike) -> Artefact:
         )
     try:
         exported = export.deserialize(bytearray(contents))
-    except Exception as error:  # of flatbuffers or XLA, by what they stumble over
+    except Exception as error:  # of flatbuffers or XLA, depending on the damage
         message = " ".join(str(error).split())
         raise ArtefactError(f"{path}: JAX cannot read it: {message}") from None
     return Artefact(jax.jit(exported.call), description)

@@ -15,28 +15,28 @@ from safetensors.numpy import load_file, save
 from bitsnn_jax.runtime.files import write_files
 from bitsnn_jax.runtime.reading import check_size, check_zip
 
-# Where training scripts put the tensors, beside the epoch and the optimiser.
+# Keys under which training scripts put the tensors, beside epoch and optimiser.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the tensors of a checkpoint, by the names that PyTorch has for them.
 
-    A pickle is a program. This one is read by PyTorch's restricted reader, which builds
-    tensors and plain containers and calls nothing else. What a training script put
-    around the tensors is taken off: {"state_dict": ...}, {"model": ...} and the like,
-    and the "module." that DataParallel puts before each name.
+    A pickle is a program, so PyTorch's restricted reader reads it: it builds tensors
+    and plain containers and calls nothing else. Wrappers of training scripts are
+    removed: {"state_dict": ...}, {"model": ...} and the like, and the "module." that
+    DataParallel puts before each name.
 
     Args:
-      path: of a .safetensors file, or of what `torch.save` wrote: .pth, .pt, .pth.tar,
-        .ckpt or .bin, which needs torch.
+      path: a .safetensors file, or one of `torch.save`, which needs torch: .pth, .pt,
+        .pth.tar, .ckpt or .bin.
 
     Returns:
       Arrays in the order of the file; bfloat16 as float32.
 
     Raises:
-      ValueError: another suffix, no torch, a file that is damaged or holds no state
-        dict, one that would run code, or one that unfolds to far more than its size.
+      ValueError: another suffix, no torch, a file that is damaged, holds no state dict,
+        would run code, or unpacks to far more than its size.
       OSError: no such file.
 
     >>> import tempfile
@@ -47,7 +47,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     read, _ = _format(path)
-    with path.open("rb"):  # a file that is not there is an OSError, whoever reads it
+    with path.open("rb"):  # a missing file is an OSError, whoever reads it
         pass
     tensors = _arrays(read(path), path)
     if all(name.startswith("module.") for name in tensors):
@@ -58,7 +58,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def write_state_dict(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> Path:
     """Write arrays by name, as `load_state_dict` of PyTorch takes them.
 
-    The file is whole or not there.
+    The file is written whole or not at all.
 
     Args:
       path: .safetensors, or a suffix of PyTorch, which needs torch.
@@ -69,11 +69,11 @@ def write_state_dict(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -
 
     Raises:
       ValueError: another suffix, or no torch.
-      OSError: what cannot be written.
+      OSError: the file cannot be written.
     """
     path = Path(path)
     _, serialised = _format(path)
-    # Copied: safetensors takes the memory as it lies, whatever the strides say.
+    # Copied, because safetensors ignores strides.
     arrays = {name: np.array(a, order="C") for name, a in tensors.items()}
     return write_files({path.name: serialised(arrays)}, path.parent)
 
@@ -92,7 +92,7 @@ def _read_safetensors(path):
     try:
         return {name: _wide(a) for name, a in load_file(path).items()}
     except Exception as error:
-        # Beside its own, what NumPy raises of a type or a size that it does not have.
+        # Besides its own errors, those of NumPy for unknown types or sizes.
         raise ValueError(f"{path} is no safetensors file ({_line(error)})") from error
 
 
@@ -103,8 +103,8 @@ def _read_torch(path):
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # The file is there: whatever torch, zipfile and pickle raise is about what it
-        # holds, an OSError too.
+        # The file exists, so all that torch, zipfile and pickle raise is about its
+        # contents, even an OSError.
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
                 f"{path} calls {wanted[1]} when it is unpickled, and code in a "
@@ -123,8 +123,8 @@ def _read_torch(path):
         and value.layout == torch.strided
         and not value.is_quantized
     }
-    # A tensor says how large it is, and not how much of it there is: with a stride of
-    # 0 all of it may be one number, until it is copied.
+    # A tensor declares a size but may hold less: with a stride of 0 it may be one
+    # number until it is copied.
     declared = sum(a.numel() * max(a.element_size(), 4) for a in dense.values())
     check_size(path, declared, held=path.stat().st_size)
 

@@ -1,7 +1,7 @@
-"""What the modules of a network are called in PyTorch, by what they are called here.
+"""Names of a network's modules in PyTorch, by their names here.
 
 A naming is a function from a network to {our path: their name}, in PyTorch's order.
-Those of torchvision are known, and those of the QCFS networks of Bu et al. 2022.
+There are those of torchvision and those of the QCFS networks of Bu et al. 2022.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ def namings(model):
     """List the namings of a network, by name.
 
     Raises:
-      ValueError: a network that PyTorch's names are not known of.
+      ValueError: a network whose names in PyTorch are not known.
     """
     if model.name not in NAMINGS:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""PyTorch's tensors as the variables of our networks, and back.
+"""Variables of our networks from PyTorch's tensors, and back.
 
-One table has, for each leaf of the variables, the tensors that it is made of and how
-they are laid out. `from_torch` reads it from left to right and `to_torch` from right to
-left, so each undoes the other.
+One table lists, for each leaf of the variables, the tensors it is made of and their
+layout. `from_torch` reads it from left to right and `to_torch` from right to left, so
+each undoes the other.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from bitsnn_jax.models import VGG, build_model
 
 _Shape = tuple[int, int, int]
 
-# torchvision's networks, with what no tensor says. "vgg16_bn" is what it calls it.
+# torchvision's networks, with what no tensor says. "vgg16_bn" is torchvision's name.
 _IMAGENET: dict[str, Any] = {"num_classes": 1000, "stem": "imagenet"}
 _MAX: dict[str, Any] = {"activation": "relu", "pool": "max", **_IMAGENET}
 TORCHVISION: dict[str, configuration.Model] = {
@@ -60,36 +60,36 @@ def from_torch(
 ) -> dict[str, dict]:
     """Turn the state dict of a network in PyTorch into variables of the same one here.
 
-    Known are the names of torchvision (resnet18, resnet34, vgg16, vgg16_bn,
-    mobilenet_v2) and those of the QCFS networks of Bu et al. 2022 (resnet18, resnet20,
-    resnet34, vgg16 and vgg16 without batch norm), old and new. Which they are is seen
-    from the tensors. Names and shapes must be those of `model`, one by one.
-    `num_batches_tracked` alone is passed over.
+    Knows the names of torchvision (resnet18, resnet34, vgg16, vgg16_bn, mobilenet_v2)
+    and those of the QCFS networks of Bu et al. 2022 (resnet18, resnet20, resnet34,
+    vgg16 and vgg16 without batch norm), old and new, and tells them apart by the
+    tensors. Each name and shape must be that of `model`. Only `num_batches_tracked` is
+    ignored.
 
-    What no tensor says must be set right in `model`: for torchvision's networks as in
-    `TORCHVISION`. The QCFS networks have stem="cifar" (vgg16 for 1000 classes:
+    Some fields of `model` are in no tensor and must be set: for torchvision's networks
+    as in `TORCHVISION`. The QCFS networks have stem="cifar" (vgg16 for 1000 classes:
     "imagenet") and pool="average" (without batch norm: "max").
 
     A threshold of QCFS, `thresh` or in old files `up`, is our theta: both are the value
     of the highest code, a = theta/L clip(floor(z L/theta + 1/2), 0, L). L is in no
-    file: `model.levels` must be the L of the training, or the network is another one.
-    Without thresholds in the tensors there is no theta in the result, and
+    file: `model.levels` must be the L of the training, or the result is another
+    network. Without thresholds in the tensors the result has no theta;
     `calibrate_network` finds them. A bias before a batch norm is subtracted from the
-    running mean, which is the same.
+    running mean, which is equivalent.
 
     Args:
       tensors: by name, as of `read_state_dict`.
       model: the network.
       image_shape: height, width and channels of the images. Height and width matter
-        for vgg16 with stem="cifar" alone, which flattens what its poolings leave.
+        only for vgg16 with stem="cifar", which flattens what its poolings leave.
 
     Returns:
       {"params": ..., "batch_stats": ...}, NumPy arrays, float32 at least.
 
     Raises:
-      ValueError: tensors that are missing, unknown or of another shape or type, values
-        that are not finite, thresholds that are not positive, variances below 0, a
-        network without PyTorch names, and what `build_model` raises.
+      ValueError: missing or unknown tensors, another shape or type, values that are not
+        finite, thresholds that are not positive, variances below 0, a network without
+        names in PyTorch, and what `build_model` raises.
 
     >>> model = configuration.Model(name="resnet20", activation="relu", width=0.25)
     >>> net = build_model(model)
@@ -134,24 +134,24 @@ def to_torch(
 ) -> dict[str, np.ndarray]:
     """Turn variables into the state dict of the same network in PyTorch.
 
-    The networks of torchvision have nowhere to put thresholds. They are written as a
-    copy has them in which each ReLU is a module with a parameter `thresh`, those of a
-    ResNet being named relu, and relu1 and relu2 in each block. Biases that we do not
-    have, before a batch norm, are 0, and so are counts of batches.
+    The networks of torchvision have no place for thresholds. They are written for a
+    copy in which each ReLU is a module with a parameter `thresh`; in a ResNet these are
+    named relu, and relu1 and relu2 in each block. Biases before a batch norm, which we
+    do not have, are 0, and so are counts of batches.
 
     Args:
       variables: {"params": ..., "batch_stats": ...}; with or without theta.
       model: the network.
-      naming: "torchvision" or "qcfs"; by default the one whose stem is that of `model`,
-        or the only one there is.
+      naming: "torchvision" or "qcfs"; by default the one with the stem of `model`, or
+        the only one.
       image_shape: as of `from_torch`.
 
     Returns:
       Arrays by name, in PyTorch's layout.
 
     Raises:
-      ValueError: variables that are not those of `model`, thresholds of channels, a
-        naming that the network does not have, and what `build_model` raises.
+      ValueError: variables of another model, thresholds per channel, a naming that the
+        network does not have, and what `build_model` raises.
     """
     known = namings(model)
     if naming is None:
@@ -172,7 +172,7 @@ def to_torch(
     tensors: dict[str, np.ndarray] = {}
     for entry in table:
         written = entry.layout.write(np.asarray(flat[entry.path]))
-        # Copies: a transposed view is not what every writer of files expects.
+        # Copies, because not every writer of files handles transposed views.
         copies = (np.array(a, order="C") for a in written)
         tensors |= zip(entry.keys, copies, strict=True)
         if entry.path[-1] == "var":
@@ -276,7 +276,8 @@ _SAME = Layout(lambda a: a, lambda a: (a,))
 _MEAN_LESS_BIAS = Layout(
     lambda mean, bias: mean - bias, lambda mean: (mean, mean - mean)
 )
-# By the name of a leaf and its axes. Depthwise kernels turn as all others do.
+# By the name of a leaf and its number of axes. Depthwise kernels are transposed like
+# all others.
 _LAYOUTS = {
     ("kernel", 4): Layout(
         lambda a: a.transpose(2, 3, 1, 0), lambda a: (a.transpose(3, 2, 0, 1),)

@@ -11,15 +11,15 @@ from bitsnn_jax.tracing.values import Analog, Constant, Value
 def channel_axis(eqn: JaxprEqn, values: Sequence[Value]) -> int | None:
     """Find the axis of the channels in the first result of an operation.
 
-    A convolution says it in its layout, a dense layer by the axis that its weights
-    bring; other operations keep it, move it or lose it.
+    The layout of a convolution tells it, and the axis that a dense layer's weights
+    bring. Other operations keep it, move it or lose it.
 
     Args:
       eqn: the operation.
       values: its operands; `Analog.channels` is the axis of each, None if unknown.
 
     Returns:
-      The axis, None where it cannot be told.
+      The axis, None if unknown.
     """
     rule = _RULES.get(eqn.primitive.name)
     if rule is not None:
@@ -48,7 +48,7 @@ def _of_product(eqn, values):
         return None
     [i] = weights
     free = _ndim(eqn.invars[i]) - len(contracted[i]) - len(batch[i])
-    # Axes of the result: the batch, then what is free of the left, then of the right.
+    # Axes of the result: the batch, the free axes of the left, those of the right.
     return (len(batch[i]), _ndim(eqn.outvars[0]) - 1)[i] if free == 1 else None
 
 

@@ -20,22 +20,22 @@ def fan_out(apply_fn: ApplyFn, variables: Any, example: Any) -> OrderedDict[str,
     """Count the additions that one spike of each neuron causes in the layers it feeds.
 
     A synapse is a product in a convolution or a dense layer: an entry of its input, an
-    entry of its output, and the weight between them, be its value zero or not. Counted
-    are those that a spike reaches without passing another neuron or another such layer,
-    along all branches. Borders, strides, groups and dilations are as they are: a corner
-    feeds fewer places than the middle.
+    entry of its output, and the weight between them, zero or not. Counts those that a
+    spike reaches without passing another neuron or another such layer, along all
+    branches. Respects borders, strides, groups and dilations: a corner feeds fewer
+    places than the middle.
 
     * Scales (batch norm, the 1/k**2 of pooling) lie in the weights and cost nothing.
-    * A residual sum into a neuron has no weights, and is not counted.
-    * A sum over places (average pooling) sends each spike on. So does a maximum: a
+    * A residual sum into a neuron has no weights and does not count.
+    * A sum over places (average pooling) passes each spike on. So does a maximum: a
       neuron counts for each window in which it may be the largest.
-    * A spike that meets itself again (`x + x`) counts for each of the ways.
+    * A spike that meets itself again (`x + x`) counts once for each way.
 
     Args:
       apply_fn: pure, (variables, x) -> output, in inference.
       variables: pytree of arrays, the ANN's or converted ones.
-      example: an input, or `jax.ShapeDtypeStruct`s of one, of batch 1: the counts are
-        the same for every example, and broadcast over a batch then.
+      example: an input of batch 1, or `jax.ShapeDtypeStruct`s of one. The counts are
+        the same for every example, so they broadcast over a batch.
 
     Returns:
       path -> float32 of the shape of the neurons, [1, ...], in the order of firing and
@@ -60,8 +60,8 @@ def fan_out(apply_fn: ApplyFn, variables: Any, example: Any) -> OrderedDict[str,
     sites: list[Site] = []
     jax.eval_shape(additions, {}, 1.0, variables, example)
     spikes = OrderedDict((site.path, jnp.ones(site.shape)) for site in sites)
-    # The total is linear in the spikes, so its gradient is what each of them adds.
-    # `unit` is an argument, for XLA would multiply constants while it compiles.
+    # The total is linear in the spikes, so its gradient is what each spike adds.
+    # `unit` is an argument because XLA would multiply constants while compiling.
     arrays = jax.tree.map(_array, (variables, example))
     return jax.jit(jax.grad(additions))(spikes, 1.0, *arrays)
 
@@ -78,8 +78,8 @@ _NEGATED = {"neg": 0, "sub": 1, "scatter-sub": 2}
 class _Additions(Reading):
     """Counts what reaches each product, with ones for spikes, weights and scales.
 
-    A current is a float32 array, whatever its type in the program, in which a large
-    count might have no place. It is zero behind a product, where other synapses begin.
+    A current is a float32 array, since its type in the program might not hold a large
+    count. It is zero behind a product, where other synapses begin.
     """
 
     def __init__(self, spikes, unit):
@@ -119,7 +119,8 @@ class _Additions(Reading):
         return jnp.full(variable.aval.shape, value, jnp.float32)
 
     def maximum(self, eqn, spikes, sizes):
-        # A neuron may be the largest in each of its windows: a sum over places.
+        # A neuron may be the largest in each of its windows, so this is a sum over
+        # places.
         if eqn.primitive.name == "reduce_max":
             return Current(jnp.sum(spikes.value, eqn.params["axes"]), sizes)
         window = {k: v for k, v in eqn.params.items() if k in _WINDOW}

@@ -24,14 +24,14 @@ _RANDOM = tuple(
 def warn_unless_apart(apply_fn: ApplyFn, variables: Any, x: Any) -> None:
     """Warn if examples of a batch depend on one another, or on random numbers.
 
-    Two examples run together, then the first of them beside another one. With a batch
-    of 1 the second is made up. Nothing is said of a network that takes neither.
+    Runs two examples together, then the first beside another one. With a batch of 1 the
+    second is made up. Networks that accept neither pass without a warning.
 
     Args:
       apply_fn: (variables, x) -> output.
-      variables: of it.
-      x: [n, ...] a batch, a pytree of batches, or shapes of one: then only random
-        numbers are looked for.
+      variables: of the network.
+      x: a batch [n, ...], a pytree of batches, or shapes of one; with shapes, only
+        random numbers are detected.
     """
     program, _ = trace(apply_fn, variables, x)
     if drawn := sorted(set(_random(program))):
@@ -66,7 +66,7 @@ def _influence(apply_fn, variables, x):
     pair = jax.tree.map(lambda a: _beside(a, a[1] if len(a) > 1 else _other(a[0])), x)
     try:
         shapes = jax.tree.leaves(jax.eval_shape(apply_fn, variables, pair))
-    except Exception:  # whatever a network raises that is for one batch size only
+    except Exception:  # whatever a network for one batch size only raises
         return None
     rows = [i for i, leaf in enumerate(shapes) if leaf.shape[:1] == (2,)]
     beside_another = jax.tree.map(lambda a: _beside(a, _other(a[1])), pair)

@@ -1,7 +1,7 @@
-"""Which operations are linear, and in which of their operands.
+"""Tables of the operations that are linear, and in which operands.
 
-An affine map may be applied to a spike train step by step; whatever is not in these two
-tables may not.
+An affine map may be applied to a spike train step by step. Operations that are not in
+these two tables may not.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ def _all(eqn):
 
 
 def _unfilled(eqn):
-    # A fill other than zero is a constant that each step would bring.
+    # A fill other than zero would be added again at each step.
     return (0,) if not eqn.params["fill_value"] else ()
 
 
@@ -76,7 +76,7 @@ EACH: dict[str, tuple[int, ...]] = {
 # Synapses: a weight for each pair of an input and an output.
 PRODUCTS = ("conv_general_dilated", "dot_general")
 
-# Moves values from place to place and changes none.
+# Moves values and changes none.
 MOVES = frozenset(
     "broadcast_in_dim copy copy_p dynamic_slice expand_dims gather reshape rev "
     "sharding_constraint slice split squeeze stop_gradient tile transpose".split()

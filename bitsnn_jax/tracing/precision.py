@@ -34,7 +34,7 @@ def in_float64(variables: Any) -> Any:
 def narrow_layers(apply_fn: ApplyFn, variables: Any, x: Any) -> tuple[str, ...]:
     """Find modules that compute in less than float64, though given float64.
 
-    As those with dtype=float32 do. Empty outside of `jax.enable_x64`, or where neither
+    Layers with dtype=float32 do so. Empty outside `jax.enable_x64`, or if neither
     variables nor input are float64.
     """
     leaves = jax.tree.leaves((variables, x))
@@ -58,7 +58,7 @@ def _casts(jaxpr, scope):
 def widened(apply_fn: ApplyFn) -> ApplyFn:
     """Run the network in float64 from end to end, whatever its layers ask for.
 
-    Gradient: none is promised; it is for `verify`.
+    Gradient: not supported; it is for `verify`.
 
     Args:
       apply_fn: pure, (variables, x) -> output, given float64.
@@ -91,7 +91,7 @@ class _Widened(Reading):
             return self.plain(eqn, values)
 
     def bind(self, eqn, arrays):
-        if parts(eqn):  # a loop without neurons has types of its own
+        if parts(eqn):  # a loop without neurons keeps its own types
             arrays = [
                 jnp.asarray(a, v.aval.dtype) if _is_floating(v.aval.dtype) else a
                 for a, v in zip(arrays, eqn.invars, strict=True)

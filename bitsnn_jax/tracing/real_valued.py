@@ -18,8 +18,8 @@ TIMELESS = "a value without time"
 class AnalogInput(NamedTuple):
     """A layer that multiplies real numbers at each step, where others add weights.
 
-    `sources` are the layers or operations that the numbers come from, without neurons
-    in between. `shape` is that of the layer's input, batch included.
+    `sources` are the layers or operations that the numbers come from, with no neurons
+    in between. `shape` is the shape of the layer's input, batch included.
     """
 
     path: str
@@ -40,24 +40,24 @@ def real_numbers(
 ) -> RealNumbers:
     """Find the operations and layers of a traced program that work on real numbers.
 
-    An *operation* is listed if it is not affine in what depends on the input, and is no
-    neuron: an activation in front of the first neurons, or, with nonspiking="decode",
-    one behind them. Looking up a table with integers, and choosing by them, does not
-    count: such an input is data, as pixels are.
+    An *operation* is listed if it is not affine in what depends on the input and is not
+    a neuron: an activation before the first neurons or, with nonspiking="decode", one
+    behind them. Table lookups and choices by integers do not count, since such an input
+    is data, as pixels are.
 
-    A *layer* is a convolution or a dense layer. Real numbers feed it if, since the last
-    neurons, its input has passed such an operation, has passed a convolution or dense
+    A *layer* is a convolution or a dense layer. Real numbers feed it if its input,
+    since the last neurons, has passed such an operation, a convolution or a dense
     layer, or has met a value without time: one that passed no neurons on its way from
-    the input, or was decoded. Scales and constants on the way (batch norm, bias) change
-    nothing about that.
+    the input, or was decoded. Scales and constants on the way (batch norm, bias) do not
+    matter.
 
-    Not listed are layers of spikes that were moved, padded, concatenated, scaled,
-    pooled or added up: a layer is linear, so a sum of spike trains into it is several
+    Layers are not listed if their spikes were only moved, padded, concatenated, scaled,
+    pooled or added: a layer is linear, so a sum of spike trains into it is several
     trains into the same synapses. Nor are the first layers, which see the image.
 
     Args:
       program: of `trace`.
-      variables: flat list, looked at for its length alone; so is x.
+      variables: flat list, of which only the length matters; the same for x.
       nonspiking: as in `spiking`.
 
     >>> import jax
@@ -115,7 +115,7 @@ class _Passed(Reading):
         if not any(real):
             return [Analog(passed)] * len(eqn.outvars)
         if not any(map(_is_floating, eqn.outvars)):
-            # As a comparison: it counts where it decides on numbers.
+            # Like a comparison, it counts where it decides on numbers.
             return [Analog(passed or (_said(name, path),))] * len(eqn.outvars)
         operands = linear_operands(eqn, real)
         if operands is None:
@@ -129,7 +129,7 @@ class _Passed(Reading):
     def layer(self, eqn, operands, path, sources):
         """Name a layer that may be fed by real numbers."""
         name = eqn.primitive.name
-        # As with neurons, the class of the outermost module says nothing.
+        # As for neurons, the class of the outermost module is left out.
         layer = unique(path.partition("/")[2] or path or name, self.layers)
         self.layers.append(layer)
         if sources:
