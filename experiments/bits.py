@@ -5,7 +5,7 @@
 Rounds trained networks to integers for T = 4, with and without fine-tuning on the
 training split, and measures them on the test split. Every row is written to
 docs/results/bits.json at once, and none is computed twice: a sweep that was stopped
-goes on where it was. Prints the table of docs/results.md.
+goes on where it was.
 """
 
 import argparse
@@ -74,7 +74,6 @@ def main() -> None:
         for row in missing(name, options, rows.known):
             rows.add(row)
             print(row, flush=True)
-    print(table(rows))
 
 
 def missing(name: str, options: argparse.Namespace, known):
@@ -111,26 +110,6 @@ def missing(name: str, options: argparse.Namespace, known):
         measured = {"steps": STEPS, "accuracy": found, "seconds": seconds}
         about = about_numbers(config=name, seed=run.config.seed)
         yield {**details, **row, **measured, "about": about}
-
-
-def table(rows: list[dict]) -> str:
-    """A Markdown table: for each network and number of bits, rounded and fine-tuned."""
-    lines = [
-        "| network | images | bits | rounded | fine-tuned |",
-        "|---|---|---|---|---|",
-    ]
-    groups: dict[tuple, dict] = {}
-    for row in rows:
-        group = groups.setdefault((row["network"], row["images"], row["bits"]), {})
-        group[row["epochs"], row["learning_rate"]] = row["accuracy"]
-    for (name, images, bits), found in groups.items():
-        plain = found.pop((0, None), None)
-        tuned = ", ".join(f"{a:.2%} ({n} epochs)" for (n, _), a in found.items())
-        lines.append(
-            f"| {name} | {images:,} | {bits or 'float'} | "
-            f"{'' if plain is None else f'{plain:.2%}'} | {tuned} |"
-        )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 The rate network of QCFS and this paper's, in float64 on the test split; docs/errors.md
 has the definitions. Each row is written to docs/results/decomposition.json as soon as
-it is there, and none is computed twice. Prints a table and draws
+it is there, and none is computed twice. Draws
 docs/images/decomposition.png of the network and the images that were asked for.
 """
 
@@ -76,7 +76,6 @@ def main() -> None:
     chosen = [
         r for r in rows if (r["network"], r["images"]) == (options.ckpt, len(test))
     ]
-    print(table(chosen))
     draw(chosen, options.picture)
 
 
@@ -145,22 +144,6 @@ def summary(row: dict) -> str:
         f"{TITLES[row['cell']]}, T = {row['steps']}: {parts}; accuracy "
         f"{row['accuracy']:.2%}; parts add up to {row['sum_of_parts_minus_total']:.1e}"
     )
-
-
-def table(rows: list[dict]) -> str:
-    """Mean magnitude over all neurons, in % of theta."""
-    lines = [
-        "| network | T | clipping | quantisation | unevenness | total | accuracy |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, title in TITLES.items():
-        for row in sorted(rows, key=lambda r: r["steps"]):
-            if row["cell"] == name:
-                errors = row["network_errors"]["absolute"].values()
-                cells = [f"{100 * e:.3g} %" for e in errors]
-                cells = [title, str(row["steps"]), *cells, f"{row['accuracy']:.1%}"]
-                lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 @plots.styled

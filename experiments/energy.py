@@ -88,8 +88,6 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row(name, options.images, options.rate_steps) for name in options.networks]
     store_numbers(options.out, rows, config=", ".join(options.networks), seed=None)
-    for found in rows:
-        print(table(found))
     draw(rows)
     draw_kinds(rows)
 
@@ -163,26 +161,6 @@ def counted(name: str, images: int) -> Operations:
         codes: dict[str, Any] = {n: np.asarray(c)[kept] for n, c in found.items()}
         parts.append(count(network, codes, examples=int(kept.sum()), paths=paths))
     return reduce(operator.add, parts)
-
-
-def table(found: dict) -> str:
-    rivals = [*RIVALS, RATE]
-    lines = [
-        f"{found['network']}, T = {found['steps']}, {found['images']} images: "
-        f"{found['spikes_per_neuron']:.3f} spikes a neuron, "
-        f"{found['nonzero']:.3f} of the codes are not 0, "
-        f"{found['synaptic_operations']:,.0f} synaptic operations an image; "
-        f"{RATE}, T = {found['rate']['steps']}: {found['rate']['accuracy']:.2%} with "
-        f"{found['rate']['spikes_per_neuron']:.3f} spikes a neuron",
-        "| profile | " + " | ".join(["SNN, nJ", *rivals]) + " | break-even |",
-        "|---|" + "---|" * (len(rivals) + 2),
-    ]
-    for name, priced in found["profiles"].items():
-        totals = {k: sum(v.values()) for k, v in priced["joules"].items()}
-        ratios = [f"{totals[rival] / totals['SNN']:.2f} x" for rival in rivals]
-        cells = [name, f"{1e9 * totals['SNN']:,.0f}", *ratios]
-        lines.append(f"| {' | '.join(cells)} | {priced['break_even']:.3f} |")
-    return "\n".join(lines) + "\n"
 
 
 @plots.styled

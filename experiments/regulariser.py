@@ -66,7 +66,6 @@ def main() -> None:
     if not rows:
         raise ValueError(f"expected results in {NUMBERS}, there are none")
     summary = summarise(rows)
-    print(table(summary))
     draw(summary)
 
 
@@ -150,26 +149,6 @@ def summarise(rows):
 def _spread(values):
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return statistics.mean(values), deviation, len(values)
-
-
-def table(summary) -> str:
-    """The networks at their own T, as Markdown."""
-    lines = [
-        "| surrogate | lambda | seeds | accuracy | spikes per neuron |",
-        "|---|---|---|---|---|",
-    ]
-    for (surrogate, spike_lambda), by_steps in summary.items():
-        accuracy, spikes = by_steps[NATIVE].values()
-        lines.append(
-            f"| {surrogate if spike_lambda else 'none'} | {spike_lambda:.3g} "
-            f"| {accuracy[2]} | {_cell(accuracy, '.2%')} | {_cell(spikes, '.3f')} |"
-        )
-    return "\n".join(lines)
-
-
-def _cell(spread, form):
-    mean, deviation, seeds = spread
-    return f"{mean:{form}} ± {deviation:{form}}" if seeds > 1 else f"{mean:{form}}"
 
 
 @plots.styled

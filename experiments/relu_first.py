@@ -8,7 +8,6 @@ Runs lie in runs/relu_first and are not trained twice.
 """
 
 import dataclasses
-import statistics
 from pathlib import Path
 
 from regulariser import a_config
@@ -42,14 +41,7 @@ def main() -> None:
     rows = [three_runs(seed, options) for seed in options.seeds]
     NUMBERS.parent.mkdir(exist_ok=True)
     replace_json(NUMBERS, rows)
-    print("| run | epochs | test accuracy |\n|---|---|---|")
-    for name in rows[0]["accuracy"]:
-        accuracies = [row["accuracy"][name] for row in rows]
-        spread = statistics.stdev(accuracies) if len(rows) > 1 else 0.0
-        print(
-            f"| {name} | {rows[0]['epochs'][name]} "
-            f"| {statistics.mean(accuracies):.2%} ± {spread:.2%} |"
-        )
+    print(*rows, sep="\n")
 
 
 def three_runs(seed: int, options) -> dict:

@@ -15,7 +15,6 @@ docs/results/robustness_check.json has what simulating every spike changes.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -137,7 +136,6 @@ def main() -> None:
         known["about"] = about_numbers(config=options.ckpt, seed=kind.seed)
         rows.save()
         print(known, flush=True)
-    print(table([r for r in rows if r["ckpt"] == options.ckpt], len(test), shown))
     if options.check:
         few = test.first(options.check)
         found = check(apply_fn, run, few, networks, options.steps)
@@ -245,39 +243,6 @@ def check(apply_fn, run, test, networks, steps) -> list[dict[str, Any]]:
     differing = sum(row["differing"] for row in rows)
     print(f"stepped and fused: {differing} of {total} predictions differ")
     return rows
-
-
-def table(rows: list[dict], images: int, shown: list[str]) -> str:
-    """Markdown: accuracy of each network, mean over seeds, for each kind of image."""
-    heads = [name if name == ANN else f"T = {name}" for name in shown]
-    lines = [
-        f"| images | seeds | {' | '.join(heads)} |",
-        "|---" * (len(heads) + 2) + "|",
-    ]
-    groups = defaultdict(list)
-    for row in rows:
-        if row["images"] == images and all(n in row["accuracy"] for n in shown):
-            groups[row["kind"], row["network"], row["size"]].append(row["accuracy"])
-    for kind, found in sorted(groups.items(), key=lambda group: place(*group[0])):
-        means = [np.mean([accuracy[name] for accuracy in found]) for name in shown]
-        cells = [said(*kind), str(len(found)), *(f"{m:.1%}" for m in means)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def place(kind: str, network: str, size: float) -> tuple:
-    """Where a row stands in the table."""
-    steps = int(network) if network.isdigit() else 0
-    return ("clean", "noise", "fgsm", "pgd").index(kind), steps, size
-
-
-def said(kind: str, network: str, size: float) -> str:
-    if kind == "clean":
-        return kind
-    if kind == "noise":
-        return f"noise, σ = {size:.0%}"
-    by = network if network == ANN else f"SNN, T = {network}"
-    return f"{kind.upper()} on the {by}, ε = {size}/255"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bitsnn_jax.runs import pretrained
+
 ROOT = Path(__file__).parents[1]
 ABOUT = {
     **{"command": "python a.py", "config": "small", "seed": 0, "commit": "0" * 40},
@@ -127,3 +129,12 @@ def test_comments_and_functions_belong_together(tool, small):
     page = small / "docs" / "page.md"
     page.write_text(page.read_text().replace("table: cells", "table: other"))
     assert len(list(pages.problems(small))) == 2
+
+
+def test_a_card_of_no_clean_commit_says_so_in_words():
+    for name in pretrained.names():
+        card = json.loads((pretrained.FOLDER / name / "card.json").read_text())
+        dirty = card["metadata"]["commit"].endswith("-dirty")
+        assert dirty == ("origin" in card), name
+        measured = card.get("measured", {"commit": ""})["commit"]
+        assert not measured.endswith("-dirty"), name

@@ -210,3 +210,19 @@ def imagenet_path(stored):
             f"{row['codes']:,}",
             f"{row['differing']:,}",
         )
+
+
+@table("torch_logits", "torch_logits.json")
+def torch_logits(stored):
+    yield (
+        *("pictures", "largest difference", "largest logit", "top-1 correct"),
+        "top-5 correct",
+    )
+    for row in stored["rows"]:
+        yield (
+            str(row["pictures"]),
+            f"{row['largest_difference']:.1e}",
+            f"{row['largest_logit']:.1f}",
+            str(row["correct"]),
+            str(row["among_first_five"]),
+        )

@@ -214,6 +214,7 @@ WRONG = {
         "--out=": "--out must not be empty",
     },
     "experiments.imagenet_path": {"--out=": "--out must not be empty"},
+    "experiments.torch_logits": {"--out=": "--out must not be empty"},
     "experiments.spike_weights": {"--seeds 0 0": "--seeds must have each value once"},
     "experiments.anytime": {
         "--networks ''": "--networks must not be empty",
