@@ -40,7 +40,9 @@ def small(tool, tmp_path, monkeypatch):
         yield "name", "cell"
         yield from (("a", f"{row:.1f}") for row in stored["rows"])
 
-    monkeypatch.setattr(pages, "TABLES", {"cells": pages.Table(("cells.json",), cells)})
+    monkeypatch.setattr(
+        pages, "TABLES", {"cells": pages.Table(("cells.json",), cells, {})}
+    )
     for page, text in pages.rewritten(tmp_path):
         page.write_text(text)
     return tmp_path

@@ -30,21 +30,23 @@ _NUMBER = re.compile(r"\**[\d–-][\d.,]*(?: ?[%x±(].*)?\**|–|")
 class Table(NamedTuple):
     """Files of docs/results, and a function of their contents that yields rows.
 
-    The first row is the head.
+    The first row is the head. Of files that are lists of rows, the function is given
+    those that have the values of `where`.
     """
 
     files: tuple[str, ...]
     rows: Callable[..., Iterable[Row]]
+    where: dict[str, str]
 
 
 TABLES: dict[str, Table] = {}
 
 
-def table(name: str, *files: str) -> Callable:
+def table(name: str, *files: str, **where: str) -> Callable:
     """Enter a function as the table of that name."""
 
     def enter(rows: Callable[..., Iterable[Row]]) -> Callable[..., Iterable[Row]]:
-        TABLES[name] = Table(files, rows)
+        TABLES[name] = Table(files, rows, where)
         return rows
 
     return enter
@@ -79,9 +81,9 @@ def rewritten(root: Path) -> Iterator[tuple[Path, str]]:
         def made(block: re.Match, page: Path = page) -> str:
             if block[1] not in TABLES:
                 return block[0]
-            files, rows = TABLES[block[1]]
-            lines = markdown(rows(*(read(root, file) for file in files)))
-            below = source(root, files, page)
+            files, rows, where = TABLES[block[1]]
+            lines = markdown(rows(*(read(root, file, where) for file in files)))
+            below = source(root, files, page, where)
             return f"<!-- table: {block[1]} -->\n{lines}\n{below}\n<!-- end -->"
 
         new = _BLOCK.sub(made, text)

@@ -4,8 +4,9 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 CARDS = "bitsnn_jax/runs/pretrained"
@@ -13,12 +14,13 @@ FIELDS = ("command", "config", "seed", "commit", "machine", "jax", "time")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def read(root: Path, name: str) -> Any:
+def read(root: Path, name: str, where: Mapping[str, str] = MappingProxyType({})) -> Any:
     """A file of docs/results; "cards" are the cards of the trained networks.
 
     Args:
       root: of the repository.
       name: of the file; a CSV is a list of rows as text.
+      where: which rows of a list.
     """
     if name == "cards":
         files = sorted((root / CARDS).glob("*/card.json"))
@@ -27,16 +29,21 @@ def read(root: Path, name: str) -> Any:
     if file.suffix == ".csv":
         with file.open(encoding="utf-8", newline="") as lines:
             return list(csv.DictReader(lines))
-    return _json(file)
+    content = _json(file)
+    if isinstance(content, list):
+        return [row for row in content if all(row[k] == v for k, v in where.items())]
+    return content
 
 
-def abouts(root: Path, name: str) -> list[dict[str, Any]]:
+def abouts(
+    root: Path, name: str, where: Mapping[str, str] = MappingProxyType({})
+) -> list[dict[str, Any]]:
     """Where the numbers of a file come from: once, or for each row."""
     if name == "cards":
         return []
     if name.endswith(".csv"):
         name = name.removesuffix(".csv") + ".about.json"
-    content = read(root, name)
+    content = read(root, name, where)
     if isinstance(content, dict) and "about" in content:
         return [content["about"]]
     entries = content.values() if isinstance(content, dict) else content
@@ -65,22 +72,27 @@ def _wrong(about: dict[str, Any]) -> Iterator[str]:
         yield f"commit must be 40 hexadecimal digits, got {commit!r}"
 
 
-def source(root: Path, names: tuple[str, ...], page: Path) -> str:
+def source(
+    root: Path, names: tuple[str, ...], page: Path, where: Mapping[str, str]
+) -> str:
     """A line that names the files of a table, their commits and machines."""
     parts = []
     for name in dict.fromkeys(names):
         if name.endswith(".about.json"):
             continue
         if name == "cards":
-            parts.append("From the cards of the networks")
+            parts.append("the cards of the networks")
             continue
         target = root / "docs" / "results" / name
         link = Path(os.path.relpath(target, page.parent)).as_posix()
-        found = abouts(root, name)
+        found = abouts(root, name, where)
         commits = {a["commit"][:7]: None for a in found}
         machines = {f"{a['machine']}, JAX {a['jax']}": None for a in found}
-        parts.append(f"[{name}]({link}): {', '.join(commits)}; {'; '.join(machines)}")
-    return ". ".join(parts) + "."
+        word = "commit" if len(commits) == 1 else "commits"
+        parts.append(
+            f"[{name}]({link}), {word} {', '.join(commits)}, {'; '.join(machines)}"
+        )
+    return f"Numbers: {'. '.join(parts)}."
 
 
 def _json(file: Path) -> Any:

@@ -82,18 +82,18 @@ def by_steps(cards):
         )
 
 
-@table("digits", "conversions.json")
+@table("digits", "conversions.json", part="digits")
 def digits(conversions):
     yield from _digits(conversions, (1, 2, 3, 4, 6, 8))
 
 
-@table("digits_short", "conversions.json")
+@table("digits_short", "conversions.json", part="digits")
 def digits_short(conversions):
     yield from _digits(conversions, (2, 4, 8))
 
 
 def _digits(conversions, shown):
-    [run] = (row for row in conversions if row["part"] == "digits")
+    [run] = conversions
     yield (
         *("T", "L", "ANN", "fused", "stepped", "spikes/neuron"),
         *("differing codes, float64", "float32"),
@@ -116,15 +116,13 @@ def _digits(conversions, shown):
         )
 
 
-@table("certificates", "conversions.json")
+@table("certificates", "conversions.json", part="certificates")
 def certificates(conversions):
     yield (
         *("network", "codes", "differing, float64", "differing, float32"),
         "predictions that differ",
     )
     for run in conversions:
-        if run["part"] != "certificates":
-            continue
         [row] = run["steps"]
         narrow, wide = row["certificate"]["float32"], row["certificate"]["float64"]
         yield (
@@ -136,14 +134,13 @@ def certificates(conversions):
         )
 
 
-@table("integers", "conversions.json")
+@table("integers", "conversions.json", part="integers")
 def integers(conversions):
     yield (
         *("network", "T", "accuracy, float", "in integers", "codes compared"),
         *("codes differing", "logits differing", "largest sum"),
     )
-    runs = [run for run in conversions if run["part"] == "integers"]
-    for run in sorted(runs, key=lambda run: ORDER.index(run["network"])):
+    for run in sorted(conversions, key=lambda run: ORDER.index(run["network"])):
         for real, whole in zip(run["steps"], run["fixed_point"], strict=True):
             yield (
                 f"`{run['network']}`",
