@@ -1,5 +1,11 @@
 """Examples, how they are augmented, and the order in which they are met."""
 
+from bitsnn_jax.data.batches import (
+    TrainBatches,
+    in_order,
+    shuffled,
+    steps_per_epoch,
+)
 from bitsnn_jax.data.examples import (
     Examples,
     InMemory,
@@ -7,13 +13,7 @@ from bitsnn_jax.data.examples import (
     normalise,
     scale_and_shift,
 )
-from bitsnn_jax.data.pipeline import (
-    TrainBatches,
-    as_evaluated,
-    eval_batches,
-    steps_per_epoch,
-    train_batches,
-)
+from bitsnn_jax.data.pipeline import as_evaluated, eval_batches, train_batches
 from bitsnn_jax.data.sources import SOURCES, load, load_pictures
 
 __all__ = [
@@ -24,10 +24,12 @@ __all__ = [
     "TrainBatches",
     "as_evaluated",
     "eval_batches",
+    "in_order",
     "load",
     "load_pictures",
     "normalise",
     "scale_and_shift",
+    "shuffled",
     "steps_per_epoch",
     "train_batches",
 ]
