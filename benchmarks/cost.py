@@ -24,7 +24,7 @@ import runpy
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +32,10 @@ import numpy as np
 from jax.experimental import topologies
 from jax.extend.core import jaxprs_in_params
 
-from bitsnn_jax.config import Data, read_config
+from bitsnn_jax.config import Data, DType, Stem, read_config
 from bitsnn_jax.data.augment import augment
 from bitsnn_jax.data.examples import Examples, normalise
 from bitsnn_jax.data.images import decode
-from bitsnn_jax.models import build_model
 from bitsnn_jax.runs.provenance import about_numbers, store_numbers
 from bitsnn_jax.runtime.cli import (
     Distinct,
@@ -49,6 +48,7 @@ from bitsnn_jax.runtime.cli import (
 from bitsnn_jax.runtime.devices import AXIS, data_parallel
 from bitsnn_jax.runtime.files import replace_json
 from bitsnn_jax.runtime.reading import read_json
+from bitsnn_jax.tasks import task_of
 from bitsnn_jax.training.optimizer import sgd
 from bitsnn_jax.training.step import State, train_step
 
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument(
         "--networks", nargs="+", action=Distinct, choices=NETWORKS, default=NETWORKS
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=get_args(DType), default="float32")
     parser.add_argument("--stem", choices=STEMS, default=STEMS[0])
     parser.add_argument("--batch", type=whole(8, BATCH), default=BATCH)
     parser.add_argument("--costs", type=a_path, help="file that keeps what was counted")
@@ -176,7 +176,7 @@ def read(path: Path | None) -> dict[str, Cost]:
         raise ValueError(f"{path} is not whole ({error}): {advice}") from error
 
 
-def count(network: str, dtype: str, stem: str, batch_size: int) -> Cost:
+def count(network: str, dtype: DType, stem: Stem, batch_size: int) -> Cost:
     """What the step of a config needs, by tracing and compiling; nothing is run."""
     config = read_config(ROOT / "configs" / f"{network}_imagenet.py")
     config.model.dtype, config.model.stem = dtype, stem
@@ -188,7 +188,8 @@ def count(network: str, dtype: str, stem: str, batch_size: int) -> Cost:
         raise ImportError(f"{error}; pip install -e '.[tpu]'") from error
     rows = batch_size // len(devices)
     shape = (SIZE, SIZE, 3)
-    model = build_model(config.model, image_shape=shape, axis_name=AXIS)
+    task = task_of(config)
+    model = task.build(config, shape, axis_name=AXIS)
     optimizer = sgd(config.optimizer, steps_per_epoch=100)
 
     def init(key):
@@ -206,7 +207,7 @@ def count(network: str, dtype: str, stem: str, batch_size: int) -> Cost:
     images = jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
     batch = {"image": images, "label": jax.ShapeDtypeStruct((rows,), jnp.int32)}
     step = data_parallel(
-        train_step(model, optimizer, config.loss, levels=config.model.levels),
+        train_step(task, model, optimizer, config.loss, levels=config.model.levels),
         in_axes=(0, 0, None),
         donate_argnums=0,
         devices=devices,

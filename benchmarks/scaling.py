@@ -75,14 +75,14 @@ def compiled_step(config, devices, rows, image_shape):
     import jax
     import jax.numpy as jnp
 
-    from bitsnn_jax.models import build_model
     from bitsnn_jax.runtime.devices import AXIS, data_parallel
-    from bitsnn_jax.training.metrics import Metrics
+    from bitsnn_jax.tasks import task_of
     from bitsnn_jax.training.optimizer import sgd
     from bitsnn_jax.training.step import State, train_step
     from bitsnn_jax.training.stop import with_votes
 
-    model = build_model(config.model, image_shape=tuple(image_shape), axis_name=AXIS)
+    task = task_of(config)
+    model = task.build(config, tuple(image_shape), axis_name=AXIS)
     optimizer = sgd(config.optimizer, steps_per_epoch=100)
 
     def init(key):
@@ -101,7 +101,7 @@ def compiled_step(config, devices, rows, image_shape):
     }
     step = data_parallel(
         with_votes(
-            train_step(model, optimizer, config.loss, levels=config.model.levels)
+            train_step(task, model, optimizer, config.loss, levels=config.model.levels)
         ),
         in_axes=(0, 0, None, 0),
         donate_argnums=0,
@@ -109,6 +109,7 @@ def compiled_step(config, devices, rows, image_shape):
     replicas = jax.tree.map(lambda x: everywhere(x.shape, x.dtype), state)
     votes = everywhere((), jnp.float32)
     compiled = step.lower(replicas, batch, key, votes).compile()
+    (_, metrics), _ = jax.eval_shape(step, replicas, batch, key, votes)
 
     def size(tree):
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
@@ -117,7 +118,7 @@ def compiled_step(config, devices, rows, image_shape):
         "batch norm": size(state.batch_stats),
         "parameters": size(state.params),
         "running statistics": size(state.batch_stats),
-        "metrics and votes": 4 * len(jax.tree.leaves(Metrics())) + 4,
+        "metrics and votes": 4 * len(jax.tree.leaves(metrics)) + 4,
     }
 
 

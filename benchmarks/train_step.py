@@ -13,21 +13,22 @@ import multiprocessing
 import os
 import statistics
 import time
+from typing import Any
 
 import jax
 import numpy as np
 import timings
 
-from bitsnn_jax.config import Config
-from bitsnn_jax.models import build_model
+from bitsnn_jax.config import Activation, Config
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole, with_huge_pages
 from bitsnn_jax.runtime.devices import AXIS, data_parallel
+from bitsnn_jax.tasks import task_of
 from bitsnn_jax.training.optimizer import sgd
 from bitsnn_jax.training.step import init_state, train_step
 
 PAPER = 1.28e-6
-STEPS = {
+STEPS: dict[str, dict[str, Any]] = {
     "relu": {"activation": "relu"},
     "qcfs": {},
     "qcfs + Eq. (11)": {"spike_lambda": PAPER},
@@ -81,18 +82,21 @@ def main() -> None:
         store_numbers(options.out, rows, config="resnet20", seed=0, **facts)
 
 
-def jax_step(batch, *, activation="qcfs", spike_lambda=0.0, surrogate="paper"):
+def jax_step(
+    batch, *, activation: Activation = "qcfs", spike_lambda=0.0, surrogate="paper"
+):
     """(function that takes a step and returns its seconds, MB of temporaries)."""
     config = Config()
     config.model.activation = activation
     config.loss.spike_lambda, config.loss.spike_surrogate = spike_lambda, surrogate
     shape = batch["image"].shape[1:]
-    model = build_model(config.model, image_shape=shape, axis_name=AXIS)
+    task = task_of(config)
+    model = task.build(config, shape, axis_name=AXIS)
     optimizer = sgd(config.optimizer, steps_per_epoch=100)
-    state = init_state(model, optimizer, shape, jax.random.key(0))
+    state = init_state(model, optimizer, task.placeholder(shape), jax.random.key(0))
     levels = config.model.levels
     mapped = data_parallel(
-        train_step(model, optimizer, config.loss, levels=levels),
+        train_step(task, model, optimizer, config.loss, levels=levels),
         in_axes=(0, 0, None),
         donate_argnums=0,
     )

@@ -1,7 +1,8 @@
-"""What a run is: typed, nested dataclasses, and `validate`, which checks them.
+"""What a run is: typed, nested dataclasses. `training.validation` checks their values.
 
 A config file (`configs/*.py`) has a `get_config()` that returns a `Config`. Fields are
-set on the command line as `--config.optimizer.epochs=3`.
+set on the command line as `--config.optimizer.epochs=3`. The choices of a field stand
+in its type, and nowhere else.
 """
 
 import dataclasses
@@ -12,7 +13,11 @@ from dataclasses import dataclass, field
 from functools import reduce
 from importlib.util import decode_source
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+Activation = Literal["qcfs", "clipped_relu", "relu", "relu6"]
+DType = Literal["float32", "bfloat16"]
+Stem = Literal["cifar", "imagenet"]
 
 # Fields that may change between a run and its continuation: they train the same.
 _WITHOUT_EFFECT = {
@@ -30,10 +35,10 @@ _WITHOUT_EFFECT = {
 class Data:
     """Which examples, and how they are augmented."""
 
-    name: str = "digits"  # a name in data.SOURCES
+    name: str = "digits"  # one of the sources of the task
     directory: str = ""  # where the files are; "" for sets that need none
     image_size: int = 0  # side that images of any size are brought to; 0: as stored
-    unreadable: str = "error"  # or "skip": what to do with an image that is damaged
+    unreadable: Literal["error", "skip"] = "error"  # what to do with a damaged image
     # Training only, in this order:
     random_resized_crop: bool = False  # of 8 to 100 % of the area, to image_size
     crop: int = 0  # random crop after padding by this many pixels
@@ -50,18 +55,19 @@ class Data:
 class Model:
     """Which network, and its activations."""
 
-    name: str = "resnet20"  # a name in models.MODELS
+    name: str = "resnet20"  # one of the models of the task
     num_classes: int = 10
     width: float = 1.0  # multiplies the channels of every layer
-    activation: str = "qcfs"  # or "clipped_relu" (with theta), "relu", "relu6"
-    stem: str = "cifar"  # "cifar" (full resolution) or "imagenet" (reduced at once)
-    pool: str = "average"  # "average" or "max"
-    norm: str = "batch"  # or "none", of VGG-16: convolutions with biases
+    # QCFS and clipped ReLU have a theta.
+    activation: Activation = "qcfs"
+    stem: Stem = "cifar"  # full resolution, or reduced at once
+    pool: Literal["average", "max"] = "average"
+    norm: Literal["batch", "none"] = "batch"  # none, of VGG-16: biases instead
     levels: int = 15  # 2**T - 1 converts without loss at T steps
     theta_init: float = 8.0
     per_channel: bool = False  # one theta a channel in place of one a layer
-    bottleneck: str = "linear"  # of MobileNetV2: "linear" or "qcfs" (all-spiking)
-    dtype: str = "float32"  # of convolutions: or "bfloat16"; QCFS and norms stay wide
+    bottleneck: Literal["linear", "qcfs"] = "linear"  # of MobileNetV2; qcfs: all spikes
+    dtype: DType = "float32"  # of convolutions; QCFS and norms stay wide
 
 
 @dataclass
@@ -78,13 +84,13 @@ class Optimizer:
 
 @dataclass
 class Loss:
-    """Cross-entropy plus the bit-sparsity loss, Eq. (11)."""
+    """The loss of the task plus the bit-sparsity loss, Eq. (11)."""
 
     # Weight of the spikes of an example; the loss is averaged over the batch. The
     # authors' code sums the paper's 1e-8 over a batch of 128, which is 1.28e-6 here.
     spike_lambda: float = 0.0
     spike_surrogate: str = "paper"  # a name in spikes.SURROGATES
-    spike_weights: str = "neurons"  # each counts 1; or "fan_out": its synapses
+    spike_weights: Literal["neurons", "fan_out"] = "neurons"  # 1 each, or its synapses
     label_smoothing: float = 0.0
 
 
@@ -95,6 +101,7 @@ class Config:
     name: str = "digits_resnet"
     seed: int = 0
     steps: int = 4  # T of the conversion that the run is made for
+    task: str = "image_classification"  # a name in tasks.TASKS
     start_from: str = ""  # run whose network training starts from; "" for random
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
@@ -105,12 +112,12 @@ class Config:
 
 
 def to_dict(config: Config) -> dict:
-    """Nested dictionaries of plain values, as saved beside a checkpoint."""
+    """Return nested dictionaries of plain values, as saved beside a checkpoint."""
     return dataclasses.asdict(config)
 
 
 def from_dict(values: dict) -> Config:
-    """The inverse of `to_dict`. A field that is not there keeps its default.
+    """Return the config of `to_dict`. A field that is not there keeps its default.
 
     Raises:
       ValueError: a field that is unknown, or a value of the wrong type.
@@ -177,7 +184,7 @@ def _frames(error):
 
 
 def differences(saved: dict, wanted: dict) -> list[str]:
-    """Fields in which two configs, as dictionaries, would train differently.
+    """List the fields in which two configs, as dictionaries, would train differently.
 
     One that is not there has its default: the config was saved before there was one.
 
@@ -193,7 +200,8 @@ def differences(saved: dict, wanted: dict) -> list[str]:
     ]
 
 
-def flatten(values, prefix=""):
+def flatten(values: dict, prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested dictionaries by their paths, as in "model.levels"."""
     flat = {}
     for key, value in values.items():
         nested = isinstance(value, dict)
@@ -201,18 +209,37 @@ def flatten(values, prefix=""):
     return flat
 
 
-def check_types(part, prefix=""):
+def check_types(part: Any, prefix: str = "") -> None:
+    """Compare the fields of a config with their types, choices included.
+
+    Args:
+      part: a `Config`, or one of the dataclasses in it.
+      prefix: of the names of its fields in messages.
+
+    Raises:
+      ValueError: the first field that has another type, or is none of its choices; or
+        an attribute that is no field.
+    """
     for name, expected in get_type_hints(type(part)).items():
-        value, path = getattr(part, name), prefix + name
-        # A whole number is a fine float, but True is no number.
-        allowed = (int, float) if expected is float else expected
-        wrong_bool = isinstance(value, bool) and expected is not bool
-        if wrong_bool or not isinstance(value, allowed):
-            raise ValueError(
-                f"{path} must be of type {expected.__name__}, got {value!r}"
-            )
+        value = getattr(part, name)
+        _check_type(prefix + name, value, expected)
         if dataclasses.is_dataclass(value):
-            check_types(value, f"{path}.")
+            check_types(value, f"{prefix}{name}.")
     # Python would take `config.model.level = 3` without a word.
     for name in vars(part).keys() - part.__dataclass_fields__.keys():
         raise ValueError(f"{prefix}{name} is not a field of a config")
+
+
+def _check_type(path, value, expected):
+    if get_origin(expected) is Literal:
+        choices = get_args(expected)
+        if not (isinstance(value, str) and value in choices):
+            raise ValueError(
+                f"{path} must be one of {', '.join(sorted(choices))}; got {value!r}"
+            )
+        return
+    # A whole number is a fine float, but True is no number.
+    allowed = (int, float) if expected is float else expected
+    wrong_bool = isinstance(value, bool) and expected is not bool
+    if wrong_bool or not isinstance(value, allowed):
+        raise ValueError(f"{path} must be of type {expected.__name__}, got {value!r}")

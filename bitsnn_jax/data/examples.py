@@ -31,6 +31,11 @@ class Examples:
     mean: Float32[np.ndarray, " c"]
     std: Float32[np.ndarray, " c"]
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The same as `image_shape`, by the name that every task has for it."""
+        return self.image_shape
+
     def __len__(self) -> int:
         raise NotImplementedError
 

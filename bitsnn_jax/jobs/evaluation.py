@@ -13,9 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax import config, data
+from bitsnn_jax import config
 from bitsnn_jax.conversion.spiking import SpikeStats
-from bitsnn_jax.runtime.devices import AXIS, over_devices
+from bitsnn_jax.runtime.devices import (
+    AXIS,
+    by_device,
+    first_replica,
+    over_devices,
+    share_of_host,
+)
+from bitsnn_jax.tasks import TASKS, Examples, Task
 from bitsnn_jax.tracing.program import ApplyFn
 
 _PROGRAMS = 4  # that stay compiled, for networks that are evaluated again
@@ -26,49 +33,57 @@ class Evaluation(NamedTuple):
     """What a network did on some examples.
 
     Attributes:
-      predictions: int [examples], in an order that depends on the devices only.
-      accuracy: share of them that equal the label.
+      predictions: of the task, [examples, ...] in each array, in an order that depends
+        on the devices only.
+      measures: of the task, over all examples.
       stats: spikes of all examples; empty for an ANN.
       milliseconds_per_example: median over repeated passes of the first batch.
       compile_seconds: of tracing and compiling; about 0 for a function that was
-        evaluated before on images of this shape.
+        evaluated before on inputs of this shape.
     """
 
-    predictions: np.ndarray
-    accuracy: float
+    predictions: Any
+    measures: dict[str, float]
     stats: SpikeStats
     milliseconds_per_example: float
     compile_seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share of examples whose prediction is the label, of a classification."""
+        return self.measures["accuracy"]
 
 
 def evaluate(
     network_fn: NetworkFn,
     variables: Any,
     settings: config.Data,
-    examples: data.Examples,
+    examples: Examples,
     *,
+    task: Task = TASKS["image_classification"],
     repeats: int = 5,
 ) -> Evaluation:
-    """Runs a network over every example, on all devices of all hosts.
+    """Run a network over every example, on all devices of all hosts.
 
     The last batch is padded and masked, so that each example counts once on any number
     of devices; the count is asserted.
 
     Args:
-      network_fn: (variables, images [n, ...]) -> (logits [n, classes], SpikeStats), as
+      network_fn: (variables, inputs [n, ...]) -> (outputs [n, ...], SpikeStats), as
         `spiking` makes it; `without_spikes` makes it of an ANN.
       variables: what it takes.
       settings: `eval_batch_size` is read, and rounded up to a multiple of the devices.
       examples: a split.
+      task: says what batches, inputs and predictions are.
       repeats: passes of the first batch that are timed.
     """
-    devices, hosts = jax.device_count(), jax.process_count()
+    devices = jax.device_count()
     size = -(-settings.eval_batch_size // devices) * devices
-    shard = {"shard_index": jax.process_index(), "num_shards": hosts}
-    batches = iter(data.eval_batches(settings, examples, **shard, batch_size=size))
-
-    first = _split(next(batches))
-    mapped = _program(network_fn, tuple(jax.devices()))
+    batches = iter(
+        task.eval_batches(settings, examples, **share_of_host(), batch_size=size)
+    )
+    first = by_device(next(batches))
+    mapped = _program(network_fn, task, tuple(jax.devices()))
 
     def timed(batch):
         started = time.perf_counter()
@@ -79,42 +94,58 @@ def evaluate(
     seconds = statistics.median(timed(first)[0] for _ in range(repeats))
 
     predictions, totals = [], []
-    for batch in itertools.chain([first], map(_split, batches)):
+    for batch in itertools.chain([first], map(by_device, batches)):
         _, (everywhere, sums) = timed(batch)
-        guesses, mask = (_of_one_device(x).ravel() for x in everywhere)
-        predictions.append(guesses[mask])
-        totals.append(jax.tree.map(lambda x: _of_one_device(x).astype(np.int64), sums))
-    correct, count, stats = jax.tree.map(lambda *parts: sum(parts), *totals)
+        predictions.append(_kept(*first_replica(everywhere)))
+        totals.append(jax.tree.map(_wide, first_replica(sums)))
+    counts, count, stats = jax.tree.map(lambda *parts: sum(parts), *totals)
     assert count == len(examples), f"{count} of {len(examples)} examples counted"
+    measures = task.measures(counts, count)
     return Evaluation(
-        np.concatenate(predictions),
-        float(correct / count),
+        jax.tree.map(lambda *parts: np.concatenate(parts), *predictions),
+        {name: float(value) for name, value in measures.items()},
         stats,
         1e3 * seconds / size,
         first_seconds - seconds,
     )
 
 
-@functools.lru_cache(maxsize=_PROGRAMS)
-def _program(network_fn, devices):
-    """(variables, batch) -> guesses and masks of all, and sums; on every device."""
+def differing(one: Any, other: Any) -> int:
+    """Count the examples for which two networks predict differently in any entry.
 
-    def example(variables, image):
-        logits, stats = network_fn(variables, image[None])
-        return logits[0].argmax(), stats
+    >>> differing(np.array([3, 1, 4]), np.array([3, 1, 5]))
+    1
+    """
+    unlike = jax.tree.map(_rows_differing, one, other)
+    return int(np.sum(np.any(jax.tree.leaves(unlike), axis=0)))
+
+
+def _rows_differing(one, other):
+    return (one != other).reshape(len(one), -1).any(1)
+
+
+@functools.lru_cache(maxsize=_PROGRAMS)
+def _program(network_fn, task, devices):
+    """(variables, batch) -> predictions and masks of all, and sums; on every device."""
+
+    def example(variables, inputs):
+        one = jax.tree.map(lambda x: x[None], inputs)
+        outputs, stats = network_fn(variables, one)
+        return jax.tree.map(lambda x: x[0], outputs), stats
 
     def step(variables, batch):
-        guesses, stats = jax.vmap(example, (None, 0))(variables, batch["image"])
-        seen = (guesses == batch["label"], jnp.ones(len(guesses)), stats)
-        sums = jax.tree.map(lambda x: _masked_sum(x, batch["mask"]), seen)
-        everywhere = jax.lax.all_gather((guesses, batch["mask"]), AXIS)
+        inputs, mask = task.inputs(batch), batch["mask"]
+        outputs, stats = jax.vmap(example, (None, 0))(variables, inputs)
+        seen = (task.counts(outputs, batch), jnp.ones(len(mask), jnp.int32), stats)
+        sums = jax.tree.map(lambda x: _masked_sum(x, mask), seen)
+        everywhere = jax.lax.all_gather((task.predictions(outputs), mask), AXIS)
         return everywhere, jax.lax.psum(sums, AXIS)
 
     return over_devices(step, in_axes=(None, 0), devices=devices)
 
 
 def without_spikes(apply_fn: ApplyFn) -> NetworkFn:
-    """An ANN in the form that `evaluate` takes: (logits, no statistics)."""
+    """Return an ANN in the form that `evaluate` takes: (outputs, no statistics)."""
     return _WithoutSpikes(apply_fn)
 
 
@@ -128,17 +159,18 @@ class _WithoutSpikes:
         return self.apply_fn(variables, x), SpikeStats(OrderedDict(), OrderedDict())
 
 
-def _split(batch):
-    """The rows of a batch, shared among the devices of this host."""
-    local = jax.local_device_count()
-    return jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch)
+def _kept(predictions, mask):
+    """Those of all devices, [devices, rows, ...], without the rows that pad."""
+    return jax.tree.map(lambda x: x[mask], predictions)
 
 
-def _of_one_device(x):
-    """What every device has a copy of, from one of this host."""
-    return np.asarray(x.addressable_shards[0].data)[0]
+def _wide(total):
+    """Sums of many batches outgrow 32 bits."""
+    return total.astype(f"{total.dtype.kind}8")
 
 
 def _masked_sum(x, mask):
     kept = mask.reshape(-1, *(1,) * (x.ndim - 1))
-    return jnp.sum(jnp.where(kept, x, 0), axis=0, dtype=jnp.int32)
+    whole = not jnp.issubdtype(x.dtype, jnp.floating)
+    dtype = jnp.int32 if whole else jnp.float32
+    return jnp.sum(jnp.where(kept, x, 0), axis=0, dtype=dtype)

@@ -32,7 +32,7 @@ def build_model(
     axis_name: str | None = None,
     image_shape: tuple[int, int, int] = (32, 32, 3),
 ) -> nn.Module:
-    """The network of a config.
+    """Build the network of a config.
 
     QCFS and clipped ReLU give the same tree of variables; with ReLU and ReLU6, which do
     not convert as they are, it has no `theta`.
@@ -57,13 +57,12 @@ def build_model(
     >>> model.pools
     4
     """
-    for field, known in _KNOWN.items():
-        value = getattr(config, field)
-        if value not in known:
-            raise ValueError(
-                f"model.{field} must be one of {', '.join(sorted(known))}; "
-                f"got {value!r}"
-            )
+    configuration.check_types(config, "model.")
+    if config.name not in MODELS:
+        raise ValueError(
+            f"model.name must be one of {', '.join(sorted(MODELS))}; got "
+            f"{config.name!r}"
+        )
     for field, heeding in _HEEDED_BY.items():
         value, default = getattr(config, field), getattr(configuration.Model, field)
         if value != default and config.name not in heeding:
@@ -155,15 +154,6 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vgg16": _vgg16,
 }
 
-_KNOWN = {
-    "name": MODELS,
-    "activation": ("clipped_relu", "qcfs", "relu", "relu6"),
-    "stem": ("cifar", "imagenet"),
-    "pool": _POOLS,
-    "norm": _NORMS,
-    "bottleneck": ("linear", "qcfs"),
-    "dtype": _DTYPES,
-}
 # Fields that are of some networks only; elsewhere they must be left at their default.
 _HEEDED_BY = {
     "stem": MODELS.keys() - {"small"},

@@ -1,6 +1,7 @@
 """Checkpoints: written by Orbax, read back only if they are whole and make sense."""
 
 import json
+import math
 import os
 import re
 import zlib
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
@@ -20,7 +20,6 @@ from orbax.checkpoint import args as ocp_args
 from orbax.checkpoint import checkpoint_managers
 
 from bitsnn_jax.config import Config, from_dict
-from bitsnn_jax.models import build_model
 from bitsnn_jax.runs.checkpoint_checks import (
     check_sizes,
     checked_metrics,
@@ -28,9 +27,9 @@ from bitsnn_jax.runs.checkpoint_checks import (
     metrics_with_checksum,
 )
 from bitsnn_jax.runtime.files import beside, naming, remove, replaced_folder, standing
+from bitsnn_jax.tasks import task_of
 
 FOLDER = "checkpoints"  # inside a run folder
-_NOT_EVALUATED = -1.0
 _JSON = {"metadata", "progress", "checksums"}  # items; the others are trees of arrays
 # Inside it: a step is renamed into this folder before its files are deleted one by one.
 _DELETED = ".deleted"
@@ -80,13 +79,14 @@ class Checkpoints:
         self._empty_deleted()
         self._remove_half_deleted()
 
-        def accuracy(metrics):
-            return metrics["accuracy"]
+        def score(metrics):
+            found = _score(metrics)
+            return -math.inf if found is None else found
 
         newest = checkpoint_managers.LatestN(keep)
-        best = checkpoint_managers.BestN(get_metric_fn=accuracy, n=1)
+        best = checkpoint_managers.BestN(get_metric_fn=score, n=1)
         options = ocp.CheckpointManagerOptions(
-            best_fn=accuracy,
+            best_fn=score,
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [newest, best]
             ),
@@ -133,17 +133,16 @@ class Checkpoints:
 
         Without any that was evaluated, the newest.
         """
-        # Complete, and with its accuracy on disk, before it is chosen.
+        # Complete, and with its score on disk, before it is chosen.
         with _writable(self.folder):
             self._manager.wait_until_finished()
         with _readable(self.folder, advice=_ADVICE_ALL):
             return self._manager.best_step()
 
-    def accuracy(self, step: int) -> float | None:
-        """On the validation split after that step; None if it was not evaluated."""
+    def score(self, step: int) -> float | None:
+        """Return that of the validation split after a step; None if not evaluated."""
         with _readable(self.folder / str(step)):
-            accuracy = self._metrics(step)["accuracy"]
-        return None if accuracy == _NOT_EVALUATED else accuracy
+            return _score(self._metrics(step))
 
     def _metrics(self, step):
         """Of that step, if they are what was saved; {} where none are there."""
@@ -159,7 +158,7 @@ class Checkpoints:
         optimizer: Any,
         progress: dict,
         metadata: dict,
-        accuracy: float | None = None,
+        score: float | None = None,
     ) -> None:
         """Starts to save. The arrays must not change from here on.
 
@@ -169,10 +168,9 @@ class Checkpoints:
           optimizer: any pytree of arrays.
           progress: what else the run needs to go on; for JSON.
           metadata: "config" as a dictionary and "image_shape" at least; for JSON.
-          accuracy: on the validation split, if it was evaluated.
+          score: of the validation split, if it was evaluated; more is better.
         """
-        accuracy = _NOT_EVALUATED if accuracy is None else accuracy
-        metrics = {"accuracy": accuracy}
+        metrics = {"score": score}
         items = _to_save(
             {"metrics": metrics_checksum(metrics)},
             variables=variables,
@@ -227,8 +225,8 @@ def load_run(path: str | os.PathLike) -> Run:
     where = folder / str(step)
     with _readable(where):
         config = from_dict(metadata["config"])
-        height, width, channels = metadata["image_shape"]
-    check_fit(variables, config, (height, width, channels), where=where)
+        input_shape = tuple(metadata["image_shape"])
+    check_fit(variables, config, input_shape, where=where)
     check_values(variables, where=where)
     return Run(config, variables, step, metadata)
 
@@ -248,6 +246,14 @@ def _read_best(folder, *, attempts):
         if attempts == 1 or _steps(folder) == there:
             raise
     return _read_best(folder, attempts=attempts - 1)
+
+
+def _score(metrics: dict) -> float | None:
+    """None where the step was not evaluated."""
+    if "score" in metrics:
+        return metrics["score"]
+    accuracy = metrics["accuracy"]  # as earlier versions have it, with -1 for None
+    return None if accuracy == -1 else accuracy
 
 
 def _steps(folder):
@@ -297,15 +303,15 @@ def load_variables(path: str | os.PathLike) -> tuple[dict, dict]:
 
 
 def check_fit(
-    variables: dict, config: Config, image_shape: tuple[int, int, int], *, where: Path
+    variables: dict, config: Config, input_shape: tuple[int, ...], *, where: Path
 ) -> None:
     """CheckpointError unless `variables` has the names and shapes of the model."""
-    if any(type(n) is not int or not 1 <= n < 2**16 for n in image_shape):
-        raise CheckpointError(f"{where}: there are no images of {image_shape}")
-    model = build_model(config.model, image_shape=image_shape)
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    init = partial(model.init, train=False)
-    expected: Any = jax.eval_shape(init, jax.random.key(0), image)
+    if any(type(n) is not int or not 1 <= n < 2**16 for n in input_shape):
+        raise CheckpointError(f"{where}: there are no inputs of {input_shape}")
+    task = task_of(config)
+    init = partial(task.build(config, input_shape).init, train=False)
+    placeholder = task.placeholder(input_shape)
+    expected: Any = jax.eval_shape(init, jax.random.key(0), placeholder)
     expected = {name: expected.get(name, {}) for name in variables}
     want, have = (
         {name: leaf.shape for name, leaf in _leaves(tree)}

@@ -40,17 +40,17 @@ def check_sizes(folder: Path) -> None:
         check_size(name, declared, held=held)
 
 
-def metrics_with_checksum(metrics: dict[str, float]) -> dict[str, float]:
+def metrics_with_checksum(metrics: dict[str, Any]) -> dict[str, Any]:
     """The metrics of a step as they are saved."""
     return {**metrics, "checksum": metrics_checksum(metrics)}
 
 
-def metrics_checksum(metrics: dict[str, float]) -> int:
+def metrics_checksum(metrics: dict[str, Any]) -> int:
     """CRC-32 of all names and values."""
     return zlib.crc32(json.dumps(metrics, sort_keys=True).encode())
 
 
-def checked_metrics(folder: Path, metrics: Any) -> dict[str, float]:
+def checked_metrics(folder: Path, metrics: Any) -> dict[str, Any]:
     """The metrics of a step, without their checksum.
 
     Those that an earlier version saved have none, neither here nor among the checksums.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ import jax
 
 from bitsnn_jax.config import Config, from_dict
 from bitsnn_jax.conversion.spiking import SpikeStats, spiking
-from bitsnn_jax.models import build_model
 from bitsnn_jax.runs import pretrained
 from bitsnn_jax.runs.checkpoint import CheckpointError, Run, load_run, load_variables
+from bitsnn_jax.tasks import task_of
 from bitsnn_jax.tracing.program import ApplyFn
 
 
@@ -94,15 +94,16 @@ def load_snn(path: str | os.PathLike) -> SpikingNetwork:
     return SpikingNetwork(snn_fn, variables, steps, config, metadata)
 
 
-def ann_fn(config: Config, image_shape: tuple[int, int, int]) -> ApplyFn:
-    """(variables, images) -> logits of the network of a config, in inference.
+def ann_fn(config: Config, input_shape: Sequence[int]) -> ApplyFn:
+    """Return (variables, inputs) -> outputs of the network of a config, in inference.
 
     Convolutions are as wide as the input, whatever type they were trained in, and their
     products are not rounded (a GPU rounds to TF32 by default, a TPU to bfloat16): a
     code that is compared with another needs all its bits.
     """
     wide = dataclasses.replace(config.model, dtype="float32")
-    model = build_model(wide, image_shape=tuple(image_shape))
+    config = dataclasses.replace(config, model=wide)
+    model = task_of(config).build(config, tuple(input_shape))
     return partial(_apply, model)
 
 

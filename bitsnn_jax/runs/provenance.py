@@ -18,11 +18,11 @@ from bitsnn_jax.runtime.files import make_folder, replace_json
 from bitsnn_jax.version import __version__
 
 
-def run_metadata(config: Config, image_shape: Sequence[int]) -> dict[str, Any]:
-    """What is saved beside the variables of a run."""
+def run_metadata(config: Config, input_shape: Sequence[int]) -> dict[str, Any]:
+    """Return what is saved beside the variables of a run."""
     return {
         "config": to_dict(config),
-        "image_shape": list(image_shape),
+        "image_shape": list(input_shape),  # so called of every task
         "version": __version__,
         "commit": commit(),
     }

@@ -79,6 +79,30 @@ def over_devices(
     return over_hosts
 
 
+def share_of_host() -> dict[str, int]:
+    """Return which share of every batch this host reads."""
+    return {"shard_index": jax.process_index(), "num_shards": jax.process_count()}
+
+
+def by_device(batch: Any) -> Any:
+    """Share the rows of a batch, [n, ...], among local devices, [devices, ...]."""
+    count = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+
+
+def replicate(tree: Any) -> Any:
+    """Copy arrays to every device of this host, [devices, ...]."""
+    # By pmap, so that the first step sees what later steps see and compiles once.
+    spread = data_parallel(lambda _, tree: tree, in_axes=(0, None))
+    return spread(np.arange(jax.local_device_count()), tree)
+
+
+def first_replica(tree: Any) -> Any:
+    """Copy to the host what every device has alike."""
+    # A copy: on a CPU the array would be a view of a buffer that the next step reuses.
+    return jax.tree.map(lambda x: np.array(x.addressable_shards[0].data)[0], tree)
+
+
 def split_over_devices(
     function: Callable[[Any, Any], Any],
 ) -> Callable[[Any, Any], Any]:

@@ -13,6 +13,7 @@ SIGTERM saves and ends with status 143.
 import argparse
 import sys
 from pathlib import Path
+from typing import Literal
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -93,6 +94,8 @@ def config_file(name: str) -> str:
 
 
 def _parse(argv):
+    # A choice is text; `validate` names what it may be.
+    config_flags.register_flag_parser_for_type(Literal, flags.ArgumentParser())
     try:
         for word in argv:
             readable(word)

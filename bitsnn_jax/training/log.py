@@ -1,23 +1,25 @@
-"""Metrics on disk: JSON lines to be read by programs, TensorBoard to be looked at."""
+"""What a run says: metrics.jsonl for programs, TensorBoard, lines on the terminal."""
 
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
 from tensorboardX import SummaryWriter
+from tqdm import tqdm
 
 from bitsnn_jax.runtime.files import naming, replace_text
 from bitsnn_jax.runtime.reading import parse_json
 from bitsnn_jax.runtime.shapes import complete
 
+Write = Callable[[int, str, dict[str, float]], None]  # (step, split, values)
+
 
 @contextmanager
-def metrics_log(
-    workdir: Path, *, step: int
-) -> Iterator[Callable[[int, str, dict[str, float]], None]]:
-    """A function write(step, split, values), for metrics.jsonl and TensorBoard.
+def metrics_log(workdir: Path, *, step: int) -> Iterator[Write]:
+    """Give a function write(step, split, values), for metrics.jsonl and TensorBoard.
 
     Opened after `step` steps: lines of later steps, left by a run that was killed, are
     dropped, so that no step is there twice; so is a last line that is half written.
@@ -50,6 +52,20 @@ def metrics_log(
         finally:
             with naming(pictures):
                 board.close()
+
+
+def say(line: str) -> None:
+    """Print a line above the progress bar; of several hosts, on the first."""
+    if jax.process_index() == 0:
+        tqdm.write(line)
+        sys.stdout.flush()
+
+
+def progress(first: int, total: int) -> Iterable[int]:
+    """Return the steps from `first` to `total`, with a bar where somebody looks."""
+    steps = range(first, total + 1)
+    hidden = jax.process_index() > 0 or not sys.stderr.isatty()
+    return tqdm(steps, initial=first - 1, total=total, disable=hidden, unit="step")
 
 
 def _kept(path, step):

@@ -1,19 +1,20 @@
 """Metrics as sums and counts, so that merging them is exact."""
 
-import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
-from operator import add
 from typing import Any
 
 import flax.struct
 import jax
+import numpy as np
+
+Measures = Callable[[Mapping[str, Any], float], dict[str, float]]  # `Task.measures`
 
 
 @flax.struct.dataclass
 class Metrics:
-    """Sums over examples, divided only when they are read.
+    """Hold sums over examples, divided only when they are read.
 
         merge(m, n) = m + n, term by term
 
@@ -22,74 +23,94 @@ class Metrics:
 
     Attributes:
       loss: sum over examples of their loss.
-      correct: examples whose largest logit is that of the label.
       examples: how many.
+      counts: sums over examples of what the task counts, by name.
       spikes: over all neurons and time steps; 0 where they are not counted.
       neurons: how many could have spiked; 0 where spikes are not counted.
     """
 
     loss: Any = 0.0
-    correct: Any = 0.0
     examples: Any = 0.0
+    counts: dict[str, Any] = flax.struct.field(default_factory=dict)
     spikes: Any = 0.0
     neurons: Any = 0.0
 
     @classmethod
     def merge(cls, *parts: "Metrics") -> "Metrics":
-        """The sum of all parts; of none, zeros."""
-        return jax.tree.map(lambda *sums: reduce(add, sums), cls(), *parts)
+        """Return the sum of all parts; of none, zeros."""
+        return reduce(_add, parts, cls())
 
-    def compute(self) -> dict[str, float]:
-        """Means per example, and per neuron for the spikes.
+    def compute(self, measures: Measures) -> dict[str, float]:
+        """Return means per example, and per neuron for the spikes.
 
-        >>> Metrics(loss=6.0, correct=2.0, examples=4.0).compute()
+        >>> metrics = Metrics(loss=6.0, examples=4.0, counts={"correct": 2.0})
+        >>> metrics.compute(lambda counts, n: {"accuracy": counts["correct"] / n})
         {'loss': 1.5, 'accuracy': 0.5}
         """
-        means = {
-            "loss": self.loss / self.examples,
-            "accuracy": self.correct / self.examples,
-        }
+        means = {"loss": self.loss / self.examples}
+        means |= measures(self.counts, self.examples)
         if self.neurons:
             means["spikes_per_neuron"] = self.spikes / self.neurons
         return means
 
 
+def _add(one, other):
+    names = one.counts | other.counts
+    return Metrics(
+        loss=one.loss + other.loss,
+        examples=one.examples + other.examples,
+        counts={n: one.counts.get(n, 0.0) + other.counts.get(n, 0.0) for n in names},
+        spikes=one.spikes + other.spikes,
+        neurons=one.neurons + other.neurons,
+    )
+
+
 def fetch(metrics: Metrics) -> Metrics:
-    """Metrics of all devices, each a copy of the total, as Python floats.
+    """Copy metrics of all devices, each with the total, to the host.
 
     Floats have 53 bits: sums of fetched metrics stay exact where float32 would not.
     """
-    names = [field.name for field in dataclasses.fields(metrics)]
-    first = [getattr(metrics, name).addressable_shards[0].data for name in names]
-    values = [float(value.squeeze()) for value in jax.device_get(first)]
-    return Metrics(**dict(zip(names, values, strict=True)))
+    first = jax.tree.map(lambda x: x.addressable_shards[0].data, metrics)
+    return jax.tree.map(_float, jax.device_get(first))
+
+
+def _float(replica):
+    value = np.asarray(replica, np.float64)[0]
+    return value if value.ndim else value.item()
 
 
 class Window:
-    """Training metrics between two lines of the log, one step behind the devices.
+    """Collect training metrics between two lines of the log, one step behind.
 
     A step is dispatched before the metrics of the one before it are waited for, so the
     devices always have work.
 
     Args:
       write: called with the last step of a window and its means.
+      measures: of the task.
       every: steps in a window.
     """
 
-    def __init__(self, write: Callable[[int, dict[str, float]], None], *, every: int):
-        self._write, self._every = write, every
+    def __init__(
+        self,
+        write: Callable[[int, dict[str, float]], None],
+        measures: Measures,
+        *,
+        every: int,
+    ):
+        self._write, self._measures, self._every = write, measures, every
         self._in_flight: tuple[int, Metrics] | None = None
         self._total = Metrics()
         self.means: dict[str, float] = {}  # of the last window that was written
 
     def push(self, step: int, metrics: Metrics) -> None:
-        """Takes the metrics of a step just dispatched, and waits for the one before."""
+        """Take the metrics of a step just dispatched, and wait for the one before."""
         arrived, self._in_flight = self._in_flight, (step, metrics)
         if arrived:
             self._add(*arrived)
 
     def flush(self) -> None:
-        """Waits for the step in flight and writes what there is."""
+        """Wait for the step in flight and write what there is."""
         arrived, self._in_flight = self._in_flight, None
         if arrived:
             self._add(*arrived)
@@ -108,6 +129,6 @@ class Window:
 
     def _close(self, step):
         if self._total.examples:
-            self.means = self._total.compute()
+            self.means = self._total.compute(self._measures)
             self._total = Metrics()
             self._write(step, self.means)

@@ -52,23 +52,22 @@ def example_sums(
 
 
 def synaptic_weights(
-    apply_fn: ApplyFn, variables: Any, image_shape: tuple[int, ...]
+    apply_fn: ApplyFn, variables: Any, placeholder: Any
 ) -> dict[str, jax.Array]:
-    """For `example_sums`: the fan-out of each neuron, over the mean of all neurons.
+    """Return the fan-out of each neuron over the mean of all, for `example_sums`.
 
     L_SP is then the number of synaptic operations, in units of those of an average
     spike, so that the same lambda stays the same weight on the whole.
 
     Args:
-      apply_fn: (variables, images) -> output, in inference.
+      apply_fn: (variables, inputs) -> output, in inference.
       variables: of any values; shapes matter.
-      image_shape: of one example.
+      placeholder: shapes and types of the inputs, of one example.
 
     Returns:
       For each path an array [1, ...] for its neurons; their mean over all is 1.
     """
-    example = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    synapses = fan_out(apply_fn, variables, example)
+    synapses = fan_out(apply_fn, variables, placeholder)
     total = sum(float(array.sum()) for array in synapses.values())
     mean = total / sum(array.size for array in synapses.values())
     return {path: array / mean for path, array in synapses.items()}

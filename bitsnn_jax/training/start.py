@@ -1,4 +1,4 @@
-"""Where training starts: from the network of another run in place of a random one.
+"""Start training from the network of another run in place of a random one.
 
 The paper's cheap way to a quantised network (A.10): train with ReLU, then 30 epochs
 with QCFS. `config.start_from` names the first run, `conversion.calibration` finds the
@@ -16,15 +16,15 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from bitsnn_jax import data
 from bitsnn_jax.config import Config
 from bitsnn_jax.conversion.calibration import CAPS, calibrate_network
 from bitsnn_jax.data.memory import check_fits
 from bitsnn_jax.runs.checkpoint import FOLDER, CheckpointError, Checkpoints
 from bitsnn_jax.runs.loading import ann_fn, find_run
+from bitsnn_jax.tasks import Examples, task_of
 from bitsnn_jax.training.step import State
 
-# Training images that thetas are calibrated with: 8 batches of 64.
+# Training examples that thetas are calibrated with: 8 batches of 64.
 BATCHES, BATCH_SIZE = 8, 64
 
 
@@ -38,9 +38,7 @@ def check_source(config: Config, workdir: str | os.PathLike) -> None:
         _source(config)
 
 
-def check_memory(
-    model: nn.Module, config: Config, image_shape: tuple[int, int, int]
-) -> None:
+def check_memory(model: nn.Module, config: Config, placeholder: Any) -> None:
     """Compare a network with the memory of this machine, before it takes any.
 
     Each device holds weights, their gradients and momenta at least.
@@ -48,9 +46,8 @@ def check_memory(
     Raises:
       ValueError: it cannot hold them.
     """
-    image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     variables = jax.eval_shape(
-        partial(model.init, train=False), jax.random.key(0), image
+        partial(model.init, train=False), jax.random.key(0), placeholder
     )
     weights = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables))
     # Devices of another kind have a memory of their own, which says when it is full.
@@ -63,14 +60,15 @@ def check_memory(
 
 
 def start(
-    state: State, config: Config, examples: data.Examples, checkpoints: Checkpoints
+    state: State, config: Config, examples: Examples, checkpoints: Checkpoints
 ) -> tuple[State, dict]:
-    """The state to begin with, and its origin as metadata.
+    """Return the state to begin with, and its origin as metadata.
 
     Thetas are those of the run that `config.start_from` names. Where it has none, being
-    trained with ReLU, they are calibrated with the first training images, as evaluation
-    sees them, so that quantisation loses least. A run that has checkpoints goes on from
-    them and keeps the origin that they tell of; the other run is not asked for.
+    trained with ReLU, they are calibrated with the first training examples, as
+    evaluation sees them, so that quantisation loses least. A run that has checkpoints
+    goes on from them and keeps the origin that they tell of; the other run is not asked
+    for.
 
     Args:
       state: with random variables.
@@ -93,10 +91,10 @@ def start(
     source = _source(config)
     variables = fitted(source.variables, state.variables, name=config.start_from)
     if _thetas(variables) != _thetas(state.variables):
-        apply_fn = ann_fn(config, examples.image_shape)
+        apply_fn = ann_fn(config, examples.input_shape)
         cap = CAPS.get(source.config.model.activation)
-        images = _images(config, examples)
-        variables = calibrate_network(apply_fn, variables, images, cap=cap)
+        batches = list(_inputs(config, examples))  # gone through twice
+        variables = calibrate_network(apply_fn, variables, batches, cap=cap)
     origin = {"run": source.config.name, "step": source.step} | {
         key: source.metadata[key]
         for key in ("commit", "version", "start")
@@ -113,7 +111,7 @@ def _source(config):
 
 
 def fitted(source: dict, target: dict, *, name: str) -> dict:
-    """The variables `source` with the names of `target`, but for thetas it lacks.
+    """Return the variables `source` with the names of `target`, less missing thetas.
 
     Thetas that `target` has no place for are left out.
 
@@ -142,12 +140,12 @@ def fitted(source: dict, target: dict, *, name: str) -> dict:
     return dict.fromkeys(target, {}) | unflatten_dict(kept, sep="/")
 
 
-def _images(config, examples):
-    """The first training images in batches, without augmentation."""
-    examples = examples.first(BATCHES * BATCH_SIZE)
-    batches = data.eval_batches(config.data, examples, batch_size=BATCH_SIZE)
-    # Label -1 stands for an image that could not be read.
-    return [b["image"][b["mask"] & (b["label"] >= 0)] for b in batches]
+def _inputs(config, examples):
+    """The first training examples in batches, as evaluation sees them."""
+    task, examples = task_of(config), examples.first(BATCHES * BATCH_SIZE)
+    for batch in task.eval_batches(config.data, examples, batch_size=BATCH_SIZE):
+        rows = task.whole(batch)
+        yield jax.tree.map(lambda x, rows=rows: x[rows], task.inputs(batch))
 
 
 def _leaves(tree) -> dict[str, Any]:

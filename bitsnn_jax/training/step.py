@@ -1,4 +1,4 @@
-"""One step of training and one of evaluation: pure functions, and their pmap."""
+"""One step of training and one of evaluation: pure functions of any task."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +11,7 @@ import optax
 
 from bitsnn_jax import config
 from bitsnn_jax.runtime.devices import AXIS
+from bitsnn_jax.tasks import Task
 from bitsnn_jax.training.accumulate import in_parts
 from bitsnn_jax.training.metrics import Metrics
 from bitsnn_jax.training.sparsity import example_sums, layer_counts, neurons
@@ -18,7 +19,7 @@ from bitsnn_jax.training.sparsity import example_sums, layer_counts, neurons
 
 @flax.struct.dataclass
 class State:
-    """All that a step changes."""
+    """Hold all that a step changes."""
 
     step: Any  # int32 [], steps done
     params: Any
@@ -33,13 +34,21 @@ class State:
 def init_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, ...],
+    placeholder: Any,
     key: jax.Array,
 ) -> State:
-    """The state before the first step; on one device."""
+    """Return the state before the first step, on one device.
+
+    Args:
+      model: to be trained.
+      optimizer: that will train it.
+      placeholder: shapes and types of its inputs, see `Task.placeholder`.
+      key: of the random weights.
+    """
 
     def init(key):
-        variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
+        inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), placeholder)
+        variables = model.init(key, inputs, train=False)
         params = variables["params"]
         stats = variables.get("batch_stats", {})
         return State(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params))
@@ -49,6 +58,7 @@ def init_state(
 
 
 def train_step(
+    task: Task,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     loss: config.Loss,
@@ -57,9 +67,9 @@ def train_step(
     weights: Mapping[str, Any] | None = None,
     accumulate: int = 1,
 ) -> Callable[[State, dict, jax.Array], tuple[State, Metrics]]:
-    """The pure function (state, batch, key) -> (state, metrics), to be mapped.
+    """Return the pure function (state, batch, key) -> (state, metrics), to be mapped.
 
-        L = CE(logits, label) + spike_lambda L_SP                           Eq. (11)
+        L = L_task + spike_lambda L_SP                                      Eq. (11)
 
     averaged over the batch, with L_SP the spikes of all neurons per example. (The
     authors' code sums L_SP over the batch: its lambda depends on the batch size.) With
@@ -74,21 +84,20 @@ def train_step(
     mutable = ["batch_stats", *(["activations"] if loss.spike_lambda else [])]
 
     def loss_fn(params, state, batch, key):
-        logits, updates = model.apply(
+        outputs, updates = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
-            batch["image"],
+            task.inputs(batch),
             train=True,
             mutable=mutable,
             rngs={"dropout": key},
         )
         counts = layer_counts(updates, levels=levels, surrogate=loss.spike_surrogate)
-        spikes = example_sums(counts, examples=len(logits))
-        cost = example_sums(counts, examples=len(logits), weights=weights)
-        targets = optax.smooth_labels(
-            jax.nn.one_hot(batch["label"], logits.shape[-1]), loss.label_smoothing
-        )
-        each = optax.softmax_cross_entropy(logits, targets) + loss.spike_lambda * cost
-        metrics = _sums(each, logits, batch["label"], spikes, neurons(counts))
+        rows = _rows(batch)
+        spikes = example_sums(counts, examples=rows)
+        cost = example_sums(counts, examples=rows, weights=weights)
+        each = task.loss(outputs, batch, loss) + loss.spike_lambda * cost
+        counted = task.counts(outputs, batch)
+        metrics = _sums(each, counted, spikes, neurons(counts), jnp.ones(rows))
         return each.mean(), (updates.get("batch_stats", {}), metrics)
 
     def step(state, batch, key):
@@ -110,37 +119,40 @@ def train_step(
     return step
 
 
-def eval_step(model: nn.Module, *, levels: int) -> Callable[[dict, dict], Metrics]:
-    """The pure function (variables, batch) -> metrics, to be mapped.
+def eval_step(
+    task: Task, model: nn.Module, *, levels: int
+) -> Callable[[dict, dict], Metrics]:
+    """Return the pure function (variables, batch) -> metrics, to be mapped.
 
-    Rows whose `mask` is False count for nothing. The loss is the cross-entropy alone.
+    Rows whose `mask` is False count for nothing. The loss is that of the task alone.
     """
 
     def step(variables, batch):
-        logits, sown = model.apply(
-            variables, batch["image"], train=False, mutable=["activations"]
+        outputs, sown = model.apply(
+            variables, task.inputs(batch), train=False, mutable=["activations"]
         )
-        labels = batch["label"]
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        each = task.loss(outputs, batch)
         counts = layer_counts(sown, levels=levels)
-        spikes = example_sums(counts, examples=len(logits))
-        sums = _sums(each, logits, labels, spikes, neurons(counts), batch["mask"])
-        return _total(sums)
+        spikes = example_sums(counts, examples=_rows(batch))
+        counted, mask = task.counts(outputs, batch), batch["mask"].astype(jnp.float32)
+        return _total(_sums(each, counted, spikes, neurons(counts), mask))
 
     return step
 
 
-def _sums(each, logits, labels, spikes, num_neurons, mask=None):
-    mask = jnp.ones(len(each)) if mask is None else mask.astype(jnp.float32)
+def _rows(batch):
+    return len(jax.tree.leaves(batch)[0])
 
+
+def _sums(each, counted, spikes, num_neurons, mask):
     def total(x):
-        return jnp.sum(x * mask)
+        kept = mask.reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.sum(x.astype(jnp.float32) * kept, axis=0)
 
-    correct = (logits.argmax(-1) == labels).astype(jnp.float32)
     return Metrics(
         loss=total(each),
-        correct=total(correct),
         examples=mask.sum(),
+        counts=jax.tree.map(total, counted),
         spikes=total(spikes),
         neurons=num_neurons * mask.sum(),
     )

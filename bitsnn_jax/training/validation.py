@@ -1,25 +1,26 @@
 """What each field of a config must be, checked before any device is touched."""
 
 from bitsnn_jax.config import Config, check_types, flatten, to_dict
-from bitsnn_jax.data import SOURCES
-from bitsnn_jax.models import MODELS
 from bitsnn_jax.numerics.spikes import SURROGATES
+from bitsnn_jax.tasks import task_of
 
 
 def validate(config: Config) -> None:
     """Check every field by itself; no device is touched.
 
-    What depends on the data (classes, image size) or on the machine (devices that
-    share a batch) is checked where it is known, at the start of training.
+    Choices are checked by `config.check_types`; names are those of the task and of
+    `SURROGATES`. What depends on the data or on the machine (devices that share a
+    batch) is checked where it is known, at the start of training.
 
     Raises:
       ValueError: the first field that is not as it should be: its name, what was
         expected and what came.
     """
     check_types(config)
+    task = task_of(config)
     rules = _RULES | {
-        "data.name": _one_of(SOURCES),
-        "model.name": _one_of(MODELS),
+        "data.name": _one_of(task.sources),
+        "model.name": _one_of(task.models),
         "loss.spike_surrogate": _one_of(SURROGATES),
     }
     for path, value in flatten(to_dict(config)).items():
@@ -79,7 +80,6 @@ _RULES = {
     "seed": ("in 0..2**32 - 1", lambda value: 0 <= value < 2**32),
     "steps": ("in 1..30", lambda value: 1 <= value <= 30),
     "data.image_size": _within(0, 4096),
-    "data.unreadable": _one_of(("error", "skip")),
     "data.crop": _within(0, 4096),
     "data.color_jitter": _BELOW_ONE,
     "data.cutout": _within(0, 4096),
@@ -88,14 +88,8 @@ _RULES = {
     "data.eval_batch_size": _within(1, 2**17),
     "model.num_classes": _within(1, 10**6),
     "model.width": _within(0.01, 64),
-    "model.activation": _one_of(("qcfs", "clipped_relu", "relu", "relu6")),
-    "model.stem": _one_of(("cifar", "imagenet")),
-    "model.pool": _one_of(("average", "max")),
-    "model.norm": _one_of(("batch", "none")),
     "model.levels": ("in 1..2**30 - 1", lambda value: 1 <= value < 2**30),
     "model.theta_init": _positive(10**6),
-    "model.bottleneck": _one_of(("linear", "qcfs")),
-    "model.dtype": _one_of(("float32", "bfloat16")),
     "optimizer.learning_rate": _positive(1000),
     "optimizer.warmup_epochs": _within(0, 10**5),
     "optimizer.momentum": _BELOW_ONE,
@@ -103,7 +97,6 @@ _RULES = {
     "optimizer.epochs": _within(1, 10**5),
     "optimizer.accumulate": _within(1, 2**17),
     "loss.spike_lambda": _within(0, 10**6),
-    "loss.spike_weights": _one_of(("neurons", "fan_out")),
     "loss.label_smoothing": _BELOW_ONE,
     "checkpoint_every_steps": _within(0, 2**31 - 1),
     "log_every_steps": _within(1, 2**31 - 1),

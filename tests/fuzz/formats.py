@@ -345,13 +345,13 @@ def make_run(folder):
             optimizer={"count": np.zeros((), np.int32)},
             progress={"step": 3},
             metadata=metadata(),
-            accuracy=0.5,
+            score=0.5,
         )
 
 
 def read_run(folder):
     with Checkpoints(folder, read_only=True) as checkpoints:
-        accuracy = checkpoints.accuracy(3)
+        accuracy = checkpoints.score(3)
     return load_run(folder), accuracy
 
 

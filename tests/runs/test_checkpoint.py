@@ -43,20 +43,22 @@ def state():
     config = small_config()
     model = build_model(config.model, image_shape=SHAPE)
     optimizer = sgd(config.optimizer, steps_per_epoch=1)
-    state = init_state(model, optimizer, SHAPE, jax.random.key(0))
+    state = init_state(
+        model, optimizer, np.zeros((1, *SHAPE), np.float32), jax.random.key(0)
+    )
     return jax.tree.map(np.asarray, state)
 
 
-def save(workdir, state, accuracies):
+def save(workdir, state, scores):
     with Checkpoints(workdir) as checkpoints:
-        for step, accuracy in accuracies.items():
+        for step, score in scores.items():
             checkpoints.save(
                 step,
                 variables=state.variables,
                 optimizer=state.opt_state,
                 progress={"step": step},
                 metadata=METADATA,
-                accuracy=accuracy,
+                score=score,
             )
 
 
@@ -101,23 +103,24 @@ def test_load_run_gives_config_variables_and_metadata(saved, state):
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "best"),
+    ("scores", "best"),
     [
         ({1: 0.5, 2: 0.7, 3: 0.6, 4: 0.4}, 2),
         ({1: 0.5, 2: 0.7, 3: 0.7, 4: 0.6}, 3),  # the later of equals
         ({1: 0.0, 2: None, 3: None, 4: None}, 1),  # evaluated, however bad
+        ({1: -7.0, 2: None, 3: -8.0, 4: None}, 1),  # an error, say, with its sign
         ({1: None, 2: None, 3: None}, 3),  # none was: the newest
     ],
 )
 def test_the_best_on_validation_is_kept_beside_the_newest(
-    tmp_path, state, accuracies, best
+    tmp_path, state, scores, best
 ):
-    save(tmp_path, state, accuracies)
+    save(tmp_path, state, scores)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.best == best
-        assert checkpoints.accuracy(best) == accuracies[best]
+        assert checkpoints.score(best) == scores[best]
     assert load_run(tmp_path).step == best
-    newest = sorted(accuracies)[-2:]
+    newest = sorted(scores)[-2:]
     there = sorted(int(folder.name) for folder in (tmp_path / "checkpoints").iterdir())
     assert there == sorted({best, *newest})
 
@@ -224,12 +227,12 @@ def test_a_variance_below_zero_is_named(tmp_path):
         load_variables(tmp_path / "snn")
 
 
-def test_another_accuracy_than_was_saved_is_noticed(run):
+def test_another_score_than_was_saved_is_noticed(run):
     metrics = run / "checkpoints" / "3" / "metrics" / "metrics"
     saved = json.loads(metrics.read_text())
-    assert saved["accuracy"] == 0.5
-    changes = ({"accuracy": 0.75}, {"checksum": 1}, {"checksum": None}, {"steps": 1})
-    for change in (*changes, {"checksum": saved["checksum"] + 1, "accuracy": "x"}):
+    assert saved["score"] == 0.5
+    changes = ({"score": 0.75}, {"checksum": 1}, {"checksum": None}, {"steps": 1})
+    for change in (*changes, {"checksum": saved["checksum"] + 1, "score": "x"}):
         metrics.write_text(json.dumps(saved | change))
         with pytest.raises(CheckpointError, match="3 cannot be read .*metrics are not"):
             load_run(run)
@@ -242,6 +245,10 @@ def test_another_accuracy_than_was_saved_is_noticed(run):
     del kept["metrics"]
     checksums.write_text(json.dumps(kept))
     assert load_run(run).step == 3
+    for accuracy, score in ((0.5, 0.5), (-1.0, None)):
+        metrics.write_text(json.dumps({"accuracy": accuracy}))
+        with Checkpoints(run, read_only=True) as checkpoints:
+            assert checkpoints.score(3) == score
     metrics.write_text(json.dumps(saved))
     with pytest.raises(CheckpointError, match="3 cannot be read .*metrics are not"):
         load_run(run)

@@ -193,7 +193,7 @@ def test_a_step_that_was_half_deleted_is_in_nobody_s_way(tmp_path):
                 optimizer={"a": np.zeros(1)},
                 progress={},
                 metadata={},
-                accuracy=0.5,
+                score=0.5,
             )
 
     save(1)

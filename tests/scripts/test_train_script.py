@@ -60,7 +60,9 @@ def final_state(workdir):
     config = load_run(workdir).config
     model = build_model(config.model, image_shape=(8, 8, 1))
     optimizer = sgd(config.optimizer, steps_per_epoch=20)
-    state = init_state(model, optimizer, (8, 8, 1), jax.random.key(0))
+    state = init_state(
+        model, optimizer, np.zeros((1, 8, 8, 1), np.float32), jax.random.key(0)
+    )
     template = jax.tree.map(np.asarray, state.opt_state)
     with Checkpoints(workdir) as checkpoints:
         assert checkpoints.latest == 80

@@ -10,6 +10,7 @@ import pytest
 from bitsnn_jax.config import Config, Loss, Model
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runtime.devices import AXIS, data_parallel
+from bitsnn_jax.tasks import TASKS
 from bitsnn_jax.training import train_and_evaluate
 from bitsnn_jax.training.accumulate import in_parts
 from bitsnn_jax.training.optimizer import sgd
@@ -17,6 +18,7 @@ from bitsnn_jax.training.step import init_state, train_step
 
 SHAPE = (8, 8, 1)
 MODEL = Model(name="small", theta_init=2.0)
+IMAGES = TASKS["image_classification"]
 ROWS = 32  # of a device
 
 
@@ -31,11 +33,11 @@ def stepped(*, batch_norm, parts):
         )
     optimizer = sgd(Config().optimizer, steps_per_epoch=10)
     step = data_parallel(
-        train_step(model, optimizer, Loss(), levels=15, accumulate=parts),
+        train_step(IMAGES, model, optimizer, Loss(), levels=15, accumulate=parts),
         in_axes=(0, 0, None),
         devices=jax.devices()[:2],
     )
-    state = init_state(model, optimizer, SHAPE, jax.random.key(0))
+    state = init_state(model, optimizer, jnp.zeros((1, *SHAPE)), jax.random.key(0))
     state = jax.tree.map(lambda x: np.broadcast_to(x, (2, *x.shape)), state)
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, ROWS, *SHAPE)).astype(np.float32)

@@ -71,7 +71,7 @@ def test_weighted_by_fan_out_the_spikes_are_synaptic_operations():
     x = jax.random.normal(jax.random.key(0), (6, 7))
     model = Twice()
     variables = model.init(jax.random.key(1), x)
-    weights = synaptic_weights(model.apply, variables, (7,))
+    weights = synaptic_weights(model.apply, variables, x[:1])
     # 5 neurons feed 4 each, 4 feed 3, 3 feed 2: 38 synapses of 12 neurons.
     expected = {"shared": 4 * 12 / 38, "between": 3 * 12 / 38, "shared@2": 2 * 12 / 38}
     for path, value in expected.items():

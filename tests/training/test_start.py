@@ -39,7 +39,9 @@ def random_state(settings, seed):
 def _random_state(fields, seed):
     model = build_model(config.Model(**dict(fields)), image_shape=SHAPE)
     optimizer = sgd(config.Optimizer(), steps_per_epoch=1)
-    state = init_state(model, optimizer, SHAPE, jax.random.key(seed))
+    state = init_state(
+        model, optimizer, np.zeros((1, *SHAPE), np.float32), jax.random.key(seed)
+    )
     return jax.tree.map(np.asarray, state)
 
 

@@ -18,7 +18,9 @@ from bitsnn_jax.models import build_model
 from bitsnn_jax.numerics.layers import QCFS
 from bitsnn_jax.runs.checkpoint import CheckpointError, Checkpoints, load_run
 from bitsnn_jax.runtime.devices import AXIS, data_parallel
-from bitsnn_jax.training import loop, train_and_evaluate
+from bitsnn_jax.tasks import TASKS
+from bitsnn_jax.training import train_and_evaluate
+from bitsnn_jax.training.log import metrics_log
 from bitsnn_jax.training.metrics import Metrics, Window
 from bitsnn_jax.training.optimizer import (
     THETA_FLOOR,
@@ -33,6 +35,7 @@ from bitsnn_jax.training.step import (
 )
 
 SHAPE = (8, 8, 1)
+IMAGES = TASKS["image_classification"]
 LEVELS = 15
 
 
@@ -44,7 +47,10 @@ counts = st.integers(0, 1000).map(float)
 
 @given(st.lists(st.tuples(counts, counts, counts, counts, counts), max_size=6))
 def test_metrics_merge_to_the_same_total_however_they_are_grouped(rows):
-    parts = [Metrics(*row) for row in rows]
+    parts = [
+        Metrics(loss, examples, {"correct": correct}, spikes, neurons)
+        for loss, examples, correct, spikes, neurons in rows
+    ]
     total = Metrics.merge(*parts)
     for cut in range(len(parts) + 1):
         left, right = Metrics.merge(*parts[:cut]), Metrics.merge(*parts[cut:])
@@ -54,20 +60,25 @@ def test_metrics_merge_to_the_same_total_however_they_are_grouped(rows):
 
 
 def test_the_mean_of_unequal_batches_weighs_examples_and_not_batches():
-    full = Metrics(loss=8.0, correct=4.0, examples=4.0)
-    rest = Metrics(loss=0.0, correct=0.0, examples=1.0)
+    full = Metrics(loss=8.0, counts={"correct": 4.0}, examples=4.0)
+    rest = Metrics(loss=0.0, counts={"correct": 0.0}, examples=1.0)
     # 8 / 5 and 4 / 5; the mean of means would be 1 and 1/2.
-    assert Metrics.merge(full, rest).compute() == {"loss": 1.6, "accuracy": 0.8}
+    means = Metrics.merge(full, rest).compute(IMAGES.measures)
+    assert means == {"loss": 1.6, "accuracy": 0.8}
 
 
 def on_device(loss):
-    metrics = Metrics(loss=loss, correct=1.0, examples=2.0, spikes=0.0, neurons=0.0)
+    metrics = Metrics(loss=loss, counts={"correct": 1.0}, examples=2.0)
     return jax.tree.map(lambda x: jnp.full(1, x), metrics)
 
 
 def test_a_window_writes_each_step_once_and_one_behind():
     lines = []
-    window = Window(lambda step, means: lines.append((step, means["loss"])), every=2)
+    window = Window(
+        lambda step, means: lines.append((step, means["loss"])),
+        IMAGES.measures,
+        every=2,
+    )
     for step, loss in enumerate([2.0, 4.0, 6.0], start=1):
         window.push(step, on_device(loss))
     assert lines == [(2, 1.5)]  # (2 + 4) / (2 + 2); step 3 is still in flight
@@ -81,7 +92,7 @@ def test_a_window_writes_each_step_once_and_one_behind():
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_is_named_by_its_step(loss):
-    window = Window(lambda step, means: None, every=10)
+    window = Window(lambda step, means: None, IMAGES.measures, every=10)
     window.push(7, on_device(1.0))
     window.push(8, on_device(loss))
     with pytest.raises(FloatingPointError, match="the loss of step 8 is"):
@@ -168,7 +179,7 @@ def run_steps(model, state, batches, loss, *, devices, config=None):
         learning_rate=1.0, momentum=0.0, weight_decay=0.0, epochs=10**6
     )
     step = data_parallel(
-        train_step(model, sgd(config, steps_per_epoch=1), loss, levels=LEVELS),
+        train_step(IMAGES, model, sgd(config, steps_per_epoch=1), loss, levels=LEVELS),
         in_axes=(0, 0, None),
         devices=jax.devices()[:devices],
     )
@@ -183,7 +194,7 @@ def run_steps(model, state, batches, loss, *, devices, config=None):
 def test_the_step_descends_the_gradient_of_eq_11(spike_lambda):
     model, batch = Tiny(), tiny_batch()
     optimizer = sgd(Optimizer(), steps_per_epoch=1)
-    state = init_state(model, optimizer, (5,), jax.random.key(0))
+    state = init_state(model, optimizer, jnp.zeros((1, 5)), jax.random.key(0))
     x, labels = batch["image"][0], batch["label"][0]
 
     def by_hand(params):
@@ -212,7 +223,7 @@ def test_the_step_descends_the_gradient_of_eq_11(spike_lambda):
 def test_the_reported_loss_is_cross_entropy_plus_lambda_spikes_per_example():
     model, batch = Tiny(), tiny_batch()
     state = init_state(
-        model, sgd(Optimizer(), steps_per_epoch=1), (5,), jax.random.key(0)
+        model, sgd(Optimizer(), steps_per_epoch=1), jnp.zeros((1, 5)), jax.random.key(0)
     )
     _, plain = run_steps(model, state, [batch], Loss(), devices=1)
     _, sparse = run_steps(model, state, [batch], Loss(spike_lambda=0.1), devices=1)
@@ -227,7 +238,7 @@ def test_the_reported_loss_is_cross_entropy_plus_lambda_spikes_per_example():
 def test_label_smoothing_moves_the_target_towards_all_classes():
     model, batch = Tiny(), tiny_batch()
     state = init_state(
-        model, sgd(Optimizer(), steps_per_epoch=1), (5,), jax.random.key(0)
+        model, sgd(Optimizer(), steps_per_epoch=1), jnp.zeros((1, 5)), jax.random.key(0)
     )
     logits = model.apply({"params": state.params}, batch["image"][0], train=True)
     target = 0.7 * np.eye(3)[batch["label"][0]] + 0.1
@@ -251,7 +262,7 @@ def test_four_devices_train_as_one_does():
     config = small()
     model = build_model(config.model, image_shape=SHAPE, axis_name=AXIS)
     optimizer = sgd(config.optimizer, steps_per_epoch=10)
-    state = init_state(model, optimizer, SHAPE, jax.random.key(0))
+    state = init_state(model, optimizer, jnp.zeros((1, *SHAPE)), jax.random.key(0))
     examples = data.load(config.data, "train")
     stream = data.train_batches(config.data, examples, seed=0)
     batches = [next(stream) for _ in range(3)]
@@ -281,9 +292,11 @@ def test_four_devices_train_as_one_does():
 def test_rows_that_are_masked_count_for_nothing():
     model, batch = Tiny(), tiny_batch()
     state = init_state(
-        model, sgd(Optimizer(), steps_per_epoch=1), (5,), jax.random.key(0)
+        model, sgd(Optimizer(), steps_per_epoch=1), jnp.zeros((1, 5)), jax.random.key(0)
     )
-    step = data_parallel(eval_step(model, levels=LEVELS), devices=jax.devices()[:1])
+    step = data_parallel(
+        eval_step(IMAGES, model, levels=LEVELS), devices=jax.devices()[:1]
+    )
     variables = replicate(state.variables, 1)
     mask = np.arange(8)[None] < 5
     batch["image"][:, 5:] = 7.0
@@ -334,7 +347,8 @@ def test_the_choice_is_made_on_the_validation_split(trained):
 def test_a_finished_run_is_not_trained_or_tested_again(trained, monkeypatch):
     workdir, result = trained
     before = (workdir / "metrics.jsonl").read_bytes()
-    monkeypatch.setattr(loop, "_split", None)  # any batch would fail
+    monkeypatch.setattr(data.TrainBatches, "__next__", None)  # any batch would fail
+    monkeypatch.setattr(data, "eval_batches", None)
     assert train_and_evaluate(small(), workdir) == result
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
@@ -400,12 +414,12 @@ def test_a_resumed_log_has_the_steps_up_to_the_checkpoint_and_no_more(
     tmp_path_factory, steps, restored
 ):
     workdir = tmp_path_factory.mktemp("log")
-    with loop.metrics_log(workdir, step=0) as write:
+    with metrics_log(workdir, step=0) as write:
         for step in steps:
             write(step, "train", {"loss": 1.0})
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1, "sp')  # killed in the middle of a line
-    with loop.metrics_log(workdir, step=restored) as write:
+    with metrics_log(workdir, step=restored) as write:
         write(31, "train", {"loss": 2.0})
     want = [step for step in steps if step <= restored] + [31]
     assert [row["step"] for row in lines_of(workdir)] == want

@@ -149,8 +149,7 @@ def _run(card, arrays, *, where):
     named = {**card["metadata"]["config"], "name": card["name"]}
     metadata: dict[str, Any] = {**card["metadata"], "config": named}
     config = from_dict(metadata["config"])
-    height, width, channels = metadata["image_shape"]
-    check_fit(variables, config, (height, width, channels), where=where)
+    check_fit(variables, config, tuple(metadata["image_shape"]), where=where)
     check_values(variables, where=where)
     return Run(config, variables, card["step"], metadata)
 

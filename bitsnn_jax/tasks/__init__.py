@@ -1,0 +1,22 @@
+"""Tasks by name: what is learnt, and how it is judged."""
+
+from bitsnn_jax.config import Config
+from bitsnn_jax.tasks.image_classification import ImageClassification
+from bitsnn_jax.tasks.task import Batch, Batches, Examples, Task
+
+__all__ = ["TASKS", "Batch", "Batches", "Examples", "Task", "task_of"]
+
+TASKS: dict[str, Task] = {"image_classification": ImageClassification()}
+
+
+def task_of(config: Config) -> Task:
+    """Return the task of a run.
+
+    Raises:
+      ValueError: no task has the name that `config.task` has.
+    """
+    if config.task not in TASKS:
+        raise ValueError(
+            f"task must be one of {', '.join(sorted(TASKS))}; got {config.task!r}"
+        )
+    return TASKS[config.task]

@@ -1,0 +1,101 @@
+"""Images, each of one class."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from bitsnn_jax import config, data
+from bitsnn_jax.models import MODELS, build_model
+from bitsnn_jax.tasks.task import Batch, Task
+
+
+class ImageClassification(Task):
+    """Cross-entropy of logits, [n, classes], and the share of labels that are met."""
+
+    noun = "images"
+    sources = data.SOURCES
+    models = MODELS
+    score = "accuracy"
+
+    def load(self, settings: config.Data, split: str) -> data.Examples:
+        return data.load(settings, split)
+
+    def train_batches(
+        self, settings: config.Data, examples: data.Examples, **order: Any
+    ) -> data.TrainBatches:
+        return data.train_batches(settings, examples, **order)
+
+    def eval_batches(
+        self, settings: config.Data, examples: data.Examples, **order: Any
+    ) -> Iterable[dict]:
+        return data.eval_batches(settings, examples, **order)
+
+    def check(self, config: config.Config, examples: data.Examples) -> None:
+        if config.model.num_classes != examples.num_classes:
+            raise ValueError(
+                f"model.num_classes must be {examples.num_classes}, the classes of "
+                f"data.name={config.data.name}; got {config.model.num_classes}"
+            )
+
+    def build(
+        self,
+        config: config.Config,
+        input_shape: tuple[int, ...],
+        *,
+        axis_name: str | None = None,
+    ) -> nn.Module:
+        if len(input_shape) != 3:
+            raise ValueError(
+                f"images have height, width and channels, got a shape of {input_shape}"
+            )
+        height, width, channels = input_shape
+        image_shape = (height, width, channels)
+        return build_model(config.model, image_shape=image_shape, axis_name=axis_name)
+
+    def inputs(self, batch: Batch) -> Any:
+        return batch["image"]
+
+    def loss(
+        self, outputs: Any, batch: Batch, settings: config.Loss | None = None
+    ) -> jax.Array:
+        labels = batch["label"]
+        if settings is None:
+            return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        classes = jax.nn.one_hot(labels, outputs.shape[-1])
+        targets = optax.smooth_labels(classes, settings.label_smoothing)
+        return optax.softmax_cross_entropy(outputs, targets)
+
+    def counts(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+        return {"correct": self.predictions(outputs) == batch["label"]}
+
+    def measures(self, counts: Mapping[str, Any], examples: float) -> dict[str, float]:
+        return {"accuracy": counts["correct"] / examples}
+
+    def predictions(self, outputs: Any) -> Any:
+        return outputs.argmax(-1)
+
+    def whole(self, batch: Batch) -> Any:
+        # Label -1 stands for an image that could not be read.
+        return batch["mask"] & (batch["label"] >= 0)
+
+    def shown(
+        self, settings: config.Data, examples: data.Examples, index: int
+    ) -> tuple[dict, dict]:
+        example = data.as_evaluated(settings, examples, index)
+        pixels, label = example["image"], np.asarray(example["label"])
+        batch = {
+            "image": data.normalise(pixels[None], examples),
+            "label": label[None],
+            "mask": np.ones(1, bool),
+        }
+        return batch, {"label": int(label), "image": np.squeeze(pixels).tolist()}
+
+    def answer(self, outputs: Any) -> dict:
+        return {
+            "prediction": int(np.argmax(outputs[0])),
+            "logits": np.asarray(outputs[0], float).tolist(),
+        }

@@ -1,0 +1,186 @@
+"""What a task is: everything about a run that is neither spikes nor the loop.
+
+`training` trains any task, `jobs.evaluation` evaluates any, `runs` keeps and loads the
+networks of any. None of them looks into an example, an output or a prediction: they
+hand them from one method to the next. A task has no state, what it needs is in the
+config, so that one object serves every run.
+
+A batch is a dictionary of arrays with one row for each example. Outputs are whatever
+the network of the task returns: an array, or any pytree, with one row for each example.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Protocol, Self
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from bitsnn_jax import config
+
+Batch = Mapping[str, Any]
+
+
+class Examples(Protocol):
+    """One split of a data set."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of what a network is built for; saved with a run, to build it again."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def first(self, limit: int | None) -> Self:
+        """Return the first so many of them; all for None."""
+        ...
+
+
+class Batches(Protocol):
+    """Batches without end, from a position that can be saved and restored."""
+
+    def __next__(self) -> dict: ...
+
+    def get_state(self) -> dict: ...
+
+    def set_state(self, state: dict) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Task(ABC):
+    """Data, model, loss, metrics, predictions and part of the report.
+
+    Attributes:
+      noun: what examples are called in messages, in the plural.
+      sources: the names that `data.name` may be.
+      models: the names that `model.name` may be.
+      score: the one of its `measures` that chooses the best checkpoint; more is better.
+    """
+
+    noun: str
+    sources: Collection[str]
+    models: Collection[str]
+    score: str
+
+    # Data
+
+    @abstractmethod
+    def load(self, settings: config.Data, split: str) -> Examples:
+        """Return the examples of "train", "validation" or "test"."""
+
+    @abstractmethod
+    def train_batches(
+        self,
+        settings: config.Data,
+        examples: Any,
+        *,
+        seed: int,
+        shard_index: int = 0,
+        num_shards: int = 1,
+    ) -> Batches:
+        """Return shuffled batches without end, as `data.shuffled` makes them."""
+
+    @abstractmethod
+    def eval_batches(
+        self,
+        settings: config.Data,
+        examples: Any,
+        *,
+        shard_index: int = 0,
+        num_shards: int = 1,
+        batch_size: int | None = None,
+    ) -> Iterable[dict]:
+        """Return every example once, with a "mask", as `data.in_order` makes them."""
+
+    def check(self, config: config.Config, examples: Any) -> None:
+        """Compare a config with the training examples.
+
+        Raises:
+          ValueError: a field that does not fit them.
+        """
+        del config, examples
+
+    # Model
+
+    @abstractmethod
+    def build(
+        self,
+        config: config.Config,
+        input_shape: tuple[int, ...],
+        *,
+        axis_name: str | None = None,
+    ) -> nn.Module:
+        """Return the network: `model.apply(variables, inputs, train=...)` -> outputs.
+
+        Args:
+          config: of the run.
+          input_shape: of `Examples`.
+          axis_name: of the `pmap` whose replicas share batch statistics.
+        """
+
+    @abstractmethod
+    def inputs(self, batch: Batch) -> Any:
+        """Return what the network is shown: an array, or any pytree of arrays."""
+
+    def placeholder(self, input_shape: tuple[int, ...]) -> Any:
+        """Return shapes and types of `inputs`, of one example.
+
+        By default one array of float32.
+        """
+        return jax.ShapeDtypeStruct((1, *input_shape), np.float32)
+
+    # Loss and metrics, inside a compiled step
+
+    @abstractmethod
+    def loss(
+        self, outputs: Any, batch: Batch, settings: config.Loss | None = None
+    ) -> jax.Array:
+        """Return the loss of each example, [n]; the step adds what spikes cost.
+
+        Args:
+          outputs: of the network.
+          batch: what was asked.
+          settings: in training; None in evaluation, which wants the loss alone.
+        """
+
+    @abstractmethod
+    def counts(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+        """Return numbers of each example, [n, ...] each, to be summed over examples.
+
+        Sums add up exactly over batches, devices and hosts, means do not. What is no
+        sum is a quotient of some (F1, from three counts), or is counted in bins.
+        """
+
+    @abstractmethod
+    def measures(self, counts: Mapping[str, Any], examples: float) -> dict[str, float]:
+        """Return the metrics, of sums of `counts` over so many examples."""
+
+    # Predictions and the report
+
+    @abstractmethod
+    def predictions(self, outputs: Any) -> Any:
+        """Return what the network answers: arrays [n, ...].
+
+        An ANN and the SNN made of it are compared in them, entry by entry.
+        """
+
+    def whole(self, batch: Batch) -> jax.Array:
+        """Return which rows, [n], hold examples that were read: no padding."""
+        return batch["mask"]
+
+    @abstractmethod
+    def shown(
+        self, settings: config.Data, examples: Any, index: int
+    ) -> tuple[dict, dict]:
+        """Return an example for the report.
+
+        Returns:
+          (batch, facts): a batch of it alone, as in `eval_batches`; and what the report
+          says of it, for JSON.
+        """
+
+    def answer(self, outputs: Any) -> dict:
+        """Return what the report says of the outputs for one example, for JSON."""
+        return {"prediction": np.asarray(self.predictions(outputs))[0].tolist()}
