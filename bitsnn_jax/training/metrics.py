@@ -48,7 +48,8 @@ class Metrics:
         {'loss': 1.5, 'accuracy': 0.5}
         """
         means = {"loss": self.loss / self.examples}
-        means |= measures(self.counts, self.examples)
+        found = measures(self.counts, self.examples)
+        means |= {name: float(value) for name, value in found.items()}
         if self.neurons:
             means["spikes_per_neuron"] = self.spikes / self.neurons
         return means
