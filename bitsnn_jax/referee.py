@@ -31,6 +31,7 @@ import itertools
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +103,9 @@ def route(ops: list[dict], shape: tuple[int, ...]) -> Routes:
     return table(origins, targets, size, shape)
 
 
-def pairs_of(op: dict, shape: tuple[int, ...]):
+def pairs_of(
+    op: dict, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     """Return (origins, targets, shape of the result) of one operation.
 
     A sum and a maximum have the same routes; they differ at the target.
@@ -137,7 +140,14 @@ def pairs_of(op: dict, shape: tuple[int, ...]):
     raise RefereeError(f"unknown operation {kind!r}")
 
 
-def landings(shape, window, strides, padding, lhs, rhs):
+def landings(
+    shape: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    lhs: tuple[int, ...],
+    rhs: tuple[int, ...],
+) -> tuple[np.ndarray, tuple[int, ...]]:
     """Find which output sees an address through which place of the window ("tap").
 
     Along one axis, output o sees the input i through tap k where
@@ -424,7 +434,7 @@ def read_safetensors(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def damaged(where: str):
+def damaged(where: str) -> Iterator[None]:
     """Turn whatever stumbles over a damaged file into one line that says where."""
     try:
         yield

@@ -49,9 +49,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer, Neuron, Sent, StepNeuron, TrainNeuron
 from bitsnn_jax.comparators.method import Method, Network
+from bitsnn_jax.comparators.simulation import Found
 from bitsnn_jax.conversion.spiking import TimedReading, snn_levels
 from bitsnn_jax.numerics.qcfs import step_size
 from bitsnn_jax.numerics.spikes import weights
@@ -131,7 +133,7 @@ def neuron(cell: Cell, steps: int) -> Neuron:
     return _integrate_first(cell, steps) if cell.modified_if else _at_once(cell, steps)
 
 
-def taken(cell: Cell, layer: Layer, current, t, *, steps: int):
+def taken(cell: Cell, layer: Layer, current: Array, t: Any, *, steps: int) -> Array:
     """Return what the membranes take of the current of step t = 0, 1, ..., T-1."""
     if not cell.left_shift:
         return current
@@ -146,7 +148,7 @@ def taken(cell: Cell, layer: Layer, current, t, *, steps: int):
     return jnp.where(layer.found["first"], once, later)
 
 
-def _unit(cell: Cell, layer: Layer, steps: int):
+def _unit(cell: Cell, layer: Layer, steps: int) -> Array:
     # Of a rate T theta / T, which is not always theta when it is computed.
     if not cell.left_shift:
         return layer.theta
@@ -182,18 +184,18 @@ def _integrate_first(cell: Cell, steps: int) -> TrainNeuron:
     return TrainNeuron(fire)
 
 
-def _fire(v, threshold):
+def _fire(v, threshold) -> tuple[Array, Sent]:
     spikes = v >= threshold
     sent = jnp.where(spikes, threshold, jnp.zeros((), threshold.dtype))
     return v - sent, Sent(sent, spikes)
 
 
-def _prepare(network: Network, images: Iterable[Any], steps: int):
+def _prepare(network: Network, images: Iterable[Any], steps: int) -> Found:
     example = next(iter(images))[:1]
     return first_and_biases(network.apply_fn, network.variables, example)
 
 
-def first_and_biases(apply_fn: ApplyFn, variables: Any, example: Any):
+def first_and_biases(apply_fn: ApplyFn, variables: Any, example: Any) -> Found:
     """Find for each layer whether it comes first, and the bias b = g(0) before it.
 
     Nothing of the image is in a bias: what is carried past the first neurons is left

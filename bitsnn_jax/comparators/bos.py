@@ -35,19 +35,20 @@ ever; in the public code it starts 1001 thresholds up, which is the same.
 
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Sent, TrainNeuron
 from bitsnn_jax.comparators.method import Method
 
 
-def step(v, x):
+def step(v: Array, x: Array) -> tuple[Array, Array, Array]:
     """Step once: (v after reset, spikes, v before it), in units of theta."""
     before = v + x
     spikes = before >= 1
     return jnp.where(spikes, before - 1, before), spikes, before
 
 
-def fire(x, v):
+def fire(x: Array, v: Array) -> tuple[Array, Array]:
     """Run x [T, ...], in units of theta: (spikes [T, ...], the last potential)."""
 
     def now(v, x):
@@ -58,7 +59,7 @@ def fire(x, v):
     return spikes, v
 
 
-def calibrated_start(x):
+def calibrated_start(x: Array) -> Array:
     """Compute v(0) for the second pass from x [rho, ...], in units of theta.
 
     >>> early, even, late = [1.7, -1.5, -1.0], [0.4, 0.4, 0.4], [-1.1, 0.2, 2.8]

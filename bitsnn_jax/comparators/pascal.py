@@ -34,7 +34,7 @@ from bitsnn_jax.comparators.method import Method
 from bitsnn_jax.comparators.qcfs import integrate_and_fire, send
 
 
-def accumulate(layer: Layer, currents: Array):
+def accumulate(layer: Layer, currents: Array) -> tuple[Array, Array]:
     """Accumulate, phase 1: (v, c)."""
 
     def step(state, current):

@@ -10,12 +10,13 @@ fire too much, which is the method's unevenness error.
 """
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer, Sent, StepNeuron
 from bitsnn_jax.comparators.method import Method
 
 
-def integrate_and_fire(layer: Layer, v, current):
+def integrate_and_fire(layer: Layer, v: Array, current: Array) -> tuple[Array, Array]:
     """Step once with reset by subtraction: (v, spikes as bool)."""
     v = v + current
     spikes = v >= layer.theta
@@ -28,7 +29,7 @@ def send(layer: Layer, spikes) -> Sent:
     return Sent(jnp.where(spikes, layer.theta, zero), spikes)
 
 
-def half_charged(layer: Layer):
+def half_charged(layer: Layer) -> Array:
     """Start all neurons at v(0) = theta / 2."""
     return layer.full(layer.theta / 2)
 

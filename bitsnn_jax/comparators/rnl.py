@@ -27,7 +27,7 @@ was tried as well: it is near 0.4 for ResNet-20 on Fashion-MNIST, and at T = 32 
 spiking network has 24 % with it and 39 % with the fit above.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import cycle, islice
 from typing import Any
 
@@ -108,7 +108,7 @@ def running_peaks(network: Network, batches: list[Any]) -> dict[str, Any]:
     return peaks
 
 
-def loss(network: Network, peaks: dict[str, Any]):
+def loss(network: Network, peaks: dict[str, Any]) -> Callable[[Any, Any, Any], Any]:
     """Build the loss of the second stage, (scales, variables, x) -> []."""
 
     def of(scales, variables, x):

@@ -103,7 +103,7 @@ def simulate(
     return lambda variables, x: run(apply_fn, neuron, steps, options, variables, x)
 
 
-def _each_step(apply_fn, neuron, steps, options, variables, x):
+def _each_step(apply_fn, neuron, steps, options, variables, x) -> Simulated:
     program, _ = trace(apply_fn, variables, x)
     inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
     # Nothing is sent yet: XLA drops the operations that would see only zeros.
@@ -129,13 +129,13 @@ def _each_step(apply_fn, neuron, steps, options, variables, x):
     return Simulated(_means(outputs), spikes, operations)
 
 
-def _means(outputs):
+def _means(outputs) -> Array:
     """Average the first t, for t = 1..T."""
     counts = jnp.arange(1, len(outputs) + 1, dtype=outputs.dtype)
     return jnp.cumsum(outputs, 0) / counts.reshape(-1, *(1,) * (outputs.ndim - 1))
 
 
-def _layer_by_layer(apply_fn, neuron, steps, options, variables, x):
+def _layer_by_layer(apply_fn, neuron, steps, options, variables, x) -> Simulated:
     program, _ = trace(apply_fn, variables, x)
     reading = _LayerByLayer(neuron, steps, **options)
     inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
@@ -172,7 +172,7 @@ class _Simulation(Reading):
     def layer(self, site, theta):
         return Layer.of(site, theta.value, self.found)
 
-    def count(self, site, spikes):
+    def count(self, site, spikes) -> None:
         """Add up spikes [(T,) n, ...].
 
         The batch is summed by additions, whose loop XLA vectorises on CPUs. A reduction

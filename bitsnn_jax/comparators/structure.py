@@ -80,7 +80,7 @@ class _Depths(Reading):
         return Current(spikes.value, sizes)
 
 
-def _pairs(eqn):
+def _pairs(eqn) -> int:
     """Count pairs of an input entry and an output entry with a weight between."""
     ones = [np.ones(v.aval.shape, np.float32) for v in eqn.invars]
     float32 = {"preferred_element_type": jnp.dtype("float32")}

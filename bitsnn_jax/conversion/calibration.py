@@ -261,20 +261,20 @@ def _collect(watch, variables, batches, look, merge):
     return total
 
 
-def _name(path):
+def _name(path) -> str:
     return path if isinstance(path, str) else "/".join(path)
 
 
-def _capped(z, activation):
+def _capped(z, activation) -> jax.Array:
     return z if activation.cap is None else jnp.minimum(z, activation.cap)
 
 
-def _peak(z, activation):
+def _peak(z, activation) -> jax.Array:
     """Find the largest value, of each channel or of all."""
     return jnp.max(z, axis=tuple(range(z.ndim - activation.per_channel)))
 
 
-def _trials(z, peak, *, levels):
+def _trials(z, peak, *, levels) -> Trials:
     axes = tuple(range(z.ndim - jnp.ndim(peak)))
 
     def trial(share):
@@ -287,7 +287,7 @@ def _trials(z, peak, *, levels):
     return Trials(error, above, jnp.full(above.shape, z.size // jnp.size(peak)))
 
 
-def _choose(peak, trials, method, percentile):
+def _choose(peak, trials, method, percentile) -> np.ndarray:
     best = METHODS[method](trials, percentile)
     return np.asarray(peak * _SHARES[best], np.float32)
 
@@ -306,7 +306,7 @@ METHODS: dict[str, Callable[[Trials, float], Any]] = {
 }
 
 
-def _checked(peak, name):
+def _checked(peak, name) -> np.ndarray:
     """Check peaks; channels that never fire get the largest one of the layer."""
     peak = np.asarray(peak, np.float64)
     if not (np.isfinite(peak).all() and peak.max() > 0):
@@ -317,7 +317,7 @@ def _checked(peak, name):
     return np.where(peak > 0, peak, peak.max())
 
 
-def _check(method, percentile, cap=None):
+def _check(method, percentile, cap=None) -> None:
     if method not in METHODS:
         raise ValueError(
             f"method must be one of {', '.join(sorted(METHODS))}; got {method!r}"

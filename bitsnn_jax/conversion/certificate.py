@@ -231,7 +231,7 @@ def certifier(
     return certify
 
 
-def _batches(x, batch_size):
+def _batches(x, batch_size) -> list[Any]:
     if batch_size is None:
         return [x]
     return [
@@ -240,7 +240,7 @@ def _batches(x, batch_size):
     ]
 
 
-def _num_examples(x):
+def _num_examples(x) -> int:
     return jnp.shape(jax.tree.leaves(x)[0])[0]
 
 
@@ -249,7 +249,7 @@ class _WatchedANN(OneShot):
         super().__init__(**options)
         self.seen = []
 
-    def observe(self, site, z, a, delta):
+    def observe(self, site, z, a, delta) -> None:
         self.seen.append((z + delta / 2, grid_codes(a, delta), delta))
 
 
@@ -258,7 +258,7 @@ class _WatchedSNN(Stepped):
         super().__init__(**options)
         self.seen = []
 
-    def observe(self, site, membrane, spikes, code, delta):
+    def observe(self, site, membrane, spikes, code, delta) -> None:
         self.seen.append((membrane, code))
 
 
@@ -291,5 +291,5 @@ def _examples_differing(pairs, num_examples):
     return rows.sum(dtype=jnp.int32)
 
 
-def _largest_difference(a, b):
+def _largest_difference(a, b) -> jax.Array:
     return jnp.max(jnp.abs(a - b), initial=0).astype(jnp.float32)

@@ -82,7 +82,7 @@ class _Rectified(Reading):
         self.guards = guards
         self.num_relus = 0
 
-    def marks(self, eqn):
+    def marks(self, eqn) -> bool:
         if super().marks(eqn):
             return True
         floor = _FLOORS.get(eqn.primitive.name)
@@ -105,7 +105,7 @@ class _Rectified(Reading):
             first = Analog(first.value, channel_axis(eqn, values))
         return [first, *rest]
 
-    def clip(self, eqn, values, scope):
+    def clip(self, eqn, values, scope) -> _Clip | None:
         """Read the operation as a `_Clip`, if it is one."""
         rule = _CLIPS.get(eqn.primitive.name)
         if rule is None or id(eqn) in self.guards or not _is_floating(eqn):
@@ -155,21 +155,21 @@ def _channels(value):
     return clip.channels if isinstance(clip, _Clip) else value.channels
 
 
-def _is_floating(eqn):
+def _is_floating(eqn) -> bool:
     return jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating)
 
 
-def _max(numbers):
+def _max(numbers) -> tuple[bool, float | None] | None:
     is_zero = any(n is not None and n == 0 for n in numbers)
     return (True, None) if is_zero else None
 
 
-def _min(numbers):
+def _min(numbers) -> tuple[bool, float | None] | None:
     caps = [float(n) for n in numbers if n is not None and n > 0]
     return (False, caps[0]) if caps else None
 
 
-def _clamp(numbers):
+def _clamp(numbers) -> tuple[bool, float | None] | None:
     low, _, high = numbers
     if low is None or high is None or low != 0 or not high > 0:
         return None

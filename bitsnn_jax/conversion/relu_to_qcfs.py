@@ -218,12 +218,12 @@ class ReplacedReLU:
         return output
 
 
-def _check_levels(levels):
+def _check_levels(levels) -> None:
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
 
 
-def _check_runs(apply_fn, variables, batch):
+def _check_runs(apply_fn, variables, batch) -> None:
     """Raise ValueError if a batch is a pair or dictionary that the network fails on."""
     if hasattr(batch, "shape"):
         return
@@ -239,7 +239,7 @@ def _check_runs(apply_fn, variables, batch):
         ) from error
 
 
-def _known(found, given, path, z):
+def _known(found, given, path, z) -> int:
     """Find the axis of the channels of z, not negative."""
     axis = found if given is None else given
     if axis is None and z.ndim < 3:
@@ -300,10 +300,10 @@ def _with_keys(variables, keys):
     return jax.tree.unflatten(tree, leaves)
 
 
-def _is_none(leaf):
+def _is_none(leaf) -> bool:
     return leaf is None
 
 
-def _is_key(leaf):
+def _is_key(leaf) -> bool:
     dtype = getattr(leaf, "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)

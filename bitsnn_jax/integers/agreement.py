@@ -127,7 +127,7 @@ def integer_difference(network: Any, graph: Graph, x: Any) -> str | None:
     return None
 
 
-def _sum(node, values):
+def _sum(node, values) -> jax.Array:
     total = jnp.broadcast_to(jnp.asarray(node.bias, jnp.float64), node.shape)
     return sum((apply_term(t, values[t.source]) for t in node.terms), total)
 

@@ -184,7 +184,7 @@ def accuracy_curve(
     )
 
 
-def _gaps(logits):
+def _gaps(logits) -> np.ndarray:
     """Subtract the second largest logit from the largest: [T, n]."""
     second, first = np.moveaxis(np.partition(logits, -2, axis=-1)[..., -2:], -1, 0)
     return first - second

@@ -274,7 +274,7 @@ def rate_snn(
     return Operations(tuple(map(made, operations.nodes)), operations.examples, steps)
 
 
-def _quantised(operations, reuse, products):
+def _quantised(operations, reuse, products) -> Operations:
     if reuse < 1:
         raise ValueError(f"reuse must be at least 1, got {reuse}")
 

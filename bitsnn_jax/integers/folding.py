@@ -101,7 +101,7 @@ def _pushed(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
     return shrunk(factor.squeeze(tuple(axes))) if isinstance(op, Sum | Max) else factor
 
 
-def _touched(op):
+def _touched(op) -> list[int]:
     plain = (1, 1, (0, 0))
     windows = enumerate(zip(op.window, op.strides, op.padding, strict=True))
     return [axis for axis, window in windows if window != plain]
@@ -149,7 +149,7 @@ def simplified(ops: tuple, shape: tuple = ()) -> tuple:
     return (*first, op)
 
 
-def _is_order(index, size):
+def _is_order(index, size) -> bool:
     return index.size == size and np.array_equal(index.reshape(-1), np.arange(size))
 
 

@@ -267,7 +267,7 @@ class _Activity(NamedTuple):
     nonzero: np.ndarray
 
 
-def _activity(codes, steps):
+def _activity(codes, steps) -> _Activity:
     planes = [
         ((codes >> (steps - 1 - t)) & 1).sum(0, dtype=np.int64) for t in range(steps)
     ]
@@ -339,7 +339,7 @@ def _with_ones(op, x):
     return apply(op, x)
 
 
-def _maximum(term, sent):
+def _maximum(term, sent) -> np.ndarray:
     codes = batched(lambda x: apply_term(term, x))(jnp.asarray(sent[term.source]))
     return np.asarray(codes)[:, 0]
 

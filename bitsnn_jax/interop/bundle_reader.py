@@ -68,7 +68,7 @@ def read_folder(folder: Path) -> tuple[IntegerNetwork, dict[str, np.ndarray]]:
         raise ExchangeError(str(error)) from None
 
 
-def _read_folder(folder):
+def _read_folder(folder) -> tuple[IntegerNetwork, dict[str, np.ndarray]]:
     text = _read_text(folder)
     sums = _field(text, "files", dict, NETWORK)
     arrays = _read_arrays(folder, ARRAYS, sums)
@@ -149,7 +149,7 @@ def _read_text(folder):
         raise ExchangeError(f"{path}: {error}") from None
 
 
-def _bytes(path):
+def _bytes(path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

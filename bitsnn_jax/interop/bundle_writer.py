@@ -179,7 +179,7 @@ def _check_replaceable(folder: Path) -> None:
     )
 
 
-def _is_export(folder):
+def _is_export(folder) -> bool:
     try:
         text = parse_json((folder / NETWORK).read_bytes())
     except (OSError, ReadingError):

@@ -209,7 +209,7 @@ def _term(source: str, shape: tuple, links: list[tuple[str, nir.NIRNode]]) -> Te
     return Term(source, before, weight or Scale(np.ones((), np.int16)), after)
 
 
-def _rows_moved(before, dense: Dense):
+def _rows_moved(before, dense: Dense) -> tuple[tuple, Dense]:
     """Put the rows of a kernel in the order here, for a move that only orders."""
     *first, op = before
     if isinstance(op, Move):
@@ -264,7 +264,7 @@ def _read_pool(node):
     )
 
 
-def _read_conv(name, node):
+def _read_conv(name, node) -> Conv:
     if np.any(node.bias):
         raise NIRError(f"{name}: a bias at each step")
     space = node.weight.ndim - 2

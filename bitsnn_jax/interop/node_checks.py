@@ -124,7 +124,7 @@ def check_node(node: IntegerNode, network: IntegerNetwork) -> None:
         ensure(not any(is_max), "a maximum is in a node of kind 'maximum' only")
 
 
-def _has_maximum(term):
+def _has_maximum(term) -> bool:
     return any(isinstance(op, (Max, WindowMax)) for op in (*term.before, *term.after))
 
 
@@ -150,7 +150,7 @@ def made_shape(
     return made
 
 
-def _check_window(op, shape, name):
+def _check_window(op, shape, name) -> None:
     """Check that paddings fit the window, and that no entry is seen too often.
 
     XLA has no limit of its own and would allocate, or count, without end.
@@ -187,7 +187,7 @@ def _check_window(op, shape, name):
         )
 
 
-def _check_entries(shape, name, what):
+def _check_entries(shape, name, what) -> None:
     if (entries := math.prod(shape)) > MOST:
         raise ReadingError(
             f"{name}: {what}: {entries:,} entries; at most {MOST:,} are read"

@@ -168,5 +168,5 @@ def _plain(tree):
     return tree
 
 
-def _described(aval):
+def _described(aval) -> dict[str, Any]:
     return {"shape": [str(n) for n in aval.shape], "type": str(aval.dtype)}

@@ -88,7 +88,7 @@ def _format(path):
     return _FORMATS[path.suffix]
 
 
-def _read_safetensors(path):
+def _read_safetensors(path) -> dict[str, np.ndarray]:
     try:
         return {name: _wide(a) for name, a in load_file(path).items()}
     except Exception as error:
@@ -140,7 +140,7 @@ def _read_torch(path):
     return {k: array(k, dense[k]) if k in dense else v for k, v in found.items()}
 
 
-def _serialised_torch(arrays):
+def _serialised_torch(arrays) -> bytes:
     torch = _torch()
     buffer = BytesIO()
     torch.save({name: torch.from_numpy(a) for name, a in arrays.items()}, buffer)
@@ -195,7 +195,7 @@ def _wide(array):
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-def _line(error):
+def _line(error) -> str:
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]:.120}"
 

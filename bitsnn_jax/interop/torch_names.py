@@ -4,14 +4,17 @@ A naming is a function from a network to {our path: their name}, in PyTorch's or
 There are those of torchvision and those of the QCFS networks of Bu et al. 2022.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Any
 
+from bitsnn_jax.config import Model
 from bitsnn_jax.models import build_model
 
+Naming = Callable[[Any], dict[str, str]]
 
-def namings(model):
+
+def namings(model: Model) -> dict[str, Naming]:
     """List the namings of a network, by name.
 
     Raises:
@@ -25,7 +28,7 @@ def namings(model):
     return NAMINGS[model.name]
 
 
-def modern(key):
+def modern(key: str) -> str:
     """Rename keys of old files as the authors of QCFS do."""
     for old, new in ((".relu.up", ".act.thresh"), (".up", ".thresh")):
         if key.endswith(old):
@@ -33,7 +36,7 @@ def modern(key):
     return key
 
 
-def likeliest(tensors, model):
+def likeliest(tensors: Container[str], model: Model) -> str:
     """Choose the naming with the most names among the tensors."""
     net = build_model(model)
     known = {
@@ -108,12 +111,12 @@ def _qcfs_vgg(net):
     return names | _vgg_classifier(1)  # behind the flattening
 
 
-def _vgg_parts(net, i, j):
+def _vgg_parts(net, i, j) -> tuple[str, ...]:
     norm = () if net.norm is None else (f"conv_{i}_{j}/norm",)
     return (f"conv_{i}_{j}/conv", *norm, f"act_{i}_{j}")
 
 
-def _vgg_classifier(first):
+def _vgg_classifier(first) -> dict[str, str]:
     parts = ("hidden_1", "hidden_act_1", "", "hidden_2", "hidden_act_2", "", "head")
     return {part: f"classifier.{first + n}" for n, part in enumerate(parts) if part}
 
@@ -134,12 +137,12 @@ def _torchvision_mobilenet(net):
     return names | last | {"head": "classifier.1"}
 
 
-def _conv_norm_act(ours, theirs):
+def _conv_norm_act(ours, theirs) -> dict[str, str]:
     parts = (f"{ours}/conv", f"{ours}/norm", f"{ours}_act")
     return {part: f"{theirs}.{n}" for n, part in enumerate(parts)}
 
 
-NAMINGS: dict[str, dict[str, Callable[[Any], dict[str, str]]]] = {
+NAMINGS: dict[str, dict[str, Naming]] = {
     "mobilenetv2": {"torchvision": _torchvision_mobilenet},
     "resnet18": {"torchvision": _TORCHVISION_RESNET, "qcfs": _QCFS_RESNET},
     "resnet20": {"qcfs": _QCFS_RESNET},

@@ -205,7 +205,7 @@ def num_classes(tensors: Mapping[str, np.ndarray], model: configuration.Model) -
 # The table
 
 
-def _table(model, naming, image_shape, *, thetas=False):
+def _table(model, naming, image_shape, *, thetas=False) -> list[Entry]:
     """Make an entry for each leaf, in the order of PyTorch."""
     if thetas and model.per_channel:
         raise ValueError(
@@ -236,7 +236,7 @@ def _network(fields, image_shape) -> tuple[Any, dict[Any, Any]]:
     return net, flatten_dict(leaves)
 
 
-def _entry(path, leaf, names, layout):
+def _entry(path, leaf, names, layout) -> Entry:
     module = "/".join(path[1:-1])
     keys = [f"{names[module]}.{_LEAVES[path[-1]]}"]
     if layout is _MEAN_LESS_BIAS:
@@ -245,7 +245,7 @@ def _entry(path, leaf, names, layout):
     return Entry(path, tuple(keys), shapes, leaf, layout)
 
 
-def _layout(path, leaf, net, image_shape):
+def _layout(path, leaf, net, image_shape) -> Layout:
     vgg = isinstance(net, VGG)
     if vgg and path[-2:] == ("hidden_1", "kernel"):
         height, width = (net.grid or side // 2**net.pools for side in image_shape[:2])
@@ -255,7 +255,7 @@ def _layout(path, leaf, net, image_shape):
     return _LAYOUTS.get((path[-1], leaf.ndim), _SAME)
 
 
-def _flattened(height, width):
+def _flattened(height, width) -> Layout:
     """Lay out a dense layer on an image: channels last here, first in PyTorch."""
     return Layout(
         lambda a: (
@@ -296,14 +296,14 @@ _LEAVES = {
 _COUNTER = "num_batches_tracked"
 
 
-def _wide(leaf):
+def _wide(leaf) -> np.ndarray:
     return np.asarray(leaf, np.promote_types(leaf.dtype, np.float32))
 
 
 # Errors
 
 
-def _check(got, expected, *, what, advice=()):
+def _check(got, expected, *, what, advice=()) -> None:
     """Check that names and shapes are those expected."""
     missing = [f"{k} {list(expected[k])}" for k in expected if k not in got]
     unknown = [f"{k} {list(got[k])}" for k in got if k not in expected]
@@ -325,14 +325,14 @@ def _check(got, expected, *, what, advice=()):
         raise ValueError(f"not the {what}: {'; '.join([*clashes, *advice])}")
 
 
-def _some(names):
+def _some(names) -> str:
     """Name at most three of them, and say how many there are besides."""
     names = list(names)
     more = [f"{len(names) - 3} more"] if len(names) > 3 else []
     return ", ".join(names[:3] + more) or "none"
 
 
-def _advice(got, table, model):
+def _advice(got, table, model) -> list[str]:
     """Name the fields of the config that the tensors say should be otherwise."""
     rows = {"/".join(entry.path[1:]): entry for entry in table}
 
@@ -367,7 +367,7 @@ def _advice(got, table, model):
     ]
 
 
-def _check_values(tensors):
+def _check_values(tensors) -> None:
     """Check that values are finite floats, thresholds positive, variances 0 or more."""
     for key, a in tensors.items():
         a = np.asarray(a)

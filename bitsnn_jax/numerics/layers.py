@@ -76,7 +76,7 @@ class ClippedReLU(nn.Module):
         return jnp.where(z >= theta, theta, jnp.where(z <= 0, 0, z))
 
 
-def _theta(act, z):
+def _theta(act, z) -> jax.Array:
     """Make an activation's threshold, with the name and shape it must have."""
     shape = z.shape[-1:] if act.per_channel else ()
     return act.param("theta", nn.initializers.constant(act.theta_init), shape)

@@ -76,7 +76,7 @@ def qcfs(z: Floats, theta: Floats | float, *, levels: int = 15) -> Float[Array, 
     return _qcfs(levels, z, theta)
 
 
-def _checked(z, theta, levels):
+def _checked(z, theta, levels) -> tuple[Array, Array]:
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
     z = jnp.asarray(z)
@@ -118,16 +118,16 @@ def grid_codes(a: Array, delta: Array) -> Array:
     return (a / delta + 0.5).astype(jnp.int32)
 
 
-def _grid(z, theta, levels):
+def _grid(z, theta, levels) -> Array:
     return jnp.clip(jnp.floor(z * (levels / theta) + 0.5), 0, levels)
 
 
-def _forward(z, theta, *, levels):
+def _forward(z, theta, *, levels) -> Array:
     return step_size(theta, levels) * _grid(z, theta, levels)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _qcfs(levels, z, theta):
+def _qcfs(levels, z, theta) -> Array:
     return qcfs_p.bind(z, theta, levels=levels)
 
 
@@ -146,7 +146,7 @@ def _qcfs_bwd(levels, residuals, g):
 _qcfs.defvjp(_qcfs_fwd, _qcfs_bwd)
 
 
-def sum_to_shape(x, shape):
+def sum_to_shape(x, shape) -> Array:
     """Transpose the broadcasting of a scalar, or an `aligned` shape, to that of x."""
     if not shape:
         return x.sum()

@@ -78,7 +78,7 @@ def pack(spikes: Bool[Array, "time ..."]) -> UInt[Array, "..."]:
     return jnp.sum(spikes.astype(dtype) * place, axis=0, dtype=dtype)
 
 
-def _bits(dtype):
+def _bits(dtype) -> int:
     return jnp.iinfo(dtype).bits
 
 
@@ -105,7 +105,7 @@ def plane_counts(codes: UInt[Array, "..."], *, steps: int) -> Int[Array, " time"
     return jnp.stack(counts[::-1])
 
 
-def _sum_groups(words):
+def _sum_groups(words) -> Array:
     """Sum neighbours along the axis that has the largest groups up to 16."""
     sizes = [max(g for g in range(1, 17) if n % g == 0) for n in words.shape]
     group = max(sizes, default=1)
@@ -183,7 +183,7 @@ def spike_count(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _spike_count(levels, surrogate, a, theta):
+def _spike_count(levels, surrogate, a, theta) -> Array:
     return jax.lax.population_count(_code(a, theta, levels)).astype(a.dtype)
 
 
@@ -200,25 +200,25 @@ def _spike_count_bwd(levels, surrogate, residuals, g):
     return to_a, -sum_to_shape(a * to_a, theta.shape) / theta
 
 
-def _code(a, theta, levels):
+def _code(a, theta, levels) -> Array:
     return jnp.round(a * (levels / theta)).astype(jnp.int32)
 
 
-def _paper(a, theta, levels):
+def _paper(a, theta, levels) -> tuple[Array, bool]:
     return jnp.where((a > 0) & (a < theta), levels.bit_length(), 0), False
 
 
-def _authors(a, theta, levels):
+def _authors(a, theta, levels) -> tuple[Array, bool]:
     return jnp.where(a > 0, levels / theta, 0), True
 
 
-def _envelope(a, theta, levels):
+def _envelope(a, theta, levels) -> tuple[Array, bool]:
     leading = 31 - jax.lax.clz(_code(a, theta, levels) | 1)
     slope = levels / theta * (1 / (1 << leading)).astype(a.dtype)
     return jnp.where(a > 0, slope, 0), True
 
 
-def _difference(a, theta, levels):
+def _difference(a, theta, levels) -> tuple[Array, bool]:
     code = _code(a, theta, levels)
     above, below = jnp.minimum(code + 1, levels), jnp.maximum(code - 1, 0)
     rise = jax.lax.population_count(above) - jax.lax.population_count(below)

@@ -18,11 +18,11 @@ def stored(x: Array) -> Array:
     return lax.platform_dependent(x, cpu=_called, default=lambda x: x)
 
 
-def _called(x):
+def _called(x) -> Array:
     with set_xla_metadata(inlineable="false"):
         return _identity(x)
 
 
 @jax.jit
-def _identity(x):
+def _identity(x) -> Array:
     return x * 1  # x itself would be forwarded, and no call left

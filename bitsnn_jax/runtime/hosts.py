@@ -89,7 +89,7 @@ def together(
         raise
 
 
-def _check(coordinator, num_hosts, host):
+def _check(coordinator, num_hosts, host) -> None:
     address, _, port = coordinator.rpartition(":")
     numbered = port.isascii() and port.isdigit() and len(port) <= 5
     if not (address and address == "".join(address.split()) and numbered):
@@ -104,7 +104,7 @@ def _check(coordinator, num_hosts, host):
         raise ValueError(f"--host must be in 0..{num_hosts - 1}, got {host}")
 
 
-def _join(coordinator, num_hosts, host, timeout):
+def _join(coordinator, num_hosts, host, timeout) -> None:
     # JAX would abort the process with a stack trace, so it waits longer than we do.
     waiting = _end_after(timeout, status=2, message=_not_all_came)
     try:
@@ -129,7 +129,7 @@ def _join(coordinator, num_hosts, host, timeout):
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
-def _not_all_came(timeout):
+def _not_all_came(timeout) -> str:
     # No public name tells what a cluster announced before all hosts are there.
     state = jax_distributed.global_state
     last = state.num_processes - 1

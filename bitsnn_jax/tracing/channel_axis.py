@@ -33,15 +33,15 @@ def channel_axis(eqn: JaxprEqn, values: Sequence[Value]) -> int | None:
     return kept.pop() if len(kept) == 1 else None
 
 
-def _ndim(atom):
+def _ndim(atom) -> int:
     return len(atom.aval.shape)
 
 
-def _of_convolution(eqn, values):
+def _of_convolution(eqn, values) -> int | None:
     return eqn.params["dimension_numbers"].out_spec[1]
 
 
-def _of_product(eqn, values):
+def _of_product(eqn, values) -> int | None:
     contracted, batch = eqn.params["dimension_numbers"]
     weights = [i for i, v in enumerate(values) if isinstance(v, Constant)]
     if len(weights) != 1:
@@ -52,17 +52,17 @@ def _of_product(eqn, values):
     return (len(batch[i]), _ndim(eqn.outvars[0]) - 1)[i] if free == 1 else None
 
 
-def _of_transpose(eqn, values):
+def _of_transpose(eqn, values) -> int | None:
     axis = values[0].channels
     return None if axis is None else eqn.params["permutation"].index(axis)
 
 
-def _of_broadcast(eqn, values):
+def _of_broadcast(eqn, values) -> int | None:
     axis = getattr(values[0], "channels", None)
     return None if axis is None else eqn.params["broadcast_dimensions"][axis]
 
 
-def _of_reshape(eqn, values):
+def _of_reshape(eqn, values) -> int | None:
     axis = values[0].channels
     if axis is None:
         return None
@@ -75,7 +75,7 @@ def _of_reshape(eqn, values):
     return same[0] if same else None
 
 
-def _of_reduction(eqn, values):
+def _of_reduction(eqn, values) -> int | None:
     axis, gone = values[0].channels, eqn.params["axes"]
     if axis is None or axis in gone:
         return None

@@ -115,7 +115,7 @@ class _Additions(Reading):
             arrays[_NEGATED[name]] = -arrays[_NEGATED[name]]
         return [Current(y, sizes) for y in apply_equation(eqn, arrays)]
 
-    def full(self, value, variable):
+    def full(self, value, variable) -> Array:
         return jnp.full(variable.aval.shape, value, jnp.float32)
 
     def maximum(self, eqn, spikes, sizes):

@@ -56,7 +56,7 @@ def _random(program: ClosedJaxpr) -> Iterator[str]:
             yield from _random(part)
 
 
-def _influence(apply_fn, variables, x):
+def _influence(apply_fn, variables, x) -> float | None:
     """Tell how far the second example moves the result of the first; None if not."""
     leaves = jax.tree.leaves(x)
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves) or not all(
@@ -78,7 +78,7 @@ def _influence(apply_fn, variables, x):
     return max((off for off in apart if off is not None), default=None)
 
 
-def _beside(batch, other):
+def _beside(batch, other) -> jax.Array:
     """Put another example beside the first of a batch."""
     return jnp.stack([jnp.asarray(batch[0]), jnp.asarray(other)])
 
@@ -90,7 +90,7 @@ def _other(example):
     return moved + jnp.ones((), moved.dtype) if floating else moved
 
 
-def _apart(a, b):
+def _apart(a, b) -> float | None:
     """Measure the difference in parts of the largest value, where it is no rounding."""
     if not np.issubdtype(a.dtype, np.floating):
         return None if np.array_equal(a, b) else 1.0

@@ -11,20 +11,20 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
 
-def _first(eqn):
+def _first(eqn) -> tuple[int, ...]:
     return (0,)
 
 
-def _all(eqn):
+def _all(eqn) -> tuple[int, ...]:
     return tuple(range(len(eqn.invars)))
 
 
-def _unfilled(eqn):
+def _unfilled(eqn) -> tuple[int, ...]:
     # A fill other than zero would be added again at each step.
     return (0,) if not eqn.params["fill_value"] else ()
 
 
-def _cases(eqn):
+def _cases(eqn) -> tuple[int, ...]:
     return tuple(range(1, len(eqn.invars)))
 
 
@@ -106,7 +106,7 @@ def is_product(eqn: JaxprEqn, is_current: Sequence[bool]) -> bool:
     return len(currents) > 1 and currents <= set(operands) and _is_floating(eqn)
 
 
-def _is_floating(eqn):
+def _is_floating(eqn) -> bool:
     avals: list[Any] = [v.aval for v in eqn.outvars]
     return all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals)
 

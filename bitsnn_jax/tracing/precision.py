@@ -111,5 +111,5 @@ def _wide(array):
     return jnp.asarray(array, jnp.float64) if _is_floating(dtype) else array
 
 
-def _is_floating(dtype):
+def _is_floating(dtype) -> bool:
     return jnp.issubdtype(dtype, jnp.floating)

@@ -81,7 +81,7 @@ def neuron_paths(program: ClosedJaxpr, variables: Iterable, x: Iterable) -> list
     return [site.path for site in reading.sites]
 
 
-def _passed(program, variables, x, **options):
+def _passed(program, variables, x, **options) -> "_Passed":
     reading = _Passed(**options)
     read(reading, program, [Constant(()) for _ in variables], [() for _ in x])
     return reading
@@ -159,9 +159,9 @@ class _Passed(Reading):
         return Analog(())
 
 
-def _said(name, path):
+def _said(name, path) -> str:
     return f"`{name}` in {path}" if path else f"`{name}`"
 
 
-def _is_floating(atom):
+def _is_floating(atom) -> bool:
     return jnp.issubdtype(atom.aval.dtype, jnp.floating)
