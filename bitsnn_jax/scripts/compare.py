@@ -1,10 +1,10 @@
-"""Every method of ANN-to-SNN conversion on one checkpoint.
+"""Run every method of ANN-to-SNN conversion on one checkpoint.
 
     bitsnn-compare --ckpt resnet20_fashion_mnist [--methods NAME ...] [--steps T ...]
 
-In a clone of the repository `python compare.py` is the same. Writes into
+In a clone of the repository, `python compare.py` does the same. It writes to
 runs/NAME/compare, or RUN/compare: `compare.json` (every number), `compare.csv`,
-`compare.md` and `index.html`. Started again, it does what is missing.
+`compare.md` and `index.html`. Started again, it reuses existing results.
 """
 
 import sys

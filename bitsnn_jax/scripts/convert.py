@@ -1,17 +1,17 @@
-"""Makes a spiking network of a trained one, proves them equal, and reports.
+"""Turn a trained network into a spiking one, check that both are equal, and report.
 
     bitsnn-convert --ckpt runs/digits_resnet [--steps 1 2 3 4 6 8] [--mode both]
 
-In a clone of the repository `python convert.py` is the same. Writes into RUN/snn:
-`variables` (the spiking network, loadable by itself: `bitsnn_jax.runs.loading`),
-`conversion.json` (every number) and `report/index.html`; with --fixed-point also
-`fixed_point`, the network in integers (docs/format.md).
+In a clone of the repository, `python convert.py` does the same. It writes to RUN/snn:
+`variables` (the spiking network, which `bitsnn_jax.runs.loading` loads by itself),
+`conversion.json` (every number) and `report/index.html`. With --fixed-point it also
+writes `fixed_point`, the network in integers (docs/format.md).
 
     bitsnn-convert --torch FILE --model mobilenetv2 --calibrate DIR
 
-takes a checkpoint of torchvision's networks, finds thresholds with the images of DIR,
-and compares the spiking network with what was imported. Writes runs/MODEL_torch: a run
-for --ckpt, `ann` in it, one to fine-tune from, and `import.json`.
+reads a checkpoint of a torchvision network, finds thresholds with the images of DIR,
+and compares the spiking network with the imported one. It writes runs/MODEL_torch: a
+run for --ckpt, `ann` in it to fine-tune from, and `import.json`.
 """
 
 import sys

@@ -1,13 +1,13 @@
-"""Trains the quantised network that `bitsnn-convert` makes a spiking one of.
+"""Train a quantised network, which `bitsnn-convert` turns into a spiking one.
 
     bitsnn-train --config digits_resnet --config.optimizer.epochs=10
 
-In a clone of the repository `python train.py` is the same. A config is a file, or the
-name of one of the package: `digits_resnet` is configs/digits_resnet.py. Any field of it
-(see `bitsnn_jax/config.py`) can be set so. Started again with the same --workdir, a run
-goes on from its newest checkpoint. Several hosts: the same command on each, with
---distributed under SLURM or on TPUs, else with --coordinator, --num_hosts and --host.
-SIGTERM saves and ends with status 143.
+In a clone of the repository, `python train.py` does the same. A config is a file, or
+the name of one of the package: `digits_resnet` is configs/digits_resnet.py. Set any of
+its fields (see `bitsnn_jax/config.py`) as above. Started again with the same --workdir,
+a run resumes from its newest checkpoint. For several hosts, run the same command on
+each, with --distributed under SLURM or on TPUs, else with --coordinator, --num_hosts
+and --host. SIGTERM saves the run and ends it with status 143.
 """
 
 import argparse

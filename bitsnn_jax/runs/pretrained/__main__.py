@@ -1,4 +1,4 @@
-"""Makes a trained network of the package of a run.
+"""Turn a run into a trained network of the package.
 
 python -m bitsnn_jax.runs.pretrained runs/digits_resnet resnet20_digits
 """
