@@ -108,7 +108,7 @@ class BiasLedger:
         return changed
 
     def _entries(self, origin: Origin) -> np.ndarray:
-        """Which entry of the leaf each entry of the moved one is."""
+        """Find the entry of the leaf that each entry of the moved one is."""
         leaf = self.leaves[origin.leaf]
         entries = jnp.arange(leaf.size).reshape(leaf.shape)
         for eqn, indices in origin.moves:

@@ -227,7 +227,7 @@ class _Excess(Reading):
         return [Current(e) for e in apply_equation(eqn, arrays)]
 
     def excess(self, eqn, values, i):
-        """The excess that operand i brings, None for 0."""
+        """Return the excess that operand i brings, None for 0."""
         value = values[i]
         if isinstance(value, Current):
             return value.value
@@ -273,7 +273,7 @@ class _Excess(Reading):
 
 
 def _added_bias(eqn, values):
-    """(current, constant) if this adds a leaf of the variables to a current."""
+    """Return (current, constant) if this adds a leaf of the variables to a current."""
     if eqn.primitive.name not in ("add", "add_any"):
         return None
     current, bias = sorted(values, key=lambda v: not isinstance(v, Current))

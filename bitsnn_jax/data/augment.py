@@ -28,7 +28,7 @@ def augment(
     settings: config.Data,
     blank: int | Sequence[int] = 128,
 ) -> dict:
-    """One example, its image changed as `settings` asks, in the order of its fields.
+    """Change the image of one example as `settings` asks, in the order of its fields.
 
         size -> crop -> flip -> AutoAugment -> colour jitter -> Cutout
 
@@ -74,7 +74,7 @@ def augment(
 
 
 def resize_and_crop(image: Pixels, *, size: int) -> UInt8[np.ndarray, "size size c"]:
-    """The middle of an image: the view to evaluate on.
+    """Cut out the middle of an image: the view to evaluate on.
 
     The shorter side is brought to size * 256 / 224, rounded, and the other in
     proportion, rounded down; then the centre is cropped. Bilinear, over as many pixels
@@ -103,7 +103,7 @@ def resize_and_crop(image: Pixels, *, size: int) -> UInt8[np.ndarray, "size size
 def random_resized_crop(
     image: Pixels, rng: np.random.Generator, *, size: int
 ) -> UInt8[np.ndarray, "size size c"]:
-    """A `random_window` of the image, brought to size x size pixels; bilinear."""
+    """Scale a `random_window` of the image to size x size pixels; bilinear."""
     top, left, height, width = random_window(image.shape[0], image.shape[1], rng)
     window = image[top : top + height, left : left + width]
     return _resized(window, (size, size))
@@ -112,7 +112,7 @@ def random_resized_crop(
 def random_window(
     height: int, width: int, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the window of Szegedy et al. (2015).
+    """Draw top, left, height and width of the window of Szegedy et al. (2015).
 
     Its area is uniform over 8 to 100 % of the image's, its aspect log-uniform over 3/4
     to 4/3, its place uniform. Drawn up to ten times until it fits into the image; then,
@@ -132,7 +132,7 @@ def random_window(
 
 
 def random_crop(image: Pixels, rng: np.random.Generator, *, padding: int) -> Pixels:
-    """A window of the image's own size, from the image framed in black.
+    """Cut a window of the image's own size from the image framed in black.
 
     The frame is black before normalisation (pixel 0), as in the common CIFAR recipe,
     and not the mean. Each of the (2 padding + 1)^2 windows is equally likely.
@@ -147,12 +147,12 @@ def random_crop(image: Pixels, rng: np.random.Generator, *, padding: int) -> Pix
 
 
 def random_flip(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """The image or, half of the time, its mirror image (left and right exchanged)."""
+    """Return the image or, half of the time, its mirror image (left and right)."""
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
 def color_jitter(image: Pixels, rng: np.random.Generator, *, strength: float) -> Pixels:
-    """Brightness, contrast and saturation changed in a random order.
+    """Change brightness, contrast and saturation in a random order.
 
     Each by a factor uniform in [1 - strength, 1 + strength]: 0 is black, the image's
     mean grey, or its shades of grey; 1 is the image as it is. A grey image has no
@@ -175,7 +175,7 @@ def cutout(
     side: int,
     blank: int | Sequence[int] = 128,
 ) -> Pixels:
-    """The image with a square of `side` pixels painted over (DeVries and Taylor, 2017).
+    """Paint over a square of `side` pixels (DeVries and Taylor, 2017).
 
     The square's centre is uniform over the pixels, so that it may hang over the edges.
     Differs from their code where `side` is odd: the square is not a pixel smaller.

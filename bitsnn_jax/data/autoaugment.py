@@ -62,7 +62,7 @@ class Operation(NamedTuple):
 def autoaugment(
     picture: Image, rng: np.random.Generator, *, blank: tuple[int, ...]
 ) -> Image:
-    """The picture after a sub-policy drawn from `POLICY`.
+    """Change the picture by a sub-policy drawn from `POLICY`.
 
     A grey picture is changed as a coloured one with three equal channels would be: its
     saturation is left as it is. Geometric operations take the nearest pixel and cut
@@ -79,7 +79,7 @@ def autoaugment(
 
 
 def draw(rng: np.random.Generator) -> list[tuple[str, float]]:
-    """Names and strengths of none, one or two operations to be applied in turn."""
+    """Draw names and strengths of none, one or two operations to apply in turn."""
     subpolicy = POLICY[rng.integers(len(POLICY))]
     drawn = []
     for (name, probability, level), (chance, sign) in zip(
@@ -93,7 +93,7 @@ def draw(rng: np.random.Generator) -> list[tuple[str, float]]:
 
 
 def _moved(picture, matrix, blank):
-    """Pixel (x, y) is taken from (a x + b y + c, d x + e y + f)."""
+    """Take pixel (x, y) from (a x + b y + c, d x + e y + f)."""
     return picture.transform(
         picture.size, Transform.AFFINE, matrix, Resampling.NEAREST, fillcolor=blank
     )

@@ -188,7 +188,7 @@ def _end(iterators):
 
 
 def _rows(batch_size, shard_index, num_shards, *, field):
-    """Rows of one shard's batch."""
+    """List the rows of one shard's batch."""
     if not 0 <= shard_index < num_shards:
         raise ValueError(
             f"shard_index must be in 0..{num_shards - 1}, got {shard_index}"

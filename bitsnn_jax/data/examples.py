@@ -43,7 +43,7 @@ class Examples:
         raise NotImplementedError
 
     def first(self, limit: int | None) -> Self:
-        """The first so many of them, or all where there are fewer; all for None.
+        """Return the first `limit` of them, or all where there are fewer or for None.
 
         Raises:
           ValueError: less than one.
@@ -120,7 +120,7 @@ class Streamed(Examples):
 
 
 def scale_and_shift(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """(pixel / white - mean) / std as one product and one sum: float64 [c] each."""
+    """Write (pixel / white - mean) / std as a product and a sum: float64 [c] each."""
     scale = 1 / (examples.white * examples.std.astype(np.float64))
     return scale, -examples.mean.astype(np.float64) / examples.std
 
@@ -128,7 +128,7 @@ def scale_and_shift(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
 def normalise(
     images: UInt8[np.ndarray, "*n c"], examples: Examples
 ) -> Float32[np.ndarray, "*n c"]:
-    """Pixels to the input of a network: (pixel / white - mean) / std, float32."""
+    """Turn pixels into a network's input: (pixel / white - mean) / std, float32."""
     scale, shift = scale_and_shift(examples)
     # By rows of pixels: NumPy starts anew for each run along the last axis, and one of
     # three channels takes it longer to start than to do.

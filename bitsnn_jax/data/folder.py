@@ -52,7 +52,7 @@ class Folder:
 
 
 def open_folder(directory: str, part: str) -> Folder:
-    """The training or the test part of an image folder.
+    """Open the training or the test part of an image folder.
 
     The test part is the first of `val`, `validation` and `test` that there is. A class
     has all pictures below its folder, as `list_pictures` finds them; a warning says
@@ -112,7 +112,7 @@ def _check_same(train, train_classes, test, test_classes):
 
 
 def _some(names, count=3):
-    """The first few names, and how many more there are."""
+    """Name the first few, and say how many more there are."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(map(repr, names[:count])) + more if names else "none"
 
@@ -133,7 +133,7 @@ class Pictures:
 
 
 def open_pictures(directory: str | os.PathLike[str]) -> Pictures:
-    """All images of a folder and the folders below it, as examples of label 0.
+    """List all images of a folder and the folders below it, as examples of label 0.
 
     They are those that `list_pictures` finds; a warning says which files are left out.
 

@@ -22,7 +22,7 @@ _HOW_TO_GET = (
 def read_pair(
     directory: str, *, prefix: str, num_classes: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of one part of an IDX folder.
+    """Read images and labels of one part of an IDX folder.
 
     Reads `{prefix}-images-idx3-ubyte` and `{prefix}-labels-idx1-ubyte`; where there is
     no such file, the same name with `.gz`.
@@ -59,7 +59,7 @@ def read_pair(
 
 
 def read_idx(path: Path, *, ndim: int) -> np.ndarray:
-    """One IDX file of unsigned bytes.
+    """Read one IDX file of unsigned bytes.
 
     The file is a magic number (0, 0, 8 for unsigned bytes, number of dimensions), the
     dimensions as big-endian 32-bit integers, then the bytes, last index fastest. No
@@ -124,7 +124,7 @@ def _read(file, path, ndim, stored):
 
 
 def _fill(content, file):
-    """Reads until the buffer or the file is at its end; how many bytes came."""
+    """Read until the buffer or the file is at its end; return how many bytes came."""
     view, filled = memoryview(content), 0
     while count := file.readinto(view[filled:]):
         filled += count

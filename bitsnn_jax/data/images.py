@@ -40,7 +40,7 @@ class Unreadable(ValueError):
 
 
 def read(path: str | os.PathLike[str]) -> bytes:
-    """The content of an image file.
+    """Read the content of an image file.
 
     Raises:
       Unreadable: more than `MAX_BYTES`.
@@ -53,7 +53,7 @@ def read(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode(content: bytes, *, channels: int, place: str) -> UInt8[np.ndarray, "h w c"]:
-    """An encoded image as 8-bit grey (1 channel) or RGB (3), whatever it was.
+    """Decode an image as 8-bit grey (1 channel) or RGB (3), whatever it was.
 
     Palettes are looked up, CMYK is converted, transparency is dropped, and of 16 bits
     the upper 8 are kept. The pixels lie as they are stored: a rotation that EXIF asks
@@ -97,7 +97,7 @@ class _Refused(ValueError):
 
 
 def _check_header(image, content):
-    """Refuses what is too much or not known, before anything is decoded."""
+    """Refuse what is too large or unknown, before anything is decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise _Refused(
@@ -112,7 +112,7 @@ def _check_header(image, content):
 
 
 def _scans(content):
-    """Scans of a JPEG's first image; behind its end there may be a film."""
+    """Count the scans of a JPEG's first image; behind its end there may be a film."""
     at, scans = 2, 0
     while (at := content.find(b"\xff", at)) >= 0:
         marker = content[at : at + 2]
@@ -126,7 +126,7 @@ def _scans(content):
 
 
 def _sixteen_bits(image):
-    """Whether it has one channel of 16 bits, white the largest number."""
+    """Tell whether it has one channel of 16 bits, white the largest number."""
     if image.format == "TIFF":
         # Pillow widens 12 bits as they are, and turns nothing round.
         bits, white_is_zero = image.tag_v2.get(258), image.tag_v2.get(262) == 0
@@ -135,7 +135,7 @@ def _sixteen_bits(image):
 
 
 def _pixels(image, mode):
-    """The pixels as uint8 [h, w, c], converted in bands for the sake of memory."""
+    """Return pixels as uint8 [h, w, c], converted in bands to save memory."""
     image.load()
     image.info.pop("transparency", None)  # of which Pillow would warn that it goes
     width, height = image.size

@@ -32,7 +32,7 @@ class Listing(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is no example: hidden, or made by a system or a tool.
+    """Tell whether a file or folder is hidden, or made by a system or a tool.
 
     >>> [is_hidden(n) for n in (".ipynb_checkpoints", "._a.png", "Thumbs.db", "a.png")]
     [True, True, True, False]
@@ -41,7 +41,7 @@ def is_hidden(name: str) -> bool:
 
 
 def list_classes(root: str | os.PathLike[str]) -> Listing:
-    """The folders of a folder, linked ones too."""
+    """List the folders of a folder, linked ones too."""
     names, left_out, above = [], Counter(), _above(root) | {_identity(root)}
     for entry in os.scandir(root):
         if is_hidden(entry.name):
@@ -57,7 +57,7 @@ def list_classes(root: str | os.PathLike[str]) -> Listing:
 
 
 def list_pictures(folder: str | os.PathLike[str]) -> Listing:
-    """The pictures of a folder and of all folders below it.
+    """List the pictures of a folder and of all folders below it.
 
     Links to folders are followed, after all that lies there without a link. A folder is
     entered once, however many links lead to it, and none above the first is entered, so
@@ -94,7 +94,7 @@ def list_pictures(folder: str | os.PathLike[str]) -> Listing:
 
 
 def say_left_out(root: str | os.PathLike[str], left_out: Counter[str]) -> None:
-    """Warns of what was left out, in one line, unless there is nothing."""
+    """Warn of what was left out, in one line, unless there is nothing."""
     if not left_out:
         return
     kinds = [f"{n} {what}" for what, n in sorted(left_out.items())]
@@ -112,7 +112,7 @@ def _is_folder(entry):
 
 
 def _no_picture(entry):
-    """Why a file is left out; nothing for a picture."""
+    """Say why a file is left out; nothing for a picture."""
     if not entry.name.lower().endswith(SUFFIXES):
         suffix = os.path.splitext(entry.name)[1].lower()
         return suffix if suffix[1:].isalnum() else "of no type"
@@ -122,7 +122,7 @@ def _no_picture(entry):
 
 
 def _above(folder):
-    """The folders that a folder lies in, by its path and by that of its target."""
+    """List the folders that a folder lies in, by its path and by its target's."""
     paths = {os.path.abspath(folder), os.path.realpath(folder)}
     found = set()
     for path in paths:

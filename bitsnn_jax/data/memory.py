@@ -5,7 +5,7 @@ import os
 
 
 def check_fits(what: str, size: float) -> None:
-    """Refuses what the machine has no memory for.
+    """Refuse what the machine has no memory for.
 
     Args:
       what: takes the memory, for the message, with the way to make it smaller.

@@ -171,7 +171,7 @@ def _warn(error, consequence):
 
 
 def _check_room(field, rows, examples):
-    """One batch must fit, as float32."""
+    """Check that one batch fits, as float32."""
     shape = " x ".join(map(str, examples.image_shape))
     what = f"{field}: {rows} rows of {shape} (data.image_size)"
     check_fits(what, 4.0 * rows * math.prod(examples.image_shape))

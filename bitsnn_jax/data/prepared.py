@@ -46,7 +46,7 @@ class Prepared:
 
 
 def open_prepared(directory: str, *, name: str, split: str) -> Prepared:
-    """One split of a prepared set.
+    """Open one split of a prepared set.
 
     Args:
       directory: what `tfds build` was given as --data_dir.
@@ -106,7 +106,7 @@ def _records(tfds, builder, split):
 
 
 def _version(name):
-    """By number, as 10.0.0 is newer than 9.0.0; nothing for another name."""
+    """Split into numbers, as 10.0.0 is newer than 9.0.0; none for another name."""
     parts = name.split(".")
     return [int(part) for part in parts] if all(map(str.isdecimal, parts)) else []
 

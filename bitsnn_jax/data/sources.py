@@ -37,7 +37,7 @@ class Stored(NamedTuple):
 
 
 def load(data: config.Data, split: str) -> Examples:
-    """Examples of one split.
+    """Load the examples of one split.
 
     The published training part is permuted once and for all, whatever the seed of the
     run, and its last examples are the validation split: a tenth and at most 10,000 of
@@ -73,7 +73,7 @@ def load(data: config.Data, split: str) -> Examples:
 
 
 def _made(make_source, data: config.Data, split: str) -> InMemory:
-    """Of a source without files: a directory that is set was meant for another."""
+    """Make a source without files: a directory that is set was meant for another."""
     if data.directory:
         raise ValueError(
             f"data.directory (--data) must be empty for data.name={data.name}, which "
@@ -131,7 +131,7 @@ def _examples(stored, records, order, size) -> Streamed:
 
 
 def load_pictures(directory: str | os.PathLike[str], *, size: int) -> Streamed:
-    """The images of a folder without labels, on the scale of ImageNet.
+    """Load the images of a folder without labels, on the scale of ImageNet.
 
     Args:
       directory: anything that holds images, in it or in its folders.
@@ -146,7 +146,7 @@ def load_pictures(directory: str | os.PathLike[str], *, size: int) -> Streamed:
 
 
 def _held_out(count: int, num_validation: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of training and validation examples in the published training part."""
+    """Split the published training part into positions of training and validation."""
     num_train = count - num_validation
     if num_train < 1:
         raise ValueError(
@@ -164,7 +164,7 @@ def _permutation(n):
 
 
 def _pixel_moments(images, kept, *, white):
-    """Mean and standard deviation of each channel, from integer counts: no rounding."""
+    """Compute each channel's mean and deviation from exact integer counts."""
     values = np.arange(256) / white
     # In parts: NumPy counts copies of 64 bits.
     rows = max(1, 2**22 // math.prod(images.shape[1:]))
@@ -182,7 +182,7 @@ def _histograms(images):
 
 
 def _digits():
-    """1797 handwritten digits of 8x8 pixels from 0 to 16, inside scikit-learn."""
+    """Load 1797 handwritten digits of 8x8 pixels from 0 to 16, inside scikit-learn."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -205,7 +205,7 @@ def _digits():
 
 
 def _idx(data: config.Data, split: str) -> InMemory:
-    """MNIST, Fashion-MNIST and whatever else comes as the same four files."""
+    """Load MNIST, Fashion-MNIST and whatever else comes as the same four files."""
     directory = data.directory
     train = idx.read_pair(directory, prefix="train")
     num_classes = int(train[1].max(initial=0)) + 1
@@ -222,7 +222,7 @@ def _idx(data: config.Data, split: str) -> InMemory:
 
 
 def _fake(*, shape, num_classes, num_train, num_test):
-    """Noise with random labels: the shapes and the cost of a data set without it."""
+    """Make noise with random labels, of the shapes and the cost of a data set."""
     rng = np.random.RandomState(0)
 
     def part(n):

@@ -137,7 +137,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _read(pipe, pickled, indices, arrived, places, closing):
-    """A thread for each worker: tells it what to do, and takes what it makes."""
+    """Serve a worker by a thread, which tells it what to do and takes what it makes."""
     try:
         pipe.send_bytes(pickled)
         pipe.send(indices)
@@ -151,7 +151,7 @@ def _read(pipe, pickled, indices, arrived, places, closing):
 
 
 def _work(pipe):
-    """The worker."""
+    """Run the worker."""
     try:
         items, indices = pickle.loads(pipe.recv_bytes()), pipe.recv()
         for i in indices:
@@ -166,7 +166,7 @@ def _work(pipe):
 
 
 def _send(pipe, item):
-    """Arrays after the rest, without a copy of them."""
+    """Send arrays after the rest, without a copy of them."""
     buffers: list[pickle.PickleBuffer] = []
     rest = pickle.dumps(item, protocol=5, buffer_callback=buffers.append)
     raw = [buffer.raw() for buffer in buffers]
@@ -184,7 +184,7 @@ def _received(pipe):
 
 
 def _portable(error: Exception) -> Exception:
-    """The error, or its words if it does not survive the journey."""
+    """Return the error, or its words if it does not survive the journey."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

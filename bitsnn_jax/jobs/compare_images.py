@@ -17,7 +17,7 @@ CALIBRATION, CALIBRATION_BATCH = 512, 64  # training images
 def calibration_images(
     main: Run, train: data.Examples, *, seed: int
 ) -> list[np.ndarray]:
-    """Training images in batches, not augmented: the first of them, or by seed.
+    """Return training images in batches, not augmented: the first, or by seed.
 
     Those that cannot be read are left out with `data.unreadable="skip"`.
 
@@ -47,7 +47,7 @@ def calibration_images(
 def batches(
     settings: config.Data, test: data.Examples, *, size: int = BATCH
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(images, labels) of every example once; the last batch may be smaller."""
+    """Return (images, labels) of every example once; the last batch may be smaller."""
     for batch in data.eval_batches(settings, test, batch_size=min(size, len(test))):
         kept = batch["mask"]
         yield batch["image"][kept], batch["label"][kept]
@@ -56,7 +56,7 @@ def batches(
 def each_batch(
     run: Callable[[Any, Any], Any], variables: Any, shown: Iterable[tuple[Any, Any]]
 ) -> tuple[list[tuple[Any, Any]], float]:
-    """(results, labels) of every batch, and seconds an image, the median over batches.
+    """Return (results, labels) of all batches, and the median seconds an image.
 
     A batch of a new size compiles and is not timed, unless there are no others: the
     last is run again then.

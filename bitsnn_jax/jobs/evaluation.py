@@ -126,7 +126,7 @@ def _rows_differing(one, other):
 
 @functools.lru_cache(maxsize=_PROGRAMS)
 def _program(network_fn, task, devices):
-    """(variables, batch) -> predictions and masks of all, and sums; on every device."""
+    """Build (variables, batch) -> predictions, masks and sums, on every device."""
 
     def example(variables, inputs):
         one = jax.tree.map(lambda x: x[None], inputs)
@@ -160,12 +160,12 @@ class _WithoutSpikes:
 
 
 def _kept(predictions, mask):
-    """Those of all devices, [devices, rows, ...], without the rows that pad."""
+    """Join [devices, rows, ...] of all devices without the rows that pad."""
     return jax.tree.map(lambda x: x[mask], predictions)
 
 
 def _wide(total):
-    """Sums of many batches outgrow 32 bits."""
+    """Widen sums, since those of many batches outgrow 32 bits."""
     return total.astype(f"{total.dtype.kind}8")
 
 

@@ -28,7 +28,7 @@ GradientFn = Callable[[Pixels, Labels], Array]
 
 
 def of_pixels(apply_fn: ApplyFn, examples: Examples) -> ApplyFn:
-    """A network of normalised images, as one of pixels 0..1.
+    """Turn a network of normalised images into one of pixels 0..1.
 
     Args:
       apply_fn: (variables, images) -> logits, of images as `data.normalise` makes them.
@@ -46,7 +46,7 @@ def of_pixels(apply_fn: ApplyFn, examples: Examples) -> ApplyFn:
 
 
 def noisy(key: Array, pixels: Pixels, *, sigma: float) -> Array:
-    """Pixels with additive Gaussian noise, clipped.
+    """Add Gaussian noise to pixels, and clip them.
 
         x' = clip(x + sigma n, 0, 1),   n ~ N(0, 1), independent in every entry
 
@@ -67,18 +67,18 @@ def noisy(key: Array, pixels: Pixels, *, sigma: float) -> Array:
 
 
 def project(pixels: Pixels, centre: Pixels, *, epsilon: float) -> Array:
-    """The nearest pixels in 0..1 with a distance of at most epsilon in every entry."""
+    """Find the nearest pixels in 0..1 that are at most epsilon away in every entry."""
     low, high = jnp.maximum(centre - epsilon, 0), jnp.minimum(centre + epsilon, 1)
     return jnp.clip(pixels, low, high)
 
 
 def cross_entropy(logits: Array, labels: Labels) -> Array:
-    """The loss that attacks raise, of each example: [n]."""
+    """Compute the loss that attacks raise, of each example: [n]."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels))
 
 
 def loss_gradient(apply_fn: ApplyFn) -> Callable[[Any, Pixels, Labels], Array]:
-    """(variables, pixels, labels) -> dL/dx, each example's own: that of the sum.
+    """Build (variables, pixels, labels) -> dL/dx of each example, from the sum.
 
     Attacks call it once an iteration: wrap it in `jax.jit`. The iterations are no loop
     of XLA's, because its CPU backend runs convolutions inside of one several times
@@ -98,7 +98,7 @@ def loss_gradient(apply_fn: ApplyFn) -> Callable[[Any, Pixels, Labels], Array]:
 def fgsm(
     gradient_fn: GradientFn, pixels: Pixels, labels: Labels, *, epsilon: float
 ) -> Array:
-    """The fast gradient sign method: one step to the corner of the ball.
+    """Run the fast gradient sign method: one step to the corner of the ball.
 
         x' = clip(x + epsilon sign(dL/dx), 0, 1)
 
@@ -118,7 +118,7 @@ def pgd(
     iterations: int,
     key: Array | None = None,
 ) -> Array:
-    """Projected gradient ascent on the cross-entropy, in the maximum norm.
+    """Run projected gradient ascent on the cross-entropy, in the maximum norm.
 
         x(k+1) = P(x(k) + step sign(dL/dx(k))),   P = `project` around the clean x
 

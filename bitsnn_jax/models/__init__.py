@@ -141,7 +141,7 @@ def _scaled(widths, factor):
 
 
 def _pools(image_shape, *, most):
-    """How often the shorter side can be halved (rounding down) and leave a pixel."""
+    """Count how often the shorter side can be halved, rounded down, to a pixel."""
     return min(most, min(image_shape[:2]).bit_length() - 1)
 
 

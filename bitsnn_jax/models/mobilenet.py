@@ -106,7 +106,7 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Logits [n, num_classes] of images [n, h, w, c]."""
+        """Compute logits [n, num_classes] of images [n, h, w, c]."""
         layers: dict[str, Any] = {"norm": self.norm, "dtype": self.dtype}
         stem = ConvNorm(
             self.stem_features, strides=self.stem_strides, name="stem", **layers

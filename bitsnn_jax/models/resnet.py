@@ -92,7 +92,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Logits [n, num_classes] of images [n, h, w, c]."""
+        """Compute logits [n, num_classes] of images [n, h, w, c]."""
         kernel_size, strides, pooled = _STEMS[self.stem]
         x = ConvNorm(
             self.widths[0],

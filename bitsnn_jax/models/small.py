@@ -43,7 +43,7 @@ class Small(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Logits [n, num_classes] of images [n, h, w, c]."""
+        """Compute logits [n, num_classes] of images [n, h, w, c]."""
 
         def conv(features, name):
             return nn.Conv(

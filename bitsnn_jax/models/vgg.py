@@ -57,7 +57,7 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Logits [n, num_classes] of images [n, h, w, c].
+        """Compute logits [n, num_classes] of images [n, h, w, c].
 
         Raises:
           ValueError: more poolings than the image can be halved.
@@ -92,7 +92,7 @@ class VGG(nn.Module):
 
 
 def _to_grid(x, side):
-    """[n, side, side, c] means over windows that cover the image, as PyTorch has them.
+    """Average windows that cover the image, as PyTorch has them: [n, side, side, c].
 
     Adaptive average pooling. An image of this size already stays as it is, spikes.
     """

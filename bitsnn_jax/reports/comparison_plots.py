@@ -45,7 +45,7 @@ class Series(NamedTuple):
 
 
 def is_equal(accuracy: float, ann: float, within: float = WITHIN) -> bool:
-    """Whether `accuracy` is at least `ann` - `within`, apart from rounding.
+    """Tell whether `accuracy` is at least `ann` - `within`, apart from rounding.
 
     >>> is_equal(0.4906, 0.5006), 0.4906 >= 0.5006 - 0.01
     (True, False)
@@ -54,7 +54,7 @@ def is_equal(accuracy: float, ann: float, within: float = WITHIN) -> bool:
 
 
 def front(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
-    """Which points nothing dominates: is as good and as cheap, and better in one.
+    """Find the points that no other beats: as good and as cheap, and better in one.
 
     >>> front([1, 2, 3, 3], [0.5, 0.9, 0.8, 0.9])
     [True, True, False, False]
@@ -70,7 +70,7 @@ def front(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
 def accuracy_against_steps(
     series: Sequence[Series], anns: Mapping[str, float], *, examples: int
 ) -> Figure:
-    """Accuracy against steps: of each layer's window, and until the output.
+    """Draw accuracy against steps: of each layer's window, and to the output.
 
     Args:
       series: the methods, in the order of the legend.
@@ -96,7 +96,7 @@ def accuracy_against_steps(
 def accuracy_against_spikes(
     series: Sequence[Series], anns: Mapping[str, float], *, examples: int
 ) -> Figure:
-    """Accuracy against spikes per neuron, a curve a method from its least T on."""
+    """Draw accuracy against spikes per neuron, a curve a method."""
     figure = Figure(figsize=(9.2, 4.1), layout="constrained")
     ax = figure.add_subplot()
     _draw_anns(ax, anns)
@@ -113,7 +113,7 @@ def accuracy_against_spikes(
 def accuracy_front(
     series: Sequence[Series], anns: Mapping[str, float], *, examples: int
 ) -> Figure:
-    """Accuracy against synaptic operations and energy; dominated points are faded.
+    """Draw accuracy against synaptic operations and energy; dominated points faded.
 
     Points of less than half the accuracy of the best network are of no use, and are
     left out, unless there are no others.
@@ -145,7 +145,7 @@ def _useful(each: Series, anns: Mapping[str, float]) -> list[Mapping[str, Any]]:
 def one_by_one(
     series: Sequence[Series], *, examples: int, within: float = WITHIN
 ) -> Figure:
-    """A small drawing a method: its accuracy against steps, before all the others.
+    """Draw each method small: its accuracy against steps, before all the others.
 
     Args:
       series: the methods.
@@ -184,14 +184,14 @@ def one_by_one(
 
 
 def _gapped(series: Sequence[Series]) -> tuple[list[float], list[float]]:
-    """All curves as one line with gaps: much faster to draw."""
+    """Join all curves as one line with gaps: much faster to draw."""
     gap = {"window": np.nan, "accuracy": np.nan}
     points = [p for each in series for p in (*each.points, gap)]
     return [p["window"] for p in points], [p["accuracy"] for p in points]
 
 
 def _look(series: Sequence[Series], index: int) -> dict[str, Any]:
-    """Colour, line and marker of a method; unlike those of any other."""
+    """Choose colour, line and marker of a method, unlike those of any other."""
     if series[index].ours:
         # A star says it again to who does not see the colour.
         big = {"marker": "*", "markersize": 10, "markeredgecolor": PAPER}
@@ -257,7 +257,7 @@ def _places(points, index):
 
 
 def _name_points(ax: Axes, named) -> None:
-    """Names at the upper left of points of a front, where there are no other points.
+    """Name points of a front at their upper left, where there are no other points.
 
     They go up until they stand clear of the one below.
     """
@@ -284,7 +284,7 @@ def _name_points(ax: Axes, named) -> None:
 
 
 def _accuracy_axis(ax, series, anns, examples, *, gap=0.055, room=0.05):
-    """Errors on a log scale, so that the last points before the ANN can be told apart.
+    """Show errors on a log scale, which keeps the last points before the ANN apart.
 
     Ticks are at least `gap` of the axis apart; `room` is left above the best.
     """
@@ -310,7 +310,7 @@ def _accuracy_axis(ax, series, anns, examples, *, gap=0.055, room=0.05):
 
 
 def _log_axis(ax, values, *, base=10, room=0.0):
-    """A log axis over all `values` but silence, which has no place on it.
+    """Make a log axis over all `values` but silence, which has no place on it.
 
     `room` is left before the least, as a part of what there is between them.
     """
@@ -341,7 +341,7 @@ def _log_axis(ax, values, *, base=10, room=0.0):
 
 
 def short(value: float) -> str:
-    """Three digits and a unit.
+    """Write a number with three digits and a unit.
 
     >>> [short(x) for x in (0.25, 16, 1234, 40_800_000)]
     ['0.25', '16', '1.23 k', '40.8 M']

@@ -116,7 +116,7 @@ class Checkpoints:
             remove(self.folder / _DELETED)
 
     def _remove_half_deleted(self):
-        """Earlier versions deleted a step where it was. A whole one has metrics."""
+        """Remove steps that earlier versions half deleted, which lack metrics."""
         if self._writes and self.folder.is_dir():
             for step in self.folder.iterdir():
                 if step.name.isdigit() and not (step / "metrics").exists():
@@ -145,7 +145,7 @@ class Checkpoints:
             return _score(self._metrics(step))
 
     def _metrics(self, step):
-        """Of that step, if they are what was saved; {} where none are there."""
+        """Read the metrics of that step, if they are as saved; {} without any."""
         with _readable(where := self.folder / str(step)):
             metrics = self._manager.metrics(step)
             return {} if metrics is None else checked_metrics(where, metrics)
@@ -160,7 +160,7 @@ class Checkpoints:
         metadata: dict,
         score: float | None = None,
     ) -> None:
-        """Starts to save. The arrays must not change from here on.
+        """Start to save. The arrays must not change from here on.
 
         Args:
           step: how many steps were done.
@@ -187,7 +187,7 @@ class Checkpoints:
             )
 
     def read(self, step: int, *names: str, optimizer: Any = None) -> tuple:
-        """The named arguments of `save`, bit by bit as they were given at that step.
+        """Read the named arguments of `save` of that step, bit by bit as given.
 
         Args:
           step: one that is there.
@@ -203,7 +203,7 @@ class Checkpoints:
 
 
 def load_run(path: str | os.PathLike) -> Run:
-    """The best checkpoint of a run folder, checked against the model of its config.
+    """Load the best checkpoint of a run folder and check it against its config's model.
 
     Args:
       path: the `workdir` of a training run.
@@ -249,7 +249,7 @@ def _read_best(folder, *, attempts):
 
 
 def _score(metrics: dict) -> float | None:
-    """None where the step was not evaluated."""
+    """Return the score; None where the step was not evaluated."""
     if "score" in metrics:
         return metrics["score"]
     accuracy = metrics["accuracy"]  # as earlier versions have it, with -1 for None
@@ -261,7 +261,7 @@ def _steps(folder):
 
 
 def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> None:
-    """Writes a folder that holds one set of variables and nothing else of a run.
+    """Write a folder that holds one set of variables and nothing else of a run.
 
     The folder appears under its name when it is complete, and replaces one before it.
     Of several hosts, all call this, the first writes, and none goes on before it has.
@@ -285,7 +285,7 @@ def save_variables(path: str | os.PathLike, variables: dict, metadata: dict) -> 
 
 
 def load_variables(path: str | os.PathLike) -> tuple[dict, dict]:
-    """(variables, metadata) of a folder that `save_variables` wrote; NumPy arrays.
+    """Read (variables, metadata) of a folder of `save_variables`; NumPy arrays.
 
     Raises:
       CheckpointError: no such folder, damaged files, theta <= 0, or a value that is not
@@ -305,7 +305,7 @@ def load_variables(path: str | os.PathLike) -> tuple[dict, dict]:
 def check_fit(
     variables: dict, config: Config, input_shape: tuple[int, ...], *, where: Path
 ) -> None:
-    """CheckpointError unless `variables` has the names and shapes of the model."""
+    """Raise CheckpointError unless `variables` has the model's names and shapes."""
     if any(type(n) is not int or not 1 <= n < 2**16 for n in input_shape):
         raise CheckpointError(f"{where}: there are no inputs of {input_shape}")
     task = task_of(config)
@@ -326,7 +326,7 @@ def check_fit(
 
 
 def check_values(variables: dict, *, where: Path | str = "variables") -> None:
-    """CheckpointError for a value that makes no sense in any network.
+    """Raise CheckpointError for a value that makes no sense in any network.
 
     That is one that is not finite, a threshold that is not positive, a variance of
     batch norm below 0.
@@ -347,13 +347,13 @@ def check_values(variables: dict, *, where: Path | str = "variables") -> None:
 
 
 def _leaves(tree):
-    """(name, array) of every leaf, names as in params/conv_1/kernel."""
+    """List (name, array) of every leaf, names as in params/conv_1/kernel."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
 def _to_save(checksums, **items):
-    """The items of one checkpoint as Orbax wants them, and their checksums."""
+    """Prepare the items of one checkpoint for Orbax, with their checksums."""
     for name in items.keys() - _JSON:
         items[name] = jax.tree.map(np.asarray, items[name])
     items["checksums"] = checksums | {
@@ -368,7 +368,7 @@ def _to_save(checksums, **items):
 
 
 def _read(restore, where, names, templates=None):
-    """The named items, if they are what was saved; `restore` takes Orbax's args."""
+    """Read the named items, if they are as saved; `restore` takes Orbax's args."""
     templates = templates or {}
     wanted = {
         name: ocp_args.JsonRestore()
@@ -388,7 +388,7 @@ def _read(restore, where, names, templates=None):
 
 
 def _checksum(name, item):
-    """CRC-32 of all names and values: the files that hold them have none."""
+    """Compute CRC-32 of all names and values: the files that hold them have none."""
     if name in _JSON:
         return zlib.crc32(json.dumps(item, sort_keys=True).encode())
     crc = 0
@@ -405,7 +405,7 @@ _ADVICE_ALL = "Delete the folder of the damaged step inside it, or copy it again
 
 @contextmanager
 def _writable(path: Path) -> Iterator[None]:
-    """An error of the system is an OSError that names the folder, as of a full disk.
+    """Turn an error of the system into an OSError that names the folder.
 
     TensorStore has a page of its own words for it, of another type each time.
     """
@@ -422,7 +422,7 @@ def _writable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _readable(path: Path, *, advice: str = _ADVICE) -> Iterator[None]:
-    """Whatever a reader of damaged files raises becomes one line that names them."""
+    """Turn whatever a reader of damaged files raises into a line that names them."""
     try:
         yield
     except CheckpointError:

@@ -22,7 +22,7 @@ _DESCRIPTIONS = (".zarray", "zarr.json")
 
 
 def check_sizes(folder: Path) -> None:
-    """Raises ReadingError if arrays of a checkpoint declare more than its files hold.
+    """Raise ReadingError if arrays of a checkpoint declare more than its files hold.
 
     Args:
       folder: of one step, or of one set of variables.
@@ -41,17 +41,17 @@ def check_sizes(folder: Path) -> None:
 
 
 def metrics_with_checksum(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of a step as they are saved."""
+    """Return the metrics of a step as they are saved."""
     return {**metrics, "checksum": metrics_checksum(metrics)}
 
 
 def metrics_checksum(metrics: dict[str, Any]) -> int:
-    """CRC-32 of all names and values."""
+    """Compute CRC-32 of all names and values."""
     return zlib.crc32(json.dumps(metrics, sort_keys=True).encode())
 
 
 def checked_metrics(folder: Path, metrics: Any) -> dict[str, Any]:
-    """The metrics of a step, without their checksum.
+    """Return the metrics of a step without their checksum.
 
     Those that an earlier version saved have none, neither here nor among the checksums.
 
@@ -80,7 +80,7 @@ def checked_metrics(folder: Path, metrics: Any) -> dict[str, Any]:
 
 
 def _descriptions(folder, files) -> Iterator[tuple[str, bytes]]:
-    """The name of each array and the text that describes it."""
+    """List the name of each array and the text that describes it."""
     for path in files:
         if path.name in _DESCRIPTIONS:
             yield path.parent.name, path.read_bytes()
@@ -96,7 +96,7 @@ def _descriptions(folder, files) -> Iterator[tuple[str, bytes]]:
 
 
 def _declared(text: dict[str, Any]) -> int:
-    """Bytes of the array, or of one of its chunks if that is larger."""
+    """Return the bytes of the array, or of one of its chunks if that is larger."""
     if "zarr_format" not in text:
         raise KeyError("zarr_format")
     if text.get("node_type") == "group":

@@ -32,7 +32,7 @@ class SpikingNetwork(NamedTuple):
 
 
 def find_run(source: str | os.PathLike) -> Run:
-    """The best checkpoint of a run folder; or a network of the package, by its name.
+    """Find the best checkpoint of a run folder, or a network of the package by name.
 
     Args:
       source: for instance runs/digits_resnet, or a name in `pretrained.names()`.
@@ -47,7 +47,7 @@ def find_run(source: str | os.PathLike) -> Run:
 
 
 def snn_folder(source: str | os.PathLike) -> Path:
-    """Where `convert.py` writes by default: RUN/snn, or runs/NAME/snn for a name.
+    """Return where `convert.py` writes by default: RUN/snn, or runs/NAME/snn.
 
     Raises:
       CheckpointError: neither a folder nor a name.
@@ -67,7 +67,7 @@ def _check_name(source):
 
 
 def load_ann(source: str | os.PathLike) -> tuple[ApplyFn, Run]:
-    """A trained network as (apply_fn, run), with its variables in run.
+    """Load a trained network as (apply_fn, run), with its variables in run.
 
     Raises:
       CheckpointError: see `find_run`.
@@ -77,7 +77,7 @@ def load_ann(source: str | os.PathLike) -> tuple[ApplyFn, Run]:
 
 
 def load_snn(path: str | os.PathLike) -> SpikingNetwork:
-    """The spiking network of a folder written by `convert.py`.
+    """Load the spiking network of a folder written by `convert.py`.
 
     Args:
       path: for instance runs/digits_resnet/snn/variables.

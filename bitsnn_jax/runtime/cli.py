@@ -206,7 +206,7 @@ def _out_of_memory(error):
 
 
 def _said(error):
-    """What is wrong, and what to do about it where the system's words do not say so."""
+    """Say what is wrong, and what to do where the system's words do not."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return (
             f"{error.filename or 'a file, or the output,'} cannot be written "
@@ -243,7 +243,7 @@ def _say_no_more():
 
 
 def only_our_errors() -> None:
-    """Keep to themselves what Orbax and TensorStore say of a checkpoint in pieces.
+    """Silence what Orbax and TensorStore say of a checkpoint in pieces.
 
     Orbax warns of options that it sets itself, and reads that are still under way when
     one fails find their event loop closed, each with a traceback of its own.

@@ -14,7 +14,7 @@ def in_parts(
     *,
     parts: int,
 ) -> tuple[Any, Any]:
-    """`fn(batch, key) -> (means, sums)`, one part of the rows after the other.
+    """Run `fn(batch, key) -> (means, sums)` on parts of the rows, one after the other.
 
         means = 1/parts sum_i means_i,   sums = sum_i sums_i
 

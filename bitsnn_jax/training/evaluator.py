@@ -28,7 +28,7 @@ def evaluator(setup: Setup) -> Evaluate:
 
 
 def _one_behind(items: Iterator) -> Iterator:
-    """The items, each given out after the next was asked for."""
+    """Give out each item after the next was asked for."""
     previous = next(items)
     for item in items:
         yield previous

@@ -79,7 +79,7 @@ def train(
 
 
 def _mapped_step(setup, state):
-    """(state, batch, key, votes) -> ((state, metrics), votes), on every device."""
+    """Map (state, batch, key, votes) -> ((state, metrics), votes) to every device."""
     config = setup.config
     step = train_step(
         setup.task,

@@ -12,7 +12,7 @@ THETA_FLOOR = 1e-3
 def learning_rate(
     optimizer: config.Optimizer, *, steps_per_epoch: int
 ) -> optax.Schedule:
-    """Half a cosine from the peak to 0 at the last step, after a linear warm-up.
+    """Follow half a cosine from the peak to 0 at the last step, after a warm-up.
 
     >>> rate = learning_rate(config.Optimizer(learning_rate=0.1), steps_per_epoch=5)
     >>> [round(float(rate(step)), 3) for step in (0, 50, 100)]
@@ -31,7 +31,7 @@ def learning_rate(
 def sgd(
     optimizer: config.Optimizer, *, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """SGD with momentum and coupled weight decay, projected to positive theta.
+    """Build SGD with momentum and coupled weight decay, projected to positive theta.
 
         g <- grad + weight_decay p;   m <- momentum m + g;   p <- p - rate m
 
@@ -49,7 +49,7 @@ def sgd(
 
 
 def keep_theta_positive(floor: float = THETA_FLOOR) -> optax.GradientTransformation:
-    """Projection: no leaf called "theta" is moved below `floor`.
+    """Project updates so that no leaf called "theta" moves below `floor`.
 
     A negative threshold turns its activation off for good, for da/dtheta is then 0 or
     scaled by 1 / theta. Last in a chain, since it looks at where the update leads to.

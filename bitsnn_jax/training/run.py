@@ -64,7 +64,7 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike) -> dict:
 def _result(
     setup: Setup, checkpoints: Checkpoints, evaluate: Evaluate, seconds: float
 ) -> dict:
-    """The best checkpoint on the test split, and where it comes from."""
+    """Evaluate the best checkpoint on the test split, and say where it comes from."""
     best = checkpoints.best
     assert best is not None  # the last step saved, if no step before it
     variables, metadata = checkpoints.read(best, "variables", "metadata")

@@ -14,7 +14,7 @@ from bitsnn_jax.tracing.program import ApplyFn
 def layer_counts(
     sown: Mapping[str, Any], *, levels: int, surrogate: str = "paper"
 ) -> dict[str, jax.Array]:
-    """Spikes [n, ...] of each neuron of each QCFS layer, by the path of its module.
+    """Count the spikes [n, ...] of each QCFS layer's neurons, by its module's path.
 
     Args:
       sown: what `model.apply(..., mutable=["activations"])` returns beside the output.
@@ -37,7 +37,7 @@ def example_sums(
     examples: int,
     weights: Mapping[str, Any] | None = None,
 ) -> jax.Array:
-    """[examples]: L_SP of each example, the sum of its counts over all layers.
+    """Sum L_SP of each example, the counts over all layers: [examples].
 
     Args:
       counts: of `layer_counts`, each [examples, ...].
@@ -74,12 +74,12 @@ def synaptic_weights(
 
 
 def neurons(counts: Mapping[str, jax.Array]) -> int:
-    """How many neurons one example has."""
+    """Count the neurons that one example has."""
     return sum(count[0].size for count in counts.values())
 
 
 def _sown(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(path, a, theta) of every call of every QCFS layer."""
+    """Walk (path, a, theta) of every call of every QCFS layer."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _sown(value, f"{path}/{name}" if path else name)

@@ -25,13 +25,15 @@ class Stop:
     """
 
     def __init__(self, asked: Callable[[], int]):
-        """`asked` gives the number of the signal that came, or 0."""
+        """Take `asked`, which gives the number of the signal that came, or 0."""
         self._asked = asked
         self._in_flight = None
 
     def votes(self) -> np.ndarray:
-        """[local devices], for the step to be dispatched; float32 as the metrics are,
-        so that XLA sends both together."""
+        """Return the votes [local devices] for the next step to be dispatched.
+
+        They are float32 as the metrics are, so that XLA sends both together.
+        """
         return np.full(jax.local_device_count(), bool(self._asked()), np.float32)
 
     @property
@@ -41,13 +43,13 @@ class Stop:
         return status(number) if number else STATUS
 
     def agreed(self, total: jax.Array) -> bool:
-        """Whether the step before the one that gave `total` was told to stop."""
+        """Tell whether the step before the one that gave `total` was told to stop."""
         arrived, self._in_flight = self._in_flight, total
         return arrived is not None and arrived.addressable_shards[0].data.item() > 0
 
 
 def with_votes(step: Callable) -> Callable:
-    """(state, batch, key, votes) -> (what `step` gives, sum of all votes)."""
+    """Extend a step to (state, batch, key, votes) -> (its result, sum of all votes)."""
 
     def voting(state, batch, key, votes):
         return step(state, batch, key), jax.lax.psum(votes, AXIS)
@@ -57,7 +59,7 @@ def with_votes(step: Callable) -> Callable:
 
 @contextmanager
 def on_signals() -> Iterator[Stop]:
-    """A `Stop` that SIGTERM and Ctrl-C ask for, instead of ending the process.
+    """Give a `Stop` for SIGTERM and Ctrl-C, which then do not end the process.
 
     A body that comes to its end all the same, since the signal came after the last
     step, is followed by `Interrupted`.

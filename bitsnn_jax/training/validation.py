@@ -48,7 +48,7 @@ def validate(config: Config) -> None:
 
 
 def _check_text(path, value):
-    """What is written down about a run holds its names, for others to read."""
+    """Refuse names that others could not read in what is written about a run."""
     if not (value.isprintable() and value == value.strip()):
         raise ValueError(
             f"{path} must be text that can be printed, without spaces around it, got "
