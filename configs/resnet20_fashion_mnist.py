@@ -19,8 +19,8 @@ python train.py --config configs/resnet20_fashion_mnist.py \\
     --config.start_from=runs/resnet20_fashion_mnist_sparse_tuned \\
     --config.optimizer.learning_rate=0.02 --config.optimizer.epochs=8
 
-Hardware: 2 CPU cores. Time: 0.28 s a step alone, 430 steps an epoch: 40 minutes,
-and 25 + 16 for the fine-tuning.
+Hardware: 2 cores of an AMD EPYC (Zen 4). Time: 0.28 s a step without other work, 430
+steps an epoch: 40 minutes, and 25 + 16 for the fine-tuning.
 Accuracy on the test split, seed 0: 93.97 % with 0.651 spikes a neuron; 93.23 % with
 0.208; fine-tuned 93.65 % with 0.248, then 94.04 % with 0.239. The binomial standard
 error is 0.24 points.
