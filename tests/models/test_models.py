@@ -1,6 +1,7 @@
 """Models: sizes from the literature, one activation everywhere, one batch for all."""
 
 from functools import partial
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import chex
 import flax.linen as nn
@@ -516,6 +517,19 @@ def test_kernels_start_with_the_variance_of_he():
 def test_unknown_names_are_answered_with_the_known_ones(config, message):
     with pytest.raises(ValueError, match=message):
         build_model(config)
+
+
+def test_every_choice_of_a_field_builds_a_network():
+    choices = {
+        field: get_args(kind)
+        for field, kind in get_type_hints(Model).items()
+        if get_origin(kind) is Literal
+    }
+    assert len(choices) == 6
+    for field, values in choices.items():
+        name = "mobilenetv2" if field == "bottleneck" else "vgg16"
+        for value in values:
+            build_model(Model(**{"name": name, field: value}))
 
 
 def test_more_poolings_than_the_image_has_halves_are_refused():
