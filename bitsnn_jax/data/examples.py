@@ -33,7 +33,7 @@ class Examples:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """The same as `image_shape`, by the name that every task has for it."""
+        """Return `image_shape`, by the name that every task has for it."""
         return self.image_shape
 
     def __len__(self) -> int:

@@ -50,7 +50,7 @@ class Evaluation(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """The share of examples whose prediction is the label, of a classification."""
+        """Return the share of right predictions, of a task that measures it."""
         return self.measures["accuracy"]
 
 

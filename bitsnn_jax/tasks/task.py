@@ -27,7 +27,7 @@ class Examples(Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of what a network is built for; saved with a run, to build it again."""
+        """Return the shape that a network is built for; it is saved with a run."""
         ...
 
     def __len__(self) -> int: ...

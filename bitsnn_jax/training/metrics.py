@@ -14,7 +14,7 @@ Measures = Callable[[Mapping[str, Any], float], dict[str, float]]  # `Task.measu
 
 @flax.struct.dataclass
 class Metrics:
-    """Hold sums over examples, divided only when they are read.
+    """Sums over examples, divided only when they are read.
 
         merge(m, n) = m + n, term by term
 
@@ -81,7 +81,7 @@ def _float(replica):
 
 
 class Window:
-    """Collect training metrics between two lines of the log, one step behind.
+    """Training metrics between two lines of the log, one step behind the devices.
 
     A step is dispatched before the metrics of the one before it are waited for, so the
     devices always have work.

@@ -19,7 +19,7 @@ from bitsnn_jax.training.validation import validate
 
 @dataclass(frozen=True)
 class Setup:
-    """Hold a run that fits its data, its devices and its memory.
+    """A run that fits its data, its devices and its memory.
 
     Attributes:
       config: of the run.
@@ -45,7 +45,7 @@ class Setup:
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """Return how many the whole run has."""
         return self.config.optimizer.epochs * self.steps_per_epoch
 
     @property

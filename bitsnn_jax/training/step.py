@@ -19,7 +19,7 @@ from bitsnn_jax.training.sparsity import example_sums, layer_counts, neurons
 
 @flax.struct.dataclass
 class State:
-    """Hold all that a step changes."""
+    """All that a step changes."""
 
     step: Any  # int32 [], steps done
     params: Any

@@ -38,7 +38,7 @@ class Stop:
 
     @property
     def status(self) -> int:
-        """To end with: that of the signal, or where another host had it, `STATUS`."""
+        """Return that of the signal, or where another host had it, `STATUS`."""
         number = self._asked()
         return status(number) if number else STATUS
 
