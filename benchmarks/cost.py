@@ -3,6 +3,7 @@
     pip install -e '.[tpu]'        # XLA for TPUs; it compiles without one
     python benchmarks/cost.py [--costs costs.json] [--machines] [--dtype bfloat16]
     python benchmarks/cost.py --networks resnet34 --stem cifar --batch 64
+    python benchmarks/cost.py --multiply_adds     # needs no XLA for TPUs
 
 The step of `train.py`, with batch 256 of 224x224 pixels, is compiled for the eight
 chips of a TPU v5e-8, which takes minutes for each network. Its operations are counted
@@ -14,7 +15,8 @@ set against the data sheets below:
 
 The utilisations u and v are assumptions, given as ranges; see docs/scaling.md. With
 --stem the stem is another than that of the config, and with --batch fewer images are
-compiled for, where 256 do not fit; what they need is scaled to 256.
+compiled for, where 256 do not fit; what they need is scaled to 256. --multiply_adds
+counts the operations of both stems by tracing alone.
 """
 
 import dataclasses
@@ -137,8 +139,14 @@ def main() -> None:
     parser.add_argument("--batch", type=whole(8, BATCH), default=BATCH)
     parser.add_argument("--costs", type=a_path, help="file that keeps what was counted")
     parser.add_argument("--machines", action="store_true")
-    parser.add_argument("--out", type=a_path, help="JSON file that keeps --machines")
+    parser.add_argument("--multiply_adds", action="store_true")
+    parser.add_argument(
+        "--out", type=a_path, help="JSON file that keeps --machines or --multiply_adds"
+    )
     options = parser.parse_args()
+    if options.multiply_adds:
+        compare_stems(options)
+        return
     known = read(options.costs)
     costs = []
     for network in options.networks:
@@ -176,10 +184,33 @@ def read(path: Path | None) -> dict[str, Cost]:
         raise ValueError(f"{path} is not whole ({error}): {advice}") from error
 
 
+def compare_stems(options) -> None:
+    """Count the multiply-adds of each network with each stem."""
+    rows = []
+    for network in options.networks:
+        for stem in STEMS:
+            found = trace(
+                network, options.dtype, stem, rows=1, devices=jax.devices()[:1]
+            )
+            counts = {"inference": found.forward, "step": found.multiply_adds}
+            rows.append({"network": network, "stem": stem} | counts)
+            print(rows[-1], flush=True)
+    if options.out:
+        store_numbers(options.out, rows, config=", ".join(options.networks), seed=None)
+
+
+class Traced(NamedTuple):
+    """A training step and the shapes of its arguments; multiply-adds of an image."""
+
+    step: Any
+    shapes: tuple
+    state: State
+    forward: float
+    multiply_adds: float
+
+
 def count(network: str, dtype: DType, stem: Stem, batch_size: int) -> Cost:
     """What the step of a config needs, by tracing and compiling; nothing is run."""
-    config = read_config(ROOT / "configs" / f"{network}_imagenet.py")
-    config.model.dtype, config.model.stem = dtype, stem
     # Else libtpu asks the cloud which machine this is.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
@@ -187,6 +218,28 @@ def count(network: str, dtype: DType, stem: Stem, batch_size: int) -> Cost:
     except RuntimeError as error:
         raise ImportError(f"{error}; pip install -e '.[tpu]'") from error
     rows = batch_size // len(devices)
+    found = trace(network, dtype, stem, rows=rows, devices=devices)
+    compiled = found.step.lower(*found.shapes).compile()
+    counted, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    return Cost(
+        network=network,
+        dtype=dtype,
+        rows=rows,
+        parameters=sum(x.size for x in jax.tree.leaves(found.state.params)),
+        forward=found.forward,
+        multiply_adds=found.multiply_adds,
+        traffic=counted["bytes accessed"],
+        state=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found.state)),
+        temporaries=memory.temp_size_in_bytes,
+        # XLA's estimate of seconds is left out: what it has no model of takes -1 there.
+        about=about_numbers(config=f"{network}_imagenet, stem {stem}", seed=None),
+    )
+
+
+def trace(network: str, dtype: DType, stem: Stem, *, rows: int, devices) -> Traced:
+    """Trace the step of a config, with so many rows of the batch on each device."""
+    config = read_config(ROOT / "configs" / f"{network}_imagenet.py")
+    config.model.dtype, config.model.stem = dtype, stem
     shape = (SIZE, SIZE, 3)
     task = task_of(config)
     model = task.build(config, shape, axis_name=AXIS)
@@ -214,20 +267,12 @@ def count(network: str, dtype: DType, stem: Stem, batch_size: int) -> Cost:
     )
     shapes = everywhere(state), everywhere(batch), key
     forward = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))
-    compiled = step.lower(*shapes).compile()
-    counted, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    return Cost(
-        network=network,
-        dtype=dtype,
-        rows=rows,
-        parameters=sum(x.size for x in jax.tree.leaves(state.params)),
+    return Traced(
+        step,
+        shapes,
+        state,
         forward=multiply_adds(forward(state.variables, images).jaxpr) / rows,
         multiply_adds=multiply_adds(jax.make_jaxpr(step)(*shapes).jaxpr) / rows,
-        traffic=counted["bytes accessed"],
-        state=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),
-        temporaries=memory.temp_size_in_bytes,
-        # XLA's estimate of seconds is left out: what it has no model of takes -1 there.
-        about=about_numbers(config=f"{network}_imagenet, stem {stem}", seed=None),
     )
 
 

@@ -51,3 +51,22 @@ def machines(stored):
             span(row["dollars"]) if row["dollars"] else "p",
             f"{row['gigabytes']:.1f} of {row['of_gigabytes']}",
         )
+
+
+@table("stems", "stems.json")
+def stems(stored):
+    yield (
+        *("network", "multiply-adds of inference, 1e9, 7x7 stem", "3x3 stem", "ratio"),
+        *("of a step, 1e9, 7x7 stem", "3x3 stem"),
+    )
+    found = {(row["network"], row["stem"]): row for row in stored["rows"]}
+    for network in dict.fromkeys(name for name, _ in found):
+        usual, full = (found[network, stem] for stem in ("imagenet", "cifar"))
+        yield (
+            network,
+            f"{usual['inference'] / 1e9:.2f}",
+            f"{full['inference'] / 1e9:.1f}",
+            f"{full['inference'] / usual['inference']:.1f}",
+            f"{usual['step'] / 1e9:.2f}",
+            f"{full['step'] / 1e9:.1f}",
+        )

@@ -256,6 +256,8 @@ WRONG = {
         "--networks alexnet": "argument --networks: invalid choice: 'alexnet'",
         "--dtype=int3": "argument --dtype: invalid choice: 'int3'",
         "--costs={tmp}/file": "file cannot be read",
+        "--stem=big": "argument --stem: invalid choice: 'big'",
+        "--batch=1": "--batch must be at least 8, got 1",
     },
     "benchmarks.fixed_point": {
         "--model=alexnet": "argument --model: invalid choice: 'alexnet'",
