@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.integers.graph import Conv, Graph, Scale, Term, apply, apply_term
+from bitsnn_jax.integers.network import IntegerNetwork
 from bitsnn_jax.numerics.qcfs import codes, qcfs
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
 from bitsnn_jax.tracing.reading import Reading
@@ -77,7 +78,7 @@ class _Recorded(Reading):
         return Analog(a)
 
 
-def integer_difference(network: Any, graph: Graph, x: Any) -> str | None:
+def integer_difference(network: IntegerNetwork, graph: Graph, x: Any) -> str | None:
     """Name the first node whose integers rounding cannot explain.
 
     With inputs k and weights W, rounded from w, the sum of W k may be off by half a
@@ -87,7 +88,7 @@ def integer_difference(network: Any, graph: Graph, x: Any) -> str | None:
         |sum W k + B - (sum w k + b)| <= (sum |k| + sum_rounded |W| + 1) / 2
 
     Args:
-      network: `fixed_point.IntegerNetwork` of the graph.
+      network: of the graph.
       graph: in floats.
       x: [1, ...] integers 0..levels.
 
@@ -109,8 +110,7 @@ def integer_difference(network: Any, graph: Graph, x: Any) -> str | None:
                 integers[node.name] = jnp.round(z / made.unit)
             if node.kind == "maximum":
                 continue
-            unit = made.unit / 2.0**made.fraction
-            apart = jnp.abs(_sum(made, integers) - z / unit)
+            apart = jnp.abs(_sum(made, integers) - z / made.sum_unit)
             bound = 0.5 + sum(
                 _half(term, jnp.abs(integers[term.source]))
                 + _of_rounded(term, integers[term.source], graph[term.source].kind)
@@ -156,9 +156,5 @@ def _of_rounded(term: Term, values, kind: str):
     """Add up half a unit of each input, where inputs are rounded and not codes."""
     if kind != "sum":
         return 0.0
-    weight = term.weight
-    if isinstance(weight, Scale):
-        weight = Scale(np.abs(weight.factor.astype(np.float64)))
-    else:
-        weight = weight._replace(kernel=np.abs(weight.kernel.astype(np.float64)))
-    return apply_term(term._replace(weight=weight), jnp.full(values.shape, 0.5))
+    term = term.with_numbers(np.abs(term.numbers.astype(np.float64)))
+    return apply_term(term, jnp.full(values.shape, 0.5))

@@ -108,6 +108,24 @@ class Term(NamedTuple):
     weight: Weight
     after: tuple[Structure, ...]
 
+    @property
+    def has_kernel(self) -> bool:
+        """Whether it has weights, and not only a factor."""
+        return not isinstance(self.weight, Scale)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Its kernel or its factor."""
+        weight = self.weight
+        return weight.factor if isinstance(weight, Scale) else weight.kernel
+
+    def with_numbers(self, numbers: Any) -> "Term":
+        """Return the term with another kernel, or another factor."""
+        weight: Weight = self.weight
+        if isinstance(weight, Scale):
+            return self._replace(weight=Scale(numbers))
+        return self._replace(weight=weight._replace(kernel=numbers))
+
 
 class Node(NamedTuple):
     """A layer of neurons, or another named sum of terms.

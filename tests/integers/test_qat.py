@@ -21,6 +21,14 @@ from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
 from bitsnn_jax.integers.graph import Dense, Graph, Scale, evaluate
+from bitsnn_jax.integers.latent import (
+    _factors,
+    _with_kernel,
+    filled,
+    latent,
+    rounded,
+    written_back,
+)
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.jobs.integers import accuracy, fine_tuned, lower_pixels
 from bitsnn_jax.runs.loading import load_ann
@@ -69,10 +77,10 @@ CASES += [
 @pytest.mark.parametrize("network, steps, bits", CASES)
 def test_the_network_of_the_training_is_the_one_in_integers(network, steps, bits):
     graph = lowered(network)
-    start = qat.latent(graph, steps=steps, bits=bits)
+    start = latent(graph, steps=steps, bits=bits)
     params = moved(start)
     outputs, codes = seen(start.network, params)
-    tuned = qat.written_back(graph, start.network, params)
+    tuned = written_back(graph, start.network, params)
     made = fixed_point(tuned, steps=steps, bits=bits)
     assert_is(made, outputs, codes)
     for node in made.of_kind("neurons", "output"):
@@ -84,37 +92,35 @@ def test_the_network_of_the_training_is_the_one_in_integers(network, steps, bits
 def test_weights_that_all_shrink_keep_their_grid(bits):
     """`fixed_point` would choose a finer one, were it not for a channel's largest."""
     graph = lowered(Residual)
-    start = qat.latent(graph, steps=4, bits=bits)
+    start = latent(graph, steps=4, bits=bits)
     smaller = jax.tree.map(lambda p: np.float32(0.1) * p, start.params)
     params = jax.tree.map(np.clip, smaller, start.low, start.high)
-    tuned = qat.written_back(graph, start.network, params)
-    wanted = qat.rounded(start.network, params)
+    tuned = written_back(graph, start.network, params)
+    wanted = rounded(start.network, params)
     for node in fixed_point(tuned, steps=4, bits=bits).nodes[1:]:
         before = start.network[node.name]
         np.testing.assert_array_equal(node.fraction, before.fraction)
         np.testing.assert_allclose(node.unit, before.unit, rtol=1e-9)
         np.testing.assert_array_equal(node.bias, wanted[node.name]["bias"])
         kernels = wanted[node.name]["kernels"]
-        for term, same in zip(
-            node.terms, qat._filled(before.terms, kernels), strict=True
-        ):
+        for term, same in zip(node.terms, filled(before.terms, kernels), strict=True):
             jax.tree.map(np.testing.assert_array_equal, term.weight, same.weight)
 
 
 def test_in_float32_the_training_sees_the_same_bits():
     graph = lowered(Residual)
-    start = qat.latent(graph, steps=4, bits=3)
+    start = latent(graph, steps=4, bits=3)
     outputs, codes = seen(start.network, moved(start), np.float32)
     assert start.network["output"].bound < 2**24
-    tuned = qat.written_back(graph, start.network, moved(start))
+    tuned = written_back(graph, start.network, moved(start))
     assert_is(fixed_point(tuned, steps=4, bits=3), outputs, codes)
 
 
 def test_written_back_it_is_the_same_function_of_floats():
     """Weights and biases of the graph are the integers times their units."""
     graph = lowered(Residual)
-    start = qat.latent(graph, steps=4, bits=3)
-    tuned = qat.written_back(graph, start.network, moved(start))
+    start = latent(graph, steps=4, bits=3)
+    tuned = written_back(graph, start.network, moved(start))
     outputs, codes = seen(start.network, moved(start))
     with jax.enable_x64(True):
         expected, _ = evaluate(tuned, jnp.asarray(PIXELS, np.float64), steps=4)
@@ -139,9 +145,9 @@ def two_layers():
 def test_on_the_grid_the_gradient_is_that_of_the_float_graph():
     """dL/dW of integers = dL/dw of floats * the unit of the weight."""
     graph = two_layers()
-    start = qat.latent(graph, steps=4, bits=5, levels=9)
+    start = latent(graph, steps=4, bits=5, levels=9)
     network, limit = start.network, 2**4 - 1
-    graph = qat.written_back(graph, network, start.params)
+    graph = written_back(graph, network, start.params)
     # No integers: at a tie of two codes floats may take the other one.
     x = np.random.default_rng(2).uniform(0, 9, (20, 3))
 
@@ -172,7 +178,7 @@ def test_on_the_grid_the_gradient_is_that_of_the_float_graph():
         theirs = jax.grad(of_floats)(weights)
     for name in weights:
         # w = W / factor, and W = limit * parameter.
-        [factor] = qat._factors(graph[name], network)
+        [factor] = _factors(graph[name], network)
         expected = np.asarray(theirs[name].kernel) * limit / factor
         assert np.abs(expected).max() > 0
         np.testing.assert_allclose(ours[name]["kernels"][0], expected, rtol=1e-5)
@@ -182,34 +188,32 @@ def test_on_the_grid_the_gradient_is_that_of_the_float_graph():
 def test_a_grid_that_clips_is_nearer_than_the_one_that_does_not(bits):
     """In the sum of squares of each layer; and no further at any number of bits."""
     graph = lowered(Residual)
-    plain, start = (
-        fixed_point(graph, steps=4, bits=bits),
-        qat.latent(graph, steps=4, bits=bits),
-    )
-    near = qat.written_back(graph, start.network, start.params)
+    plain = fixed_point(graph, steps=4, bits=bits)
+    start = latent(graph, steps=4, bits=bits)
+    near = written_back(graph, start.network, start.params)
     errors = []
     for node in graph.nodes[1:]:
         kernels, ours, integers = (
-            [t.weight.kernel for t in qat._with_kernel(of[node.name].terms)]
+            [t.weight.kernel for t in _with_kernel(of[node.name].terms)]
             for of in (graph, near, plain)
         )
         # In the units of the coarser grid, which the terms of a node share.
         error = np.zeros(2)
         for factor, kernel, other, integer in zip(
-            qat._factors(node, plain), kernels, ours, integers, strict=True
+            _factors(node, plain), kernels, ours, integers, strict=True
         ):
             apart = (integer - kernel * factor, (other - kernel) * factor)
             error += [np.square(a).sum() for a in apart]
         errors.append(error)
-    rounded, clipped = np.array(errors).T
-    assert (clipped <= rounded * (1 + 1e-6)).all()
+    unclipped, clipped = np.array(errors).T
+    assert (clipped <= unclipped * (1 + 1e-6)).all()
     if bits == 2:
-        assert clipped.sum() < 0.8 * rounded.sum()
+        assert clipped.sum() < 0.8 * unclipped.sum()
 
 
 def test_kernels_stay_where_a_result_is_moved_and_maxima_have_no_parameters():
     graph = lowered(Concatenated)
-    start = qat.latent(graph, steps=4, bits=3)
+    start = latent(graph, steps=4, bits=3)
     moved_nodes = [n for n in graph.nodes if any(t.after for t in n.terms)]
     assert moved_nodes
     for node in moved_nodes:
@@ -224,14 +228,14 @@ def test_kernels_stay_where_a_result_is_moved_and_maxima_have_no_parameters():
 
 def test_bits_that_do_not_fit_are_the_error_of_fixed_point():
     with pytest.raises(ValueError, match="2 to 8, got 9"):
-        qat.latent(lowered(Residual), steps=4, bits=9)
+        latent(lowered(Residual), steps=4, bits=9)
     big = two_layers()
     terms = [
         node._replace(theta=node.theta * 1e-9) if node.kind == "neurons" else node
         for node in big.nodes
     ]
     with pytest.raises(FixedPointError, match="weights overflow"):
-        qat.latent(Graph(tuple(terms)), steps=4, bits=2)
+        latent(Graph(tuple(terms)), steps=4, bits=2)
 
 
 @pytest.fixture(scope="module")
@@ -306,8 +310,8 @@ def test_bad_input_is_one_line(options, words, tmp_path, capsys):
 
 def test_widths_are_kept():
     """No integer of a tuned network leaves its bits."""
-    start = qat.latent(lowered(Residual), steps=4, bits=2)
-    tuned = qat.written_back(lowered(Residual), start.network, moved(start, size=9.0))
+    start = latent(lowered(Residual), steps=4, bits=2)
+    tuned = written_back(lowered(Residual), start.network, moved(start, size=9.0))
     for node in fixed_point(tuned, steps=4, bits=2).nodes:
         for term in node.terms:
             if not isinstance(term.weight, Scale):

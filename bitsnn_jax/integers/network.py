@@ -1,0 +1,103 @@
+"""A network in integers, as data: what `fixed_point` makes and all others read."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitsnn_jax.integers.graph import Graph, Term, apply_term
+from bitsnn_jax.runtime.columns import table
+
+
+class IntegerNode(NamedTuple):
+    """A node whose numbers are integers. With z = sum of terms + bias, its value is
+
+        "neurons"  code = clip(floor((z + half) / 2**fraction), 0, 2**T - 1), which the
+                   neuron finds bit by bit with the thresholds 2**(fraction + T - t)
+        "sum"      floor((z + half) / 2**fraction), in 16 bits: z, rounded
+        others     z
+
+    Attributes:
+      name, kind, shape, terms: as in `graph.Node`; kernels are int8, multipliers int16.
+      bias: int32, broadcasts to `shape`.
+      fraction: int32, broadcasts to `shape`; 0 where nothing is divided.
+      unit: what a value of 1 stands for in the float network, e.g. delta.
+      bound: the largest |sum of terms + bias + half| that any input can cause, in any
+        order of addition.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    terms: tuple[Term, ...] = ()
+    bias: np.ndarray = np.zeros((), np.int32)
+    fraction: np.ndarray = np.zeros((), np.int32)
+    unit: np.ndarray = np.ones(())
+    bound: int = 0
+
+    @property
+    def half(self) -> np.ndarray:
+        """The half step that makes the floor of Eq. (2) round; 0 at fraction 0."""
+        return np.left_shift(1, self.fraction) >> 1
+
+    @property
+    def sum_unit(self) -> np.ndarray:
+        """What z = 1 stands for in the float network, e.g. delta / 2**fraction."""
+        return self.unit / 2.0**self.fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerNetwork(Graph):
+    """What `fixed_point` makes. `execution.one_shot` and `execution.stepped` run it.
+
+    Attributes:
+      nodes: as in `Graph`.
+      steps: T.
+      bits: of a weight, sign included.
+      levels: highest integer of the input.
+    """
+
+    nodes: tuple[IntegerNode, ...]
+    steps: int
+    bits: int
+    levels: int
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest |weight| of a kernel: -2**(bits - 1) is left out."""
+        return 2 ** (self.bits - 1) - 1
+
+    def top(self, name: str) -> int:
+        """Return the largest |value| of a node."""
+        node = self[name]
+        if node.kind == "maximum":
+            return self.top(node.terms[0].source)
+        if node.kind == "sum":
+            return (node.bound >> int(node.fraction)) + 1
+        return {"input": self.levels, "neurons": 2**self.steps - 1}[node.kind]
+
+    def __str__(self) -> str:
+        rows = [("layer", "kind", "fed by", "fraction", "bound", "bits")]
+        for node in self.nodes:
+            low, high = node.fraction.min(), node.fraction.max()
+            sources = ", ".join(term.source for term in node.terms)
+            bits = str(node.bound.bit_length() + 1) if node.terms else ""
+            spread = f"{low}" if low == high else f"{low}..{high}"
+            rows.append(
+                (node.name, node.kind, sources, spread, f"{node.bound:,}", bits)
+            )
+        return table(rows, names=3)
+
+
+def largest_sum(node: IntegerNode, network: IntegerNetwork) -> int:
+    """Return the largest sum of |terms| and |bias| of a node, borders seen."""
+    with jax.enable_x64(True):
+        total = np.abs(np.broadcast_to(node.bias, node.shape).astype(np.float64))
+        for term in node.terms:
+            term = term.with_numbers(np.abs(term.numbers.astype(np.float64)))
+            top = network.top(term.source)
+            full = jnp.full(network[term.source].shape, top, jnp.float64)
+            total = total + np.asarray(apply_term(term, full))
+    return int(total.max(initial=0))
