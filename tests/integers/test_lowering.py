@@ -20,7 +20,8 @@ from bitsnn_jax import qcfs
 from bitsnn_jax.config import Model
 from bitsnn_jax.conversion.spiking import OneShot, run
 from bitsnn_jax.integers.graph import Conv, Dense, Move, Scale, evaluate
-from bitsnn_jax.integers.lowering import LoweringError, lower
+from bitsnn_jax.integers.linear_rules import LoweringError
+from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.models import build_model
 from bitsnn_jax.numerics.qcfs import grid_codes
 from bitsnn_jax.tracing.reading import SpikingError
