@@ -112,6 +112,19 @@ def fixed_point(*stored):
         )
 
 
+@table("fixed_point_logits", "fixed_point_resnet20.json")
+def fixed_point_logits(stored):
+    yield "pass", "ms", "x ANN", "temporaries, MB"
+    for row in stored["rows"]:
+        known = row["milliseconds"] is not None
+        yield (
+            {"ann": "ANN, float32"}.get(row["pass"], f"{row['pass']}, integers"),
+            time(row["milliseconds"]) if known else "–",
+            ratio(row["ratio"]),
+            f"{row['megabytes']:.1f}",
+        )
+
+
 @table("simulate", "simulate.json")
 def simulate(stored):
     names = list(dict.fromkeys(row["pass"] for row in stored["rows"]))[1:]
