@@ -135,3 +135,19 @@ def energy_counts(stored):
             percent(row["rate"]["accuracy"]),
             f"{row['rate']['spikes_per_neuron']:.3f}",
         )
+
+
+@table("energy_kinds", "energy.json")
+def energy_kinds(stored):
+    """Shares of compute energy; memory left out."""
+    kinds = list(stored["rows"][0]["profiles"]["mixed"]["by_kind"])
+    yield "network", "profile", *kinds
+    for row in stored["rows"]:
+        for profile in ("paper_8", "mixed"):
+            joules = row["profiles"][profile]["by_kind"]
+            whole = sum(joules.values())
+            yield (
+                f"`{row['network']}`",
+                f"`{profile}`",
+                *(percent(joules[kind] / whole, 1) for kind in kinds),
+            )
