@@ -2,11 +2,12 @@
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from bitsnn_jax.runs import pretrained
+from bitsnn_jax.runs import pretrained, provenance
 
 ROOT = Path(__file__).parents[1]
 ABOUT = {
@@ -70,6 +71,19 @@ def test_no_page_has_measured_numbers_without_a_source(tool):
     }
     for place, start in pages.EXCEPTIONS:
         assert any(p == place and line.startswith(start) for p, line in heads), start
+
+
+def test_what_a_script_stores_says_where_it_comes_from(tool, tmp_path, monkeypatch):
+    _, stored = tool
+    script = str(ROOT / "experiments" / "bits.py")
+    monkeypatch.setattr(sys, "argv", [script, "--out", "x.json", "--bits", "4"])
+    monkeypatch.setattr(provenance, "commit", lambda: "0" * 40)
+    file = tmp_path / "docs" / "results" / "x.json"
+    provenance.store_numbers(file, [1], config="small", seed=0, rounds=3)
+    assert list(stored.faults(tmp_path)) == []
+    found = json.loads(file.read_text())
+    assert found["rows"] == [1] and found["about"]["rounds"] == 3
+    assert found["about"]["command"] == "python experiments/bits.py --bits 4"
 
 
 def test_a_table_that_was_changed_by_hand_is_found(tool, small):

@@ -60,9 +60,12 @@ def about_numbers(*, config: str, seed: int | None) -> dict[str, Any]:
       seed: of what the script draws; None where nothing is random.
     """
     script, *given = sys.argv
-    given = shlex.join(given).split("--out ")[0].strip()
+    # Where the numbers go is of no interest to who reads them.
+    if "--out" in given:
+        place = given.index("--out")
+        del given[place : place + 2]
     return {
-        "command": f"python {_in_repository(script)} {given}".strip(),
+        "command": shlex.join(["python", _in_repository(script), *given]),
         "config": config,
         "seed": seed,
         "commit": commit(),
