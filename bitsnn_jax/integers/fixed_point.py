@@ -104,7 +104,7 @@ def fixed_point(
 
 
 def _maximum(node: Node, network: IntegerNetwork) -> IntegerNode:
-    """Codes are compared and not computed with; thresholds must be equal."""
+    """Keep codes, which are compared, not computed with; thresholds must be equal."""
     [term] = node.terms
     source = network[term.source]
     # One for each channel, which no maximum mixes, or one for all.
@@ -116,7 +116,7 @@ def _maximum(node: Node, network: IntegerNetwork) -> IntegerNode:
 
 
 def _neurons(node: Node, network: IntegerNetwork) -> IntegerNode:
-    """The unit of a channel is delta / 2**f, so that thresholds are powers of 2."""
+    """Count a channel in units of delta / 2**f, so that thresholds are powers of 2."""
     terms = _of_integers(node, network)
     least = smallest_unit(node, terms, network.largest_weight, per_channel=True)
     delta = node.theta / (2**network.steps - 1)
@@ -135,7 +135,7 @@ def _neurons(node: Node, network: IntegerNetwork) -> IntegerNode:
 
 
 def _sum(node: Node, network: IntegerNetwork) -> IntegerNode:
-    """Each channel has a unit of its own; the sum is rounded to 16 bits."""
+    """Count each channel in a unit of its own, and round the sum to 16 bits."""
     terms = _of_integers(node, network)
     least = smallest_unit(node, terms, network.largest_weight, per_channel=True)
 
@@ -147,7 +147,7 @@ def _sum(node: Node, network: IntegerNetwork) -> IntegerNode:
 
 
 def _output(node: Node, network: IntegerNetwork) -> IntegerNode:
-    """All channels have one unit, so that logits compare; nothing is rounded."""
+    """Count all channels in one unit, so that logits compare; round nothing."""
     terms = _of_integers(node, network)
     least = smallest_unit(node, terms, network.largest_weight, per_channel=False)
 
@@ -188,7 +188,7 @@ class _Sums(NamedTuple):
 def _fitted(
     node: Node, terms: list[Term], sums: _Sums, network: IntegerNetwork
 ) -> IntegerNode:
-    """The node with the finest unit that its terms ask for and 32 bits hold.
+    """Make the node with the finest unit that its terms need and 32 bits hold.
 
     The terms are of integers.
     """
@@ -234,7 +234,7 @@ def _rounded_node(
     exponents: list[int],
     limit: int,
 ) -> IntegerNode:
-    """The node in units of unit / 2**guard, given its terms in units of unit.
+    """Make the node in units of unit / 2**guard, from terms in units of unit.
 
     Weights are rounded in units of unit / 2**exponent, and products shifted.
     """
@@ -250,7 +250,7 @@ def _rounded_node(
 
 
 def _rounded(term: Term, scale: float, limit: int, node: Node) -> Term:
-    """scale * term, with weights of whole units."""
+    """Compute scale * term, with weights of whole units."""
     integers = np.round(term.numbers * scale)
     if not term.has_kernel:
         limit = 2 ** (MULTIPLIER_BITS - 1) - 1
@@ -273,7 +273,7 @@ def _check_felt(
     limit: int,
     network: IntegerNetwork,
 ) -> None:
-    """FixedPointError if rounding leaves too little of a term that matters."""
+    """Raise FixedPointError if rounding leaves too little of a term that matters."""
     brought = [largest(term) * network.top(term.source) for term in terms]
     for term, scale, most in zip(terms, scales, brought, strict=True):
         size, rounded = largest(term), term.numbers * scale

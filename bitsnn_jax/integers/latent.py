@@ -149,13 +149,13 @@ def filled(terms: Iterable[Term], kernels: Iterable[Any]) -> list[Term]:
 
 
 def _is_fixed(node: Node, made: IntegerNode) -> bool:
-    """Whether its kernels stay: channels, or terms of unlike size, share a unit."""
+    """Tell whether its kernels stay: channels or terms of unlike size share a unit."""
     moved = any(term.after for term in node.terms)
     return moved or len(set(map(shift, _with_kernel(made.terms)))) > 1
 
 
 def _factors(node: Node, network: IntegerNetwork) -> list[np.ndarray]:
-    """What kernels are multiplied with before they are rounded."""
+    """Return what kernels are multiplied with before they are rounded."""
     made = network[node.name]
     factors = []
     for term, integer in zip(node.terms, made.terms, strict=True):
@@ -168,7 +168,7 @@ def _factors(node: Node, network: IntegerNetwork) -> list[np.ndarray]:
 
 
 def _counted(node: Node, network: IntegerNetwork) -> list[np.ndarray]:
-    """The kernels before they are rounded."""
+    """Return the kernels before they are rounded."""
     kernels = [term.numbers for term in _with_kernel(node.terms)]
     return [
         kernel * factor
@@ -177,7 +177,7 @@ def _counted(node: Node, network: IntegerNetwork) -> list[np.ndarray]:
 
 
 def _grouped(kernels, kind) -> np.ndarray:
-    """[weights, groups]: those that share a unit side by side."""
+    """Group weights that share a unit: [weights, groups]."""
     if kind == "output":
         return np.concatenate([k.reshape(-1, 1) for k in kernels])
     return np.concatenate([k.reshape(-1, k.shape[-1]) for k in kernels])
@@ -204,7 +204,7 @@ def _clipped(node: Node, network: IntegerNetwork, limit: int) -> Node:
 
 
 def _bounds(kernels, node: IntegerNode, limit: int):
-    """Below and above: -1..1, but for the largest weight that a unit comes from."""
+    """Return bounds: -1..1, but for the largest weight that a unit comes from."""
     if not kernels:
         return [], []
     groups = _grouped(kernels, node.kind)
@@ -227,7 +227,7 @@ def _bounds(kernels, node: IntegerNode, limit: int):
 
 
 def _bias_size(node: IntegerNode, network: IntegerNetwork) -> np.ndarray:
-    """What a bias is counted in: the threshold of neurons, or one large term."""
+    """Return what a bias is counted in: the threshold of neurons, or one large term."""
     top = 2**network.steps - 1
     if node.kind == "neurons":
         size = top * 2.0**node.fraction

@@ -139,7 +139,7 @@ def _factor(operand: Operand) -> list[Terms]:
 
 
 def _moved(operand: Operand) -> list[Terms]:
-    """An operation that moves values: the map of places is that of their numbers."""
+    """Apply an operation that moves values, by the map of places of their numbers."""
     indices = [
         np.asarray(numbers, np.int64) - 1
         for numbers in apply_equation(operand.eqn, _numbered(operand))
@@ -151,7 +151,7 @@ def _moved(operand: Operand) -> list[Terms]:
 
 
 def _numbered(operand: Operand) -> list[Any]:
-    """The values, with 1, 2, ... for the operand and 0 for what else is moved."""
+    """Give the operand the numbers 1, 2, ..., and 0 to what else is moved."""
     arrays = []
     for i, (value, atom) in enumerate(
         zip(operand.values, operand.eqn.invars, strict=True)

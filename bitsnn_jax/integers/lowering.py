@@ -36,7 +36,7 @@ from bitsnn_jax.tracing.values import Constant, Current
 
 
 def lower(apply_fn: ApplyFn, variables: Any, example: Any) -> Graph:
-    """The layer graph of a network: for each layer of neurons, what feeds it.
+    """Lower a network to a graph: for each layer of neurons, what feeds it.
 
     Follows each value as a sum of terms and a constant. Linear operations act on every
     term; scales are collected in the weights, so that batch norm leaves nothing behind;
@@ -87,7 +87,7 @@ def lower(apply_fn: ApplyFn, variables: Any, example: Any) -> Graph:
 
 
 def _input(example):
-    """The example if it has values, else numbers of its shape."""
+    """Return the example if it has values, else numbers of its shape."""
     if not isinstance(example, jax.ShapeDtypeStruct) and np.ptp(example):
         return jnp.asarray(example)
     return jnp.asarray(drawn(example.shape), example.dtype)
@@ -172,7 +172,7 @@ class _Lowering(Reading):
         ]
 
     def constants(self, eqn, values, operands):
-        """What the operation makes of the constant parts of its operands."""
+        """Apply the operation to the constant parts of its operands."""
         parts = [
             v.value.constant if isinstance(v, Current) else np.asarray(v.value)
             for v in values
@@ -186,7 +186,7 @@ class _Lowering(Reading):
         return [shrunk(y) for y in apply_equation(eqn, arrays)]
 
     def named(self, value):
-        """The value of a new node with its sum: terms without any weight."""
+        """Add a node for a sum: return its value, terms without any weight."""
         if not isinstance(value, Current):
             return value
         affine = value.value

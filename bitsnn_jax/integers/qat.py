@@ -157,7 +157,7 @@ _WINDOWS = {WindowSum: (0.0, jax.lax.add), WindowMax: (-jnp.inf, jax.lax.max)}
 
 
 def _term(term: Term, x: jax.Array) -> jax.Array:
-    """`graph.apply_term`, with gradients."""
+    """Compute `graph.apply_term`, with gradients."""
     for op in (*term.before, term.weight, *term.after):
         if isinstance(op, WindowSum | WindowMax):
             start, combine = _WINDOWS[type(op)]
