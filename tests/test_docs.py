@@ -1,5 +1,6 @@
 """docs/: the code of its pages runs, links resolve, the reference is complete."""
 
+import ast
 import pkgutil
 import re
 from functools import cache
@@ -110,3 +111,50 @@ def test_every_page_is_in_the_navigation():
     pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
     assert len(listed) == len(set(listed))
     assert set(listed) == pages | of_the_root
+
+
+# First words that are no verbs, beside those that ruff's D401 knows.
+NO_VERBS = set(
+    "A An The What Whether Which Where When How Why If In Inside On Of For From By "
+    "With As At To Only Not No None All Each Every One True False Same Twice".split()
+)
+# TODO: as soon as what is changed in these files now is there, they are held to it too.
+LATER = re.compile(
+    "bitsnn_jax/(jobs|reports|scripts)/|bitsnn_jax/runs/(pretrained|provenance)|"
+    "bitsnn_jax/(conversion/spiking|integers/execution|numerics/neurons).py"
+)
+
+
+def public_functions():
+    """The place and the docstring of each function that a user may call."""
+    for file in sorted((ROOT / "bitsnn_jax").rglob("*.py")):
+        where = file.relative_to(ROOT).as_posix()
+        scopes = [(where, ast.parse(file.read_text()))]
+        while scopes:
+            where, scope = scopes.pop()
+            for node in scope.body:
+                if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                    continue
+                if node.name.startswith("_"):
+                    continue
+                name = f"{where}: {node.name}"
+                if isinstance(node, ast.ClassDef):
+                    scopes.append((name, node))
+                elif not any("property" in ast.dump(d) for d in node.decorator_list):
+                    yield name, ast.get_docstring(node)
+
+
+def begins_with_a_verb(docstring):
+    found = re.match("([A-Z][a-z]+)(-[a-z]+)?(,? |[.]$)", docstring.split("\n")[0])
+    word = found[1] if found else ""
+    return found and word not in NO_VERBS and not re.search("[^s]s$|ing$|ed$", word)
+
+
+def test_public_functions_are_described_by_an_imperative_sentence():
+    """Properties and classes are things; of an override its base class speaks."""
+    found = [(name, text) for name, text in public_functions() if not LATER.match(name)]
+    assert len(found) > 300
+    stilted = {
+        name: text for name, text in found if text and not begins_with_a_verb(text)
+    }
+    assert not stilted
