@@ -162,7 +162,8 @@ def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def percent(value: float | None) -> str:
-    """
+    """Write a share in percent.
+
     >>> percent(0.9876)
     '98.76 %'
     """
@@ -170,7 +171,8 @@ def percent(value: float | None) -> str:
 
 
 def count(value: int | None) -> str:
-    """
+    """Write a count with separators.
+
     >>> count(4239360)
     '4,239,360'
     """
@@ -178,7 +180,7 @@ def count(value: int | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits.
+    """Write three digits.
 
     >>> number(0.51)
     '0.510'

@@ -72,13 +72,13 @@ def main(argv):
 
 
 def configs() -> dict[str, Path]:
-    """The configs of the package by name."""
+    """List the configs of the package by name."""
     folder = next(filter(Path.is_dir, _FOLDERS), _FOLDERS[0])
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def config_file(name: str) -> str:
-    """The file that `--config=NAME` means: one of that name, else the package's.
+    """Find the file of `--config=NAME`: one of that name, else the package's.
 
     Raises:
       FileNotFoundError: neither is there.
@@ -132,7 +132,7 @@ def _parse(argv):
 
 @one_line()
 def run() -> None:
-    """The command, in a process of its own."""
+    """Run the command in a process of its own."""
     own_process()
     sys.modules["__main__"].__doc__ = __doc__  # what absl's help begins with
     app.run(main, flags_parser=_parse)
