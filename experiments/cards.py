@@ -46,10 +46,11 @@ def changes(name: str) -> dict[str, Any]:
             f"trained with uncommitted changes to commit {commit[:7]}; what they were "
             "is not recorded"
         )
-    steps = stepped(name)
-    if steps:
+    simulated = {row["steps"]: row for row in stepped(name)}
+    if simulated:
         card = read_json(pretrained.FOLDER / name / "card.json", advice="install again")
-        changed["test"] = {**card["test"], "steps": steps}
+        rows = [simulated.get(row["steps"], row) for row in card["test"]["steps"]]
+        changed["test"] = {**card["test"], "steps": rows}
     return changed
 
 
