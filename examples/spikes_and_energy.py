@@ -74,7 +74,7 @@ def main(epochs=15, spike_lambdas=(0.0, 3e-4)):
     for spike_lambda in spike_lambdas:
         variables = train(train_images, train_labels, spike_lambda, epochs)
         graph = lower(Net().apply, variables, test_images[:1])
-        network = fixed_point(graph, steps=STEPS, levels=16)
+        network = fixed_point(graph, steps=STEPS, white=16)
 
         # The bits of a code are its spikes, so that one pass counts all of them.
         result = jax.jit(one_shot(network))(test_images.astype(int))

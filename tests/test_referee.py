@@ -22,8 +22,9 @@ from networks import (
 from bitsnn_jax import referee
 from bitsnn_jax.integers import operations
 from bitsnn_jax.integers.execution import stepped
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode, fixed_point
+from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.graph import Conv, Dense, Move, Reshape, Shift, Term, WindowSum
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.interop import bundle_writer
 
 ODD = (Residual, Convolutions, Pooling, Inverted, Reshaped, Concatenated)
@@ -84,7 +85,7 @@ def tiny():
         ),
         steps=2,
         bits=8,
-        levels=255,
+        white=255,
     )
 
 
@@ -143,7 +144,7 @@ def test_numbers_are_moved_and_pooled_as_spikes_are(tmp_path):
         ),
         steps=2,
         bits=8,
-        levels=255,
+        white=255,
     )
     bundle_writer.save(network, tmp_path / "net")
     counts = {}
@@ -180,7 +181,7 @@ def test_a_sum_is_rounded_to_the_nearest_and_upwards_at_ties(tmp_path):
         ),
         steps=4,
         bits=8,
-        levels=255,
+        white=255,
     )
     bundle_writer.save(network, tmp_path / "net")
     image = np.array([5, 6, 6, 7])

@@ -35,7 +35,7 @@ from bitsnn_jax.tracing.independence import warn_unless_apart
 from bitsnn_jax.tracing.linearity import moved_sizes
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
 from bitsnn_jax.tracing.reading import Nonspiking, Reading, SpikingError
-from bitsnn_jax.tracing.real_valued import AnalogInput, real_numbers
+from bitsnn_jax.tracing.real_valued import RealInput, real_numbers
 from bitsnn_jax.tracing.values import Analog, Constant, Current
 
 
@@ -72,7 +72,7 @@ class Report(NamedTuple):
     changed: list[Shift]
     neurons: list[Neurons]
     nonspiking: list[Nonspiking]
-    analog: list[AnalogInput]
+    analog: list[RealInput]
 
     @property
     def lossless(self) -> bool:

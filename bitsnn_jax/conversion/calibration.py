@@ -78,7 +78,7 @@ def calibrate(
     Args:
       z: [..., C] pre-activations.
       levels: highest code of the QCFS.
-      method: a name in `METHODS`.
+      method: a name in `CALIBRATIONS`.
       per_channel: one theta for each channel (last axis).
       cap: of the ReLU, 6 for a ReLU6: each z above counts as the cap.
       percentile: for "percentile": the share of all z, in %, that theta should reach.
@@ -288,7 +288,7 @@ def _trials(z, peak, *, levels) -> Trials:
 
 
 def _choose(peak, trials, method, percentile) -> np.ndarray:
-    best = METHODS[method](trials, percentile)
+    best = CALIBRATIONS[method](trials, percentile)
     return np.asarray(peak * _SHARES[best], np.float32)
 
 
@@ -299,7 +299,7 @@ def _row_of_percentile(trials, percentile):
 
 
 # Rows of the best candidates.
-METHODS: dict[str, Callable[[Trials, float], Any]] = {
+CALIBRATIONS: dict[str, Callable[[Trials, float], Any]] = {
     "maximum": lambda trials, _: np.zeros(np.shape(trials.error)[1:], int),
     "percentile": _row_of_percentile,
     "mse": lambda trials, _: np.argmin(trials.error, axis=0),
@@ -318,9 +318,9 @@ def _checked(peak, name) -> np.ndarray:
 
 
 def _check(method, percentile, cap=None) -> None:
-    if method not in METHODS:
+    if method not in CALIBRATIONS:
         raise ValueError(
-            f"method must be one of {', '.join(sorted(METHODS))}; got {method!r}"
+            f"method must be one of {', '.join(sorted(CALIBRATIONS))}; got {method!r}"
         )
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be above 0, at most 100; got {percentile}")

@@ -18,9 +18,9 @@ from bitsnn_jax.tracing.reading import Reading
 from bitsnn_jax.tracing.values import Analog
 
 
-def drawn(shape: tuple[int, ...], levels: int = 255) -> np.ndarray:
-    """Draw integers 0..levels, always the same ones: an input when none is given."""
-    return np.random.default_rng(0).integers(0, levels, shape, endpoint=True)
+def drawn(shape: tuple[int, ...], white: int = 255) -> np.ndarray:
+    """Draw integers 0..white, always the same ones: an input when none is given."""
+    return np.random.default_rng(0).integers(0, white, shape, endpoint=True)
 
 
 def graph_difference(
@@ -90,7 +90,7 @@ def integer_difference(network: IntegerNetwork, graph: Graph, x: Any) -> str | N
     Args:
       network: of the graph.
       graph: in floats.
-      x: [1, ...] integers 0..levels.
+      x: [1, ...] integers 0..white.
 
     Returns:
       None if every node stays within this bound.

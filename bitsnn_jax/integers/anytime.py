@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.integers.fixed_point import IntegerNetwork
 from bitsnn_jax.integers.graph import apply_term
+from bitsnn_jax.integers.network import IntegerNetwork
 
 Codes = Mapping[str, jax.Array]
 

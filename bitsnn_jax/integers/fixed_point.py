@@ -38,7 +38,7 @@ class FixedPointError(ValueError):
 
 
 def fixed_point(
-    graph: Graph, *, steps: int, bits: int = 8, levels: int = 255, inputs: Any = None
+    graph: Graph, *, steps: int, bits: int = 8, white: int = 255, inputs: Any = None
 ) -> IntegerNetwork:
     """Put the network into integers; each channel of each layer has a unit of its own.
 
@@ -56,11 +56,11 @@ def fixed_point(
     steps, rounded, and enters what it feeds once, as the image does.
 
     Args:
-      graph: of `lowering.lower`. Its input must be integers 0..levels, such as the
+      graph: of `lowering.lower`. Its input must be integers 0..white, such as the
         pixels of an image, with the normalisation inside the network.
       steps: T, at least 1.
       bits: of a weight, 2 to 8, sign included.
-      levels: highest integer of the input.
+      white: highest integer of the input.
       inputs: [n, ...] integers on which each node is compared with that of the graph;
         by default one input is drawn.
 
@@ -79,10 +79,10 @@ def fixed_point(
     check_steps(steps)
     shape = graph.nodes[0].shape
     network = IntegerNetwork(
-        (IntegerNode("input", "input", shape, bound=levels),),
+        (IntegerNode("input", "input", shape, bound=white),),
         steps,
         bits,
-        levels,
+        white,
     )
     for node in graph.nodes[1:]:
         if node.levels == 2**steps:
@@ -97,7 +97,7 @@ def fixed_point(
                 f"{node.name}: a scale of its input has no weight to go into: {error}"
             ) from None
         network = dataclasses.replace(network, nodes=(*network.nodes, made))
-    for x in drawn(shape, levels) if inputs is None else np.asarray(inputs):
+    for x in drawn(shape, white) if inputs is None else np.asarray(inputs):
         if difference := integer_difference(network, graph, x.reshape(shape)):
             raise FixedPointError(f"the integers are another network: {difference}")
     return network

@@ -11,10 +11,10 @@ from bitsnn_jax.integers.graph import (
     Move,
     Reshape,
     Scale,
-    Structure,
     Sum,
     Term,
     Weight,
+    Weightless,
     WindowSum,
     out_shape,
 )
@@ -24,7 +24,7 @@ class NotFoldable(ValueError):
     """A scale that no weight of the term can take up."""
 
 
-def structured(term: Term, op: Structure, shape: tuple) -> Term:
+def extended(term: Term, op: Weightless, shape: tuple) -> Term:
     """Apply a move or a sum, op(term). The term has `shape` until then."""
     if isinstance(term.weight, Scale):
         factor = _pushed(op, term.weight.factor, shape)
@@ -86,7 +86,7 @@ def _fed(weight, factor, shape):
     return weight._replace(kernel=kernel * channels)
 
 
-def _pushed(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
+def _pushed(op: Weightless, factor: np.ndarray, shape: tuple) -> np.ndarray:
     """Push a factor through: return f with op(factor * x) = f * op(x)."""
     if np.ndim(factor) == 0:
         return factor
@@ -107,7 +107,7 @@ def _touched(op) -> list[int]:
     return [axis for axis, window in windows if window != plain]
 
 
-def _pulled(op: Structure, factor: np.ndarray, shape: tuple) -> np.ndarray:
+def _pulled(op: Weightless, factor: np.ndarray, shape: tuple) -> np.ndarray:
     """Pull a factor back: return f of `shape` with op(f * x) = factor * op(x)."""
     if isinstance(op, Reshape):
         return shrunk(factor.reshape(shape))

@@ -92,7 +92,8 @@ class Shift(NamedTuple):
     amount: int
 
 
-Structure = Reshape | Move | Sum | WindowSum | Max | WindowMax | Shift
+# Moves numbers or adds them up; holds numbers of its own.
+Weightless = Reshape | Move | Sum | WindowSum | Max | WindowMax | Shift
 Weight = Scale | Conv | Dense
 
 
@@ -104,9 +105,9 @@ class Term(NamedTuple):
     """
 
     source: str
-    before: tuple[Structure, ...]
+    before: tuple[Weightless, ...]
     weight: Weight
-    after: tuple[Structure, ...]
+    after: tuple[Weightless, ...]
 
     @property
     def has_kernel(self) -> bool:
@@ -222,7 +223,7 @@ def _described(term: Term) -> str:
     return " ".join([*ops, *(type(op).__name__.lower() for op in term.after)])
 
 
-def apply(op: Structure | Weight, x: jax.Array, **accumulate: Any) -> jax.Array:
+def apply(op: Weightless | Weight, x: jax.Array, **accumulate: Any) -> jax.Array:
     """Apply the operation to an array, in the type of the array.
 
     `accumulate` may give a product `preferred_element_type`.
@@ -281,7 +282,7 @@ def batched(fn: Callable) -> Callable:
     return mapped
 
 
-def out_shape(op: Structure | Weight, shape: tuple[int, ...]) -> tuple[int, ...]:
+def out_shape(op: Weightless | Weight, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape that the operation makes of `shape`."""
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     return jax.eval_shape(lambda x: apply(op, x), x).shape

@@ -48,7 +48,7 @@ class Latent(NamedTuple):
     high: Params
 
 
-def latent(graph: Graph, *, steps: int, bits: int, levels: int = 255) -> Latent:
+def latent(graph: Graph, *, steps: int, bits: int, white: int = 255) -> Latent:
     """Start a training: find a grid for each channel, and clip weights to it.
 
     `fixed_point` has the finest grid which the largest weight of a channel fits. With
@@ -56,12 +56,12 @@ def latent(graph: Graph, *, steps: int, bits: int, levels: int = 255) -> Latent:
     them: of these, the one with the least squared error is taken.
 
     Args:
-      graph, steps, bits, levels: as in `fixed_point`.
+      graph, steps, bits, white: as in `fixed_point`.
 
     Raises:
       FixedPointError, ValueError: as `fixed_point`.
     """
-    options = {"steps": steps, "bits": bits, "levels": levels}
+    options = {"steps": steps, "bits": bits, "white": white}
     first = fixed_point(graph, **options)
     limit = first.largest_weight
     clipped = [_clipped(node, first, limit) for node in graph.nodes]

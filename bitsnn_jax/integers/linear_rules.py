@@ -14,9 +14,9 @@ from jax.extend.core import JaxprEqn
 
 from bitsnn_jax.integers.folding import (
     NotFoldable,
+    extended,
     scaled,
     shrunk,
-    structured,
     weighted,
 )
 from bitsnn_jax.integers.graph import (
@@ -24,9 +24,9 @@ from bitsnn_jax.integers.graph import (
     Dense,
     Move,
     Reshape,
-    Structure,
     Sum,
     Term,
+    Weightless,
     WindowSum,
     out_shape,
 )
@@ -145,7 +145,7 @@ def _moved(operand: Operand) -> list[Terms]:
         for numbers in apply_equation(operand.eqn, _numbered(operand))
     ]
     return [
-        [structured(term, Move(index), operand.shape) for term in operand.affine.terms]
+        [extended(term, Move(index), operand.shape) for term in operand.affine.terms]
         for index in indices
     ]
 
@@ -170,10 +170,10 @@ def _numbered(operand: Operand) -> list[Any]:
 def _summed(operand: Operand) -> list[Terms]:
     eqn = operand.eqn
     if eqn.primitive.name == "reduce_sum":
-        op: Structure = Sum(tuple(eqn.params["axes"]))
+        op: Weightless = Sum(tuple(eqn.params["axes"]))
     else:
         op = WindowSum(*window(eqn, operand.path))
-    return [[structured(term, op, operand.shape) for term in operand.affine.terms]]
+    return [[extended(term, op, operand.shape) for term in operand.affine.terms]]
 
 
 def _convolved(operand: Operand) -> list[Terms]:
@@ -226,9 +226,9 @@ def _dotted(operand: Operand) -> list[Terms]:
     terms = []
     for term in operand.affine.terms:
         term = _transposed(term, (*free, *mine), shape)
-        term = structured(term, flat, arranged)
+        term = extended(term, flat, arranged)
         term = weighted(term, dense, flat.shape)
-        term = structured(term, Reshape(rows + outputs), product)
+        term = extended(term, Reshape(rows + outputs), product)
         if i == 1:
             order = (*range(len(rows), len(rows + outputs)), *range(len(rows)))
             term = _transposed(term, order, rows + outputs)
@@ -259,4 +259,4 @@ def _transposed(term, order, shape):
     if order == tuple(range(len(shape))):
         return term
     places = np.arange(math.prod(shape)).reshape(shape).transpose(order)
-    return structured(term, Move(places), shape)
+    return extended(term, Move(places), shape)

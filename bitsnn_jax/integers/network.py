@@ -56,13 +56,13 @@ class IntegerNetwork(Graph):
       nodes: as in `Graph`.
       steps: T.
       bits: of a weight, sign included.
-      levels: highest integer of the input.
+      white: highest integer of the input, such as that of a pixel.
     """
 
     nodes: tuple[IntegerNode, ...]
     steps: int
     bits: int
-    levels: int
+    white: int
 
     @property
     def largest_weight(self) -> int:
@@ -76,7 +76,7 @@ class IntegerNetwork(Graph):
             return self.top(node.terms[0].source)
         if node.kind == "sum":
             return (node.bound >> int(node.fraction)) + 1
-        return {"input": self.levels, "neurons": 2**self.steps - 1}[node.kind]
+        return {"input": self.white, "neurons": 2**self.steps - 1}[node.kind]
 
     def __str__(self) -> str:
         rows = [("layer", "kind", "fed by", "fraction", "bound", "bits")]

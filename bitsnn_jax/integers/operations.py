@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
@@ -19,6 +18,7 @@ from bitsnn_jax.integers.graph import (
     apply_term,
     batched,
 )
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.runtime.columns import table
 
 # Kinds of node whose values have no time: they enter the nodes they feed once.
@@ -235,7 +235,7 @@ def count(
       ValueError: codes missing, of another shape, or not in 0..2**T - 1; with the name.
 
     >>> import numpy as np
-    >>> from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode
+    >>> from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
     >>> from bitsnn_jax.integers.graph import Dense, Term
     >>> to = lambda source: (Term(source, (), Dense(np.ones((2, 2), np.int8)), ()),)
     >>> network = IntegerNetwork((IntegerNode("input", "input", (1, 2)),

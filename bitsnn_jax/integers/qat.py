@@ -94,7 +94,7 @@ def tune(
     bits: int,
     num_steps: int,
     learning_rate: float = LEARNING_RATE,
-    levels: int = 255,
+    white: int = 255,
 ) -> Tuned:
     """Fine-tune weights and biases for T steps and so many bits, by cross-entropy.
 
@@ -104,8 +104,8 @@ def tune(
 
     Args:
       graph: with one output, of logits.
-      batches: of {"image": [b, ...] integers 0..levels of any type, "label": [b]}.
-      steps, bits, levels: as in `fixed_point`.
+      batches: of {"image": [b, ...] integers 0..white of any type, "label": [b]}.
+      steps, bits, white: as in `fixed_point`.
       num_steps: batches to train on, at least 1.
       learning_rate: the first one, as a part of the largest weight that `bits` hold.
 
@@ -115,7 +115,7 @@ def tune(
     Raises:
       FixedPointError, ValueError: as `fixed_point`.
     """
-    network, params, low, high = latent(graph, steps=steps, bits=bits, levels=levels)
+    network, params, low, high = latent(graph, steps=steps, bits=bits, white=white)
     run = forward(network)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 

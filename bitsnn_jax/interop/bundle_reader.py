@@ -12,7 +12,6 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
@@ -26,6 +25,7 @@ from bitsnn_jax.integers.graph import (
     WindowMax,
     WindowSum,
 )
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.interop.node_checks import (
     check_node,
     check_numbers,
@@ -73,14 +73,14 @@ def _read_folder(folder) -> tuple[IntegerNetwork, dict[str, np.ndarray]]:
     sums = _field(text, "files", dict, NETWORK)
     arrays = _read_arrays(folder, ARRAYS, sums)
     vectors = _read_arrays(folder, VECTORS, sums) if VECTORS in sums else {}
-    steps, bits, levels = (
+    steps, bits, white = (
         _field(text, field, int, NETWORK) for field in ("steps", "bits", "levels")
     )
-    check_numbers(steps, bits, levels, where=NETWORK)
-    network = IntegerNetwork((), steps, bits, levels)
+    check_numbers(steps, bits, white, where=NETWORK)
+    network = IntegerNetwork((), steps, bits, white)
     for i, entry in enumerate(_field(text, "nodes", list, NETWORK)):
         node = _node_in(entry, arrays, network, f"{NETWORK}: node {i}")
-        network = IntegerNetwork((*network.nodes, node), steps, bits, levels)
+        network = IntegerNetwork((*network.nodes, node), steps, bits, white)
     if not network.nodes:
         raise ExchangeError(f"{NETWORK}: no nodes")
     if vectors:
@@ -108,7 +108,7 @@ def checked_vectors(
 def _vector_nodes(network: IntegerNetwork) -> dict[str, tuple[IntegerNode, int | None]]:
     """List by name the node and its largest value; None for 32 bits."""
     return {
-        "input": (network.nodes[0], network.levels),
+        "input": (network.nodes[0], network.white),
         **{
             f"codes/{node.name}": (node, 2**network.steps - 1)
             for node in network.of_kind("neurons")

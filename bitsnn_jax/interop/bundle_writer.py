@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save as save_arrays
 
 from bitsnn_jax.integers.execution import one_shot
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode, largest_sum
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
 from bitsnn_jax.interop.bundle_reader import (
     ARRAYS,
     DTYPES,
@@ -41,7 +41,7 @@ def save(
     Args:
       network: of `fixed_point`.
       folder: a new one, an empty one, or an earlier export.
-      vectors: test vectors: inputs [n, ...], integers 0..levels, whose codes and
+      vectors: test vectors: inputs [n, ...], integers 0..white, whose codes and
         outputs are computed here; or all of these, named as in `load_vectors`; or None.
 
     Raises:
@@ -64,7 +64,7 @@ def save(
         "version": VERSION,
         "steps": network.steps,
         "bits": network.bits,
-        "levels": network.levels,
+        "levels": network.white,
         "files": {name: sha256(data) for name, data in files.items()},
         "nodes": nodes,
     }
@@ -109,7 +109,7 @@ def load_vectors(folder: str | os.PathLike) -> dict[str, np.ndarray]:
 def _computed(network: IntegerNetwork, inputs: Any) -> dict[str, Any]:
     """Compute the test vectors of these inputs."""
     x = np.asarray(inputs)
-    check_vector("input", x, network.nodes[0], network.levels)
+    check_vector("input", x, network.nodes[0], network.white)
     result = jax.jit(one_shot(network))(x)
     return {
         "input": x,

@@ -12,7 +12,6 @@ import math
 import nir
 import numpy as np
 
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode, largest_sum
 from bitsnn_jax.integers.folding import shrunk, simplified
 from bitsnn_jax.integers.graph import (
     Conv,
@@ -21,12 +20,13 @@ from bitsnn_jax.integers.graph import (
     Reshape,
     Scale,
     Shift,
-    Structure,
     Term,
     Weight,
+    Weightless,
     WindowMax,
     WindowSum,
 )
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
 from bitsnn_jax.interop.nir_nodes import (
     FORMAT,
     KINDS,
@@ -73,7 +73,7 @@ def _from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
         raise NIRError(
             f"format version {meta.get('format_version')}, expected {VERSION}"
         )
-    steps, bits, levels = (
+    steps, bits, white = (
         int(_exact(meta[key], np.int64, key)) for key in ("steps", "bits", "levels")
     )
     chains = {
@@ -81,10 +81,10 @@ def _from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
         for name, node in graph.nodes.items()
         if type(node) in KINDS
     }
-    check_numbers(steps, bits, levels, where="metadata")
-    network = IntegerNetwork((), steps, bits, levels)
+    check_numbers(steps, bits, white, where="metadata")
+    network = IntegerNetwork((), steps, bits, white)
     for name in _ordered(chains):
-        node = _from_anchor(name, graph.nodes[name], steps, levels)
+        node = _from_anchor(name, graph.nodes[name], steps, white)
         terms = []
         for source, links in chains[name]:
             ops = [(link, graph.nodes[link]) for link in links]
@@ -103,7 +103,7 @@ def _from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
             if node.bound >= 2**31:
                 raise NIRError(f"{node.name}: its sum leaves 32 bits: {node.bound:,}")
         check_node(node, network)
-        network = IntegerNetwork((*network.nodes, node), steps, bits, levels)
+        network = IntegerNetwork((*network.nodes, node), steps, bits, white)
     return network
 
 
@@ -140,14 +140,14 @@ def _ordered(chains) -> list[str]:
     return ordered
 
 
-def _from_anchor(name, node, steps, levels) -> IntegerNode:
+def _from_anchor(name, node, steps, white) -> IntegerNode:
     kind, name = KINDS[type(node)], unquoted(name)
     sizes = ints(node.output_type["output"])
     # As `channels_last` returns it, before an array of any size exists.
     shape = (1, *sizes[1:], *sizes[:1])
     check_shape(name, kind, shape)
     if kind == "input":
-        return IntegerNode(name, kind, shape, bound=levels)
+        return IntegerNode(name, kind, shape, bound=white)
 
     def small(x, dtype=np.int32):
         if np.shape(x) != sizes:
@@ -184,9 +184,9 @@ def _from_anchor(name, node, steps, levels) -> IntegerNode:
 
 
 def _term(source: str, shape: tuple, links: list[tuple[str, nir.NIRNode]]) -> Term:
-    before: tuple[Structure, ...] = ()
+    before: tuple[Weightless, ...] = ()
     weight: Weight | None = None
-    after: tuple[Structure, ...] = ()
+    after: tuple[Weightless, ...] = ()
     for name, node in links:
         op = _read_op(name, node, shape)
         made = made_shape(op, shape, name=name)
@@ -222,7 +222,7 @@ def _rows_moved(before, dense: Dense) -> tuple[tuple, Dense]:
     return before, dense
 
 
-def _read_op(name: str, node: nir.NIRNode, shape: tuple) -> Structure | Weight:
+def _read_op(name: str, node: nir.NIRNode, shape: tuple) -> Weightless | Weight:
     if isinstance(node, nir.Flatten):
         places = np.arange(math.prod(shape)).reshape(nir_shape(shape))
         end = int(node.end_dim) % places.ndim + 1

@@ -21,7 +21,7 @@ import nir
 import numpy as np
 from jax import lax
 
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode, fixed_point
+from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
@@ -31,14 +31,15 @@ from bitsnn_jax.integers.graph import (
     Reshape,
     Scale,
     Shift,
-    Structure,
     Sum,
     Term,
     Weight,
+    Weightless,
     WindowMax,
     WindowSum,
     out_shape,
 )
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.interop.nir_files import contents, digest
 from bitsnn_jax.interop.nir_nodes import (
     FORMAT,
@@ -110,7 +111,7 @@ def to_nir(
         "format_version": VERSION,
         "steps": network.steps,
         "bits": network.bits,
-        "levels": network.levels,
+        "levels": network.white,
     }
     return nir.NIRGraph(nodes, edges, metadata)
 
@@ -188,7 +189,7 @@ def _chain(term: Term, shape: tuple, node: IntegerNode) -> Iterator[nir.NIRNode]
     """Make the nodes of a term, in order, with their types."""
     # A maximum weights its input with 1.
     weight = () if node.kind == "maximum" else (term.weight,)
-    ops: list[Structure | Weight] = [*term.before, *weight, *term.after]
+    ops: list[Weightless | Weight] = [*term.before, *weight, *term.after]
     order = None
     for i, op in enumerate(ops):
         target = out_shape(op, shape)

@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.graph import (
     KINDS,
     Conv,
@@ -16,13 +15,14 @@ from bitsnn_jax.integers.graph import (
     Move,
     Scale,
     Shift,
-    Structure,
     Term,
     Weight,
+    Weightless,
     WindowMax,
     WindowSum,
     out_shape,
 )
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.runtime.reading import ReadingError
 
@@ -31,14 +31,14 @@ from bitsnn_jax.runtime.reading import ReadingError
 MOST = 2**24
 
 
-def check_numbers(steps: int, bits: int, levels: int, *, where: str) -> None:
+def check_numbers(steps: int, bits: int, white: int, *, where: str) -> None:
     """Raise ReadingError unless these are the numbers of some network."""
     try:
         check_steps(steps)
     except ValueError as error:
         raise ReadingError(f"{where}: {error}") from None
-    if not 2 <= bits <= 8 or not 1 <= levels < 2**31:
-        raise ReadingError(f"{where}: bits {bits}, levels {levels} are out of range")
+    if not 2 <= bits <= 8 or not 1 <= white < 2**31:
+        raise ReadingError(f"{where}: bits {bits}, levels {white} are out of range")
 
 
 def check_shape(name: str, kind: str, shape: tuple[int, ...]) -> None:
@@ -129,7 +129,7 @@ def _has_maximum(term) -> bool:
 
 
 def made_shape(
-    op: Structure | Weight, shape: tuple[int, ...], *, name: str
+    op: Weightless | Weight, shape: tuple[int, ...], *, name: str
 ) -> tuple[int, ...]:
     """Return the shape that the operation makes of `shape`; ReadingError if none."""
     kind = type(op).__name__

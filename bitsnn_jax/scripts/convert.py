@@ -17,7 +17,7 @@ run for --ckpt, `ann` in it to fine-tune from, and `import.json`.
 import sys
 from pathlib import Path
 
-from bitsnn_jax.conversion.calibration import METHODS
+from bitsnn_jax.conversion.calibration import CALIBRATIONS
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.execution import CARRIERS
 from bitsnn_jax.interop.torch_networks import TORCHVISION
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
         help="side of images (default: 224)",
     )
     torch.add_argument(
-        "--method", choices=METHODS, help="of finding thresholds (default: mse)"
+        "--method", choices=CALIBRATIONS, help="of finding thresholds (default: mse)"
     )
     torch.add_argument(
         "--per_channel", action="store_true", help="a threshold for each channel"

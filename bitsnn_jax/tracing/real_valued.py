@@ -15,7 +15,7 @@ from bitsnn_jax.tracing.values import Analog, Constant, Current, Value
 TIMELESS = "a value without time"
 
 
-class AnalogInput(NamedTuple):
+class RealInput(NamedTuple):
     """A layer that multiplies real numbers at each step, where others add weights.
 
     `sources` are the layers or operations that the numbers come from, with no neurons
@@ -32,7 +32,7 @@ class RealNumbers(NamedTuple):
     """What is done without spikes: by these operations, and in these layers."""
 
     operations: list[Nonspiking]
-    layers: list[AnalogInput]
+    layers: list[RealInput]
 
 
 def real_numbers(
@@ -65,14 +65,14 @@ def real_numbers(
     >>> from bitsnn_jax.tracing.program import trace
     >>> w = jnp.eye(2)
     >>> program, _ = trace(lambda w, x: qcfs(jnp.tanh(x), 1.0) @ w @ w, w, w)
-    >>> found = real_numbers(program, [w], [w])
-    >>> found.operations
+    >>> real = real_numbers(program, [w], [w])
+    >>> real.operations
     [Nonspiking(operation='tanh', path='')]
-    >>> found.layers[0][:3]
+    >>> real.layers[0][:3]
     ('dot_general@2', 'dot_general', ('dot_general',))
     """
     reading = _passed(program, variables, x, nonspiking=nonspiking)
-    return RealNumbers(reading.nonspiking, reading.found)
+    return RealNumbers(reading.nonspiking, reading.fed_by_numbers)
 
 
 def neuron_paths(program: ClosedJaxpr, variables: Iterable, x: Iterable) -> list[str]:
@@ -98,7 +98,7 @@ class _Passed(Reading):
     def __init__(self, **options):
         super().__init__(**options)
         self.layers: list[str] = []
-        self.found: list[AnalogInput] = []
+        self.fed_by_numbers: list[RealInput] = []
 
     def timeless(
         self, eqn: JaxprEqn, values: Sequence[Value], scope: tuple[str, ...]
@@ -134,7 +134,7 @@ class _Passed(Reading):
         self.layers.append(layer)
         if sources:
             shape = eqn.invars[operands[0]].aval.shape
-            self.found.append(AnalogInput(layer, name, sources, shape))
+            self.fed_by_numbers.append(RealInput(layer, name, sources, shape))
         return layer
 
     def neuron(self, site, z, theta):

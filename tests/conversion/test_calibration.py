@@ -10,7 +10,7 @@ import pytest
 
 from bitsnn_jax import QCFS
 from bitsnn_jax.config import Model
-from bitsnn_jax.conversion.calibration import METHODS, calibrate, calibrate_network
+from bitsnn_jax.conversion.calibration import CALIBRATIONS, calibrate, calibrate_network
 from bitsnn_jax.models import build_model
 
 
@@ -30,7 +30,7 @@ def error_of(theta, z, levels):
 
 @pytest.mark.parametrize("levels", [1, 3, 15])
 def test_the_error_of_mse_is_the_smallest(heavy_tailed, levels):
-    thetas = {m: calibrate(heavy_tailed, levels=levels, method=m) for m in METHODS}
+    thetas = {m: calibrate(heavy_tailed, levels=levels, method=m) for m in CALIBRATIONS}
     errors = {m: error_of(theta, heavy_tailed, levels) for m, theta in thetas.items()}
     assert errors["mse"] < errors["percentile"]
     assert errors["mse"] < errors["maximum"]
@@ -51,7 +51,7 @@ def test_percentile_is_exceeded_by_a_thousandth_and_the_next_by_more(heavy_taile
     assert np.mean(heavy_tailed > theta * 2 ** (-1 / 16)) > 0.001
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CALIBRATIONS)
 @pytest.mark.parametrize("scale", [0.3, 8.0])
 def test_theta_scales_with_the_pre_activations(heavy_tailed, method, scale):
     theta = calibrate(heavy_tailed, method=method)
@@ -60,7 +60,7 @@ def test_theta_scales_with_the_pre_activations(heavy_tailed, method, scale):
     np.testing.assert_allclose(scaled, np.float32(scale) * theta, rtol=3e-7)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CALIBRATIONS)
 def test_per_channel_is_each_channel_alone(heavy_tailed, method):
     together = calibrate(heavy_tailed, method=method, per_channel=True)
     alone = [calibrate(channel, method=method) for channel in heavy_tailed.T]
@@ -73,7 +73,7 @@ def test_a_channel_that_never_fires_gets_the_largest_theta():
     np.testing.assert_array_equal(theta, [2, 2, 1])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CALIBRATIONS)
 def test_a_cap_is_that_of_the_pre_activations(heavy_tailed, method):
     theta = calibrate(heavy_tailed, method=method, cap=2.5)
     assert theta == calibrate(np.minimum(heavy_tailed, 2.5), method=method)
@@ -139,7 +139,7 @@ def test_with_many_levels_the_network_is_that_with_relu(relu):
     np.testing.assert_allclose(found, logits, atol=2e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CALIBRATIONS)
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_batches_count_as_one(relu, method, per_channel):
     variables, x, _ = relu

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from bitsnn_jax import SpikingError, convert, in_float64, qcfs, spiking, verify
-from bitsnn_jax.conversion.calibration import METHODS, calibrate
+from bitsnn_jax.conversion.calibration import CALIBRATIONS, calibrate
 from bitsnn_jax.conversion.relu_to_qcfs import quantise, replace_relu
 
 X = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
@@ -73,7 +73,7 @@ def test_a_cap_bounds_theta_and_is_gone(form):
     assert not {"max", "min", "clamp"} & {e.primitive.name for e in program.eqns}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CALIBRATIONS)
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_theta_is_that_of_the_pre_activations(method, per_channel):
     def apply_fn(w, x):

@@ -70,7 +70,7 @@ def test_the_bound_is_reached_by_hand():
 
     w = np.array([[1.125], [2.125]])
     graph = lower(net, w, np.zeros((1, 2), np.float32))
-    integers = fixed_point(graph, steps=2, levels=5)
+    integers = fixed_point(graph, steps=2, white=5)
     node = integers["output"]
     kernel = node.terms[0].weight._replace(kernel=np.array([[1], [2]], np.int8))
     coarse = node._replace(

@@ -67,7 +67,7 @@ def test_codes_and_logits_by_hand():
     graph = lower(
         lambda v, x: 2 * qcfs(x @ w + 0.5, 3.0), {}, np.zeros((1, 2), np.float32)
     )
-    network = fixed_point(graph, steps=2, levels=4)
+    network = fixed_point(graph, steps=2, white=4)
     node = network["neuron"]
     np.testing.assert_array_equal(node.terms[0].weight.kernel, [[96], [-32]])
     assert (node.bias, node.fraction, node.half, node.unit) == (64, 7, 64, 1.0)
@@ -164,7 +164,7 @@ def test_large_weights_are_shifted():
 def test_a_sum_that_leaves_32_bits_is_an_error_with_the_layer():
     graph = one_layer(np.ones((300, 300)), theta=100.0)
     with pytest.raises(FixedPointError, match="^neuron: its sum can reach"):
-        fixed_point(graph, steps=4, levels=2**24)
+        fixed_point(graph, steps=4, white=2**24)
 
 
 def test_a_bias_that_leaves_32_bits_is_an_error_with_the_layer():

@@ -9,7 +9,7 @@ import pytest
 
 from bitsnn_jax import referee
 from bitsnn_jax.integers.execution import one_shot
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode, fixed_point
+from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
@@ -21,6 +21,7 @@ from bitsnn_jax.integers.graph import (
     WindowMax,
 )
 from bitsnn_jax.integers.lowering import lower
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.operations import COUNTS, NodeOperations, count, term_paths
 from bitsnn_jax.interop import bundle_writer
 from bitsnn_jax.tracing.fan_out import fan_out

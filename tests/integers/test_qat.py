@@ -145,7 +145,7 @@ def two_layers():
 def test_on_the_grid_the_gradient_is_that_of_the_float_graph():
     """dL/dW of integers = dL/dw of floats * the unit of the weight."""
     graph = two_layers()
-    start = latent(graph, steps=4, bits=5, levels=9)
+    start = latent(graph, steps=4, bits=5, white=9)
     network, limit = start.network, 2**4 - 1
     graph = written_back(graph, network, start.params)
     # No integers: at a tie of two codes floats may take the other one.

@@ -55,7 +55,7 @@ def test_a_network_comes_back_array_by_array(network, tmp_path):
     saved = integer_network(network)
     bundle_writer.save(saved, tmp_path / "net")
     loaded = bundle_writer.load(tmp_path / "net")
-    assert (loaded.steps, loaded.bits, loaded.levels) == (4, 8, 255)
+    assert (loaded.steps, loaded.bits, loaded.white) == (4, 8, 255)
     assert_same(saved.nodes, loaded.nodes)
     assert bundle_writer.load_vectors(tmp_path / "net") == {}
 

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from bitsnn_jax import qcfs
 from bitsnn_jax.integers.execution import one_shot, stepped
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode, fixed_point
+from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
@@ -24,6 +24,7 @@ from bitsnn_jax.integers.graph import (
     out_shape,
 )
 from bitsnn_jax.integers.lowering import lower
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.interop.nir_nodes import NIRError
 from bitsnn_jax.interop.nir_reader import from_nir
 from bitsnn_jax.interop.nir_writer import read, to_nir, write
