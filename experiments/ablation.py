@@ -14,7 +14,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rows import Rows
 
 from bitsnn_jax import data
 from bitsnn_jax.comparators import Network, simulate
@@ -23,6 +22,7 @@ from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
 from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
+from bitsnn_jax.runtime.rows import Rows
 
 NUMBERS = Path("docs/results/ablation.json")
 BATCH = 50

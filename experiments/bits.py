@@ -12,7 +12,7 @@ import argparse
 import time
 from pathlib import Path
 
-from rows import Rows
+from msgspec import structs
 
 from bitsnn_jax import data
 from bitsnn_jax.conversion.spiking import spiking
@@ -31,6 +31,7 @@ from bitsnn_jax.runtime.cli import (
     filled,
     whole,
 )
+from bitsnn_jax.runtime.rows import Rows
 
 NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
 BITS = (2, 3, 4, 6, 8)
@@ -95,7 +96,7 @@ def missing(name: str, options: argparse.Namespace, known):
         else:
             tuned = graph
             if epochs:
-                tuned, details = fine_tuned(
+                tuned, tuning = fine_tuned(
                     graph,
                     settings,
                     steps=STEPS,
@@ -104,6 +105,7 @@ def missing(name: str, options: argparse.Namespace, known):
                     learning_rate=options.learning_rate,
                     seed=run.config.seed,
                 )
+                details = structs.asdict(tuning)
             network = fixed_point(tuned, steps=STEPS, bits=bits)
             found = accuracy(network, settings, test)
         seconds = round(time.perf_counter() - start, 1)

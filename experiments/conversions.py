@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rows import Rows
-
 from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script
 from bitsnn_jax.runtime.reading import read_json
+from bitsnn_jax.runtime.rows import Rows
 
 RESNET, VGG = "resnet20_fashion_mnist", "vgg_fashion_mnist"
 TUNED = f"{RESNET}_sparse_tuned"

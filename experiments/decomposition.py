@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from rows import Rows
 
 from bitsnn_jax import data
 from bitsnn_jax.comparators.ablation import CELLS, first_and_biases
@@ -27,6 +26,7 @@ from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
 from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
+from bitsnn_jax.runtime.rows import Rows
 
 NUMBERS = Path("docs/results/decomposition.json")
 PICTURE = Path("docs/images/decomposition.png")

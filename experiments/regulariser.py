@@ -17,7 +17,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
-from rows import Rows
 
 from bitsnn_jax import config, data, spiking
 from bitsnn_jax.jobs.evaluation import evaluate
@@ -32,6 +31,7 @@ from bitsnn_jax.runtime.cli import (
     whole,
     with_huge_pages,
 )
+from bitsnn_jax.runtime.rows import Rows
 from bitsnn_jax.training import train_and_evaluate
 
 # 1e-8 is the paper's; the authors' code sums it over a batch of 128.

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rows import Rows
 
 from bitsnn_jax import data
 from bitsnn_jax.conversion.spiking import spiking
@@ -40,6 +39,7 @@ from bitsnn_jax.runtime.cli import (
     whole,
     with_huge_pages,
 )
+from bitsnn_jax.runtime.rows import Rows
 from bitsnn_jax.tracing.program import ApplyFn
 
 NUMBERS = Path("docs/results/robustness.json")

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 from regulariser import EPOCHS, NATIVE, PAPER, a_config
-from rows import Rows
 
 from bitsnn_jax import config, data
 from bitsnn_jax.comparators import METHODS, simulate
@@ -31,6 +30,7 @@ from bitsnn_jax.runtime.cli import (
     whole,
     with_huge_pages,
 )
+from bitsnn_jax.runtime.rows import Rows
 from bitsnn_jax.tracing.fan_out import fan_out
 from bitsnn_jax.training import train_and_evaluate
 

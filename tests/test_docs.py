@@ -26,7 +26,7 @@ INTERNAL = {
     "runtime.cli",
     "runtime.columns",
     "runtime.files",
-    "runtime.shapes",
+    "runtime.rows",
     "version",
 }
 

@@ -5,345 +5,205 @@ with the same architecture and data; the steps it needs before its output may be
 are counted; accuracy is that on the same test images.
 """
 
-import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bitsnn_jax import data
 from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.comparators.simulation import simulate
-from bitsnn_jax.comparators.structure import Structure, structure
-from bitsnn_jax.integers.energy import Profile, energy, profile
-from bitsnn_jax.integers.operations import NodeOperations, Operations
-from bitsnn_jax.jobs.compare_images import (
-    BATCH,
-    batches,
-    calibration_images,
-    each_batch,
-)
+from bitsnn_jax.comparators.structure import structure
+from bitsnn_jax.integers.energy import Profile, profile
+from bitsnn_jax.jobs.compare_images import BATCH, batches, calibration_images
 from bitsnn_jax.jobs.compare_networks import Ann, load_source, other_runs
-from bitsnn_jax.reports.comparison_page import checked
-from bitsnn_jax.runs.loading import find_run
+from bitsnn_jax.jobs.compare_rows import Case
+from bitsnn_jax.jobs.compare_store import ComparisonStore
+from bitsnn_jax.jobs.sources import RunSource
+from bitsnn_jax.results.comparison import ComparisonResult, Failure, MethodRow
+from bitsnn_jax.runs.checkpoint import Run
 from bitsnn_jax.runs.provenance import about_machine, about_run
-from bitsnn_jax.runtime.devices import split_over_devices
-from bitsnn_jax.runtime.files import replace_json
-from bitsnn_jax.runtime.locks import alone_in
-from bitsnn_jax.runtime.reading import read_json
+from bitsnn_jax.runtime.locks import work_folder
 from bitsnn_jax.tracing.fan_out import fan_out
 
 
-@alone_in("out", "compare.json")
-def compare(
-    ckpt: str | os.PathLike,
-    *,
-    methods: Sequence[str] = (),
-    steps: Sequence[int] = (1, 2, 4, 8, 16, 32),
-    relu: str | None = None,
-    clipped_relu: str | None = None,
-    seeds: Sequence[int] = (0,),
-    limit: int | None = None,
-    batch: int = BATCH,
-    directory: str | None = None,
-    profile_name: str = "mixed",
-    out: Path,
-    command: str = "",
-) -> dict[str, Any]:
-    """Runs methods on one checkpoint, at each T, and writes down what they reach.
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What to compare, and where to write it.
 
-    What is in `out` already is not computed again, if it is of the same networks and
-    images. A method that fails is written down with its error; the others go on.
-
-    Args:
-      ckpt: run folder or name of a network trained with QCFS.
+    Attributes:
+      out: folder, for `compare.json`.
       methods: names in `METHODS`; all of them by default.
       steps: the T's, warm-up not counted.
       relu, clipped_relu: runs or names of the same network trained with these; by
-        default `ckpt` + "_relu", "_clipped", where there is such a run or name.
+        default that of the source + "_relu", "_clipped", where there is such a one.
       seeds: of the calibration images, for methods that depend on them.
-      limit: look at the first test images only.
       batch: how many images at a time, over all devices: milliseconds depend on it.
-      directory: of the data; None for where the run had them.
-      profile_name: of `energy.profile`: what operations cost.
-      out: folder, for `compare.json`.
+      profile: of `energy.profile`: what operations cost.
       command: that was given, for the report.
 
+    Raises:
+      ValueError: an unknown method or profile, steps or batch out of range.
+    """
+
+    out: Path
+    methods: Sequence[str] = ()
+    steps: Sequence[int] = (1, 2, 4, 8, 16, 32)
+    relu: str | None = None
+    clipped_relu: str | None = None
+    seeds: Sequence[int] = (0,)
+    batch: int = BATCH
+    profile: str = "mixed"
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown:
+            raise ValueError(
+                f"methods must be of {', '.join(METHODS)}; got {', '.join(unknown)}"
+            )
+        if not self.steps or min(self.steps) < 1:
+            raise ValueError(f"steps must be at least 1, got {list(self.steps)}")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        profile(self.profile)
+
+    @property
+    def chosen(self) -> list[Method]:
+        """The methods."""
+        return [METHODS[name] for name in self.methods or METHODS]
+
+
+def compare(source: RunSource, options: CompareOptions) -> ComparisonResult:
+    """Run methods on one checkpoint, at each T, and write down what they reach.
+
+    Rows that are in `options.out` already are reused, if they are of the same networks
+    and images. A method that fails is written down with its error; the others go on.
+
+    Args:
+      source: a network trained with QCFS.
+      options: what to do.
+
     Returns:
-      What is in `compare.json`; `compare_report.SCHEMA` says what.
+      What is in `compare.json`.
 
     Raises:
-      ValueError: an unknown method, steps or limit out of range, networks that do not
-        belong together; CheckpointError: a network that a method needs is missing.
+      ValueError: networks that do not belong together; CheckpointError: a network that
+        a method needs is missing.
       OSError: data that cannot be read, or a folder that cannot be written, or that
         another process works in.
     """
-    chosen = _methods(methods)
-    if not steps or min(steps) < 1:
-        raise ValueError(f"steps must be at least 1, got {list(steps)}")
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
-    prices = profile(profile_name)
-    main = find_run(ckpt)
-    if main.config.model.activation != "qcfs":
-        raise ValueError(
-            f"{ckpt} was trained with {main.config.model.activation}: expected a "
-            "network trained with qcfs; give this one as --relu or --clipped_relu"
-        )
-    if directory is not None:
-        main.config.data.directory = directory
-    named = {"relu": relu, "clipped_relu": clipped_relu}
-    others, missing = other_runs(main, str(ckpt), named, chosen, required=bool(methods))
-    test = data.load(main.config.data, "test").first(limit)
-    train = data.load(main.config.data, "train")
-    images_of = cache(lambda seed: calibration_images(main, train, seed=seed))
-    anns = {
-        activation: load_source(run, source, main, test, images_of(0), batch=batch)
-        for activation, (run, source) in {"qcfs": (main, str(ckpt)), **others}.items()
-    }
-    network = anns["qcfs"].network
-    example = jax.ShapeDtypeStruct((1, *test.image_shape), jnp.float32)
-    shape = structure(network.apply_fn, network.variables, example)
-    synapses = fan_out(network.apply_fn, network.variables, example)
-    results: dict[str, Any] = {
-        "run": about_run(main, command),
-        "machine": about_machine(),
-        "examples": len(test),
-        "batch": min(batch, len(test)),
-        **shape._asdict(),
-        "profile": prices.name,
-        "networks": {name: ann.summary for name, ann in anns.items()},
-        "methods": {},
-        "rows": [],
-        "failed": [],
-    }
-    file = out / "compare.json"
-    _go_on(results, file)
+    with work_folder(options.out, replaces=("compare.json",)):
+        return _compare(source, options)
+
+
+def _compare(source: RunSource, options: CompareOptions) -> ComparisonResult:
+    bench = _Bench(source, options)
+    store = ComparisonStore(options.out / "compare.json", bench.begun())
     print(_HEAD, flush=True)
-    for method in chosen:
-        results["failed"] = [
-            f for f in results["failed"] if f["method"] != method.name
-        ] + [f for f in missing if f["method"] == method.name]
-        if method.trained_with not in anns:
-            print(f"{method.name:14} {results['failed'][-1]['error']}", flush=True)
+    for method in options.chosen:
+        store.begin(method.name, bench.missing)
+        case = bench.case(method)
+        if case is None:
+            print(f"{method.name:14} {store.results.failed[-1].error}", flush=True)
             continue
-        case = _Case(method, anns[method.trained_with], shape, synapses, prices)
-        run_of = cache(partial(_run, case))  # compiled once for all seeds
-        for seed in seeds if method.seeds else seeds[:1]:
-            try:
-                images = images_of(seed)
-                shown = partial(batches, main.config.data, test, size=batch)
-                rows = _rows(case, run_of, seed, steps, results, images, shown)
-                for row in rows:
-                    results["rows"].append(row)
-                    replace_json(file, results)
-                    print(_line(row), flush=True)
-            except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
-                # One method must not stop the rest.
-                text = " ".join(str(error).split())
-                failed = {"method": method.name, "steps": None, "error": text}
-                results["failed"].append(failed)
-                print(f"{method.name:14} failed: {text}", flush=True)
-    _order(results)
-    replace_json(file, results)
-    return results
+        for seed in options.seeds if method.seeds else options.seeds[:1]:
+            _add_rows(case, seed, bench, options, store)
+    return store.finish(METHODS)
 
 
-def _order(results: dict[str, Any]) -> None:
-    """As one call would have it, whatever the calls; unknown methods come last."""
-    known = [name for name in METHODS if name in results["methods"]]
-    results["methods"] = dict.fromkeys(known) | results["methods"]
-    order = list(results["methods"])
-    results["rows"].sort(
-        key=lambda r: (order.index(r["method"]), r["steps"], r["seed"])
-    )
-
-
-def _methods(names: Sequence[str]) -> list[Method]:
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise ValueError(
-            f"methods must be of {', '.join(METHODS)}; got {', '.join(unknown)}"
-        )
-    return [METHODS[name] for name in names or METHODS]
-
-
-class _Case(NamedTuple):
-    """A method on its network."""
-
-    method: Method
-    ann: Ann
-    structure: Structure
-    synapses: Mapping[str, Any]
-    prices: Profile
-
-
-def _rows(case: _Case, run_of, seed, steps, results, images, shown) -> Iterator[dict]:
-    """The rows that are not there yet."""
+def _add_rows(
+    case: Case,
+    seed: int,
+    bench: "_Bench",
+    options: CompareOptions,
+    store: ComparisonStore,
+) -> None:
+    """Measure what is missing of a method and a seed; one must not stop the rest."""
     method = case.method
-    there = {(r["method"], r["steps"], r["seed"]) for r in results["rows"]}
-    todo = []
-    for t in sorted(set(steps)):
-        reason = method.can(t)
-        if reason:
-            failed = {"method": method.name, "steps": t, "error": reason}
-            if failed not in results["failed"]:
-                results["failed"].append(failed)
-        elif (method.name, t, seed) not in there:
-            todo.append(t)
-    if not todo:
-        return
-    # Each T is a run of its own, but for methods that pass by every T.
-    at_once = method.neuron(todo[-1]).on_the_way and not method.for_one
-    for last, readouts in [(todo[-1], todo)] if at_once else [(t, [t]) for t in todo]:
-        started = time.perf_counter()
-        found = {}
-        if method.prepare is not None:
-            found = method.prepare(case.ann.network, images, last)
-        prepared = time.perf_counter() - started
-        reached = _reached(run_of(last), found, case.ann, shown())
-        results["methods"][method.name] = {
-            "title": method.title,
-            "source": method.source,
-            "trained_with": method.trained_with,
-            "seconds": prepared,
-        }
-        for t in readouts:
-            yield _row(case, seed, t, last, reached)
-
-
-def _run(case: _Case, steps: int):
-    """((variables, found), x) -> guesses, spikes, synaptic operations, on all devices.
-
-    What was found is an argument, and no constant: each seed has its own.
-    """
-    neuron = case.method.neuron(steps)
-
-    @split_over_devices
-    def run(given, x):
-        variables, found = given
-        simulate_fn = simulate(
-            case.ann.network.apply_fn,
-            neuron,
-            steps=steps,
-            found=found,
-            fan_out=case.synapses,
-        )
-        made = simulate_fn(variables, x)
-        spikes = sum(made.spikes.values())
-        return jnp.argmax(made.outputs, -1), spikes, made.synaptic_operations
-
-    return run
-
-
-class _Reached(NamedTuple):
-    """For one image: at each read-out [T], or the last [1]; spikes up to each step."""
-
-    accuracy: np.ndarray
-    agreement: np.ndarray
-    spikes: np.ndarray
-    operations: np.ndarray
-    seconds: float
-
-
-def _reached(run, found, ann: Ann, shown) -> _Reached:
-    sums: Any = 0.0
-    right: Any = 0
-    equal: Any = 0
-    seen = 0
-    results, median = each_batch(run, (ann.network.variables, found), shown)
-    for (guesses, *counts), label in results:
-        guesses = np.concatenate(guesses, -1)
-        expected = ann.predictions[seen : seen + len(label)]
-        right = right + np.sum(guesses == label, 1)
-        equal = equal + np.sum(guesses == expected, 1)
-        sums = sums + np.cumsum(np.sum(np.asarray(counts, float), 1), 1)
-        seen += len(label)
-    spikes, operations = sums / seen
-    return _Reached(right / seen, equal / seen, spikes, operations, median)
-
-
-def _row(case: _Case, seed: int, t: int, last: int, reached: _Reached) -> dict:
-    shape, neuron = case.structure, case.method.neuron(last)
-    window = neuron.window(t)
-    read = -1 if t == last else t - 1
-    sent = min(neuron.length(t), last) - 1
-    spikes, operations = reached.spikes[sent], reached.operations[sent]
-    return {
-        "method": case.method.name,
-        "steps": t,
-        "window": window,
-        "until_output": neuron.until_output(t, shape.depth),
-        "seed": seed,
-        "accuracy": float(reached.accuracy[read]),
-        "agreement": float(reached.agreement[read]),
-        "spikes_per_neuron": float(spikes / shape.neurons),
-        "synaptic_operations": float(operations),
-        "nanojoules": _nanojoules(shape, window, spikes, operations, case.prices),
-        "milliseconds": 1e3 * reached.seconds * window / neuron.window(last),
-    }
-
-
-def _nanojoules(shape: Structure, window, spikes, operations, prices) -> float:
-    """Of one example: what the neurons of any method have in common.
-
-    The image is multiplied once, whatever the number of steps. Each neuron takes a bias
-    and a comparison at each step. Shifts of a spike's weight are not counted.
-    """
-    node = NodeOperations(
-        "network",
-        "neurons",
-        shape.neurons,
-        synaptic_operations=round(operations),
-        multiply_accumulates=shape.multiply_accumulates,
-        bias_additions=window * shape.neurons,
-        compares=window * shape.neurons,
-        resets=round(spikes),
-    )
-    return 1e9 * energy(Operations((node,), 1, window), prices).total
-
-
-_SAME = ("run", "examples", "batch", "neurons", "depth", "profile")
-
-
-def _go_on(results: dict[str, Any], file: Path) -> None:
-    """Takes over the rows of an earlier call, if it was of the same."""
-    if not file.exists():
-        return
-    advice = "expected what compare.py wrote; remove it to begin anew"
-    before = read_json(file, advice=advice)
     try:
-        checked(before, "it")
-    except ValueError as error:
-        raise ValueError(f"{file} is not whole ({error}): {advice}") from error
-    same = all(_identity(before.get(k)) == _identity(results[k]) for k in _SAME)
-    there, now = before["networks"], results["networks"]  # those that methods need
-    same &= all(_identity(there[k]) == _identity(now[k]) for k in there if k in now)
-    if not same:
-        raise ValueError(
-            f"{file} is of other networks or images: remove it, or give another --out"
+        images = bench.images_of(seed)
+        todo = []
+        for t in sorted(set(options.steps)):
+            if reason := method.can(t):
+                store.fail(Failure(method=method.name, steps=t, error=reason))
+            elif not store.has(method.name, t, seed):
+                todo.append(t)
+        if not todo:
+            return
+        for row, about in case.rows(todo, seed=seed, images=images, shown=bench.shown):
+            store.add(row, about)
+            print(_line(row), flush=True)
+    except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        store.fail(Failure(method=method.name, error=text))
+        print(f"{method.name:14} failed: {text}", flush=True)
+
+
+class _Bench:
+    """The networks and images that all methods have in common."""
+
+    def __init__(self, source: RunSource, options: CompareOptions):
+        self.options, self.main = options, source.run()
+        main, chosen, name = self.main, options.chosen, str(source.path)
+        _check_qcfs(main, name)
+        named = {"relu": options.relu, "clipped_relu": options.clipped_relu}
+        others, self.missing = other_runs(
+            main, name, named, chosen, required=bool(options.methods)
         )
-    results["networks"] = before["networks"] | results["networks"]
-    for field in ("methods", "rows", "failed"):
-        results[field] = before[field]
-    print(f"{len(results['rows'])} rows are in {file} already")
+        self.test = data.load(main.config.data, "test").first(source.limit)
+        train = data.load(main.config.data, "train")
+        self.images_of = cache(lambda seed: calibration_images(main, train, seed=seed))
+        self.anns = self._anns({"qcfs": (main, name), **others})
+        network = self.anns["qcfs"].network
+        example = jax.ShapeDtypeStruct((1, *self.test.image_shape), jnp.float32)
+        self.structure = structure(network.apply_fn, network.variables, example)
+        self.synapses = fan_out(network.apply_fn, network.variables, example)
+        self.prices: Profile = profile(options.profile)
+        self.shown = partial(batches, main.config.data, self.test, size=options.batch)
 
-
-def _identity(value: Any) -> Any:
-    """What must not differ: not times, nor the command."""
-    if isinstance(value, dict):
+    def _anns(self, runs: Mapping[str, tuple[Run, str]]) -> dict[str, Ann]:
+        main, test, batch = self.main, self.test, self.options.batch
         return {
-            k: _identity(v)
-            for k, v in value.items()
-            if k not in ("command", "milliseconds", "version")
+            activation: load_source(
+                run, source, main, test, self.images_of(0), batch=batch
+            )
+            for activation, (run, source) in runs.items()
         }
-    return value
+
+    def case(self, method: Method) -> Case | None:
+        """The method on its network; None where that is missing."""
+        ann = self.anns.get(method.trained_with)
+        if ann is None:
+            return None
+        return Case(method, ann, self.structure, self.synapses, self.prices)
+
+    def begun(self) -> ComparisonResult:
+        """A comparison without rows."""
+        return ComparisonResult(
+            run=about_run(self.main, self.options.command),
+            machine=about_machine(),
+            examples=len(self.test),
+            batch=min(self.options.batch, len(self.test)),
+            **self.structure._asdict(),
+            profile=self.prices.name,
+            networks={name: ann.summary for name, ann in self.anns.items()},
+            methods={},
+            rows=(),
+            failed=(),
+        )
+
+
+def _check_qcfs(run: Run, name: str) -> None:
+    activation = run.config.model.activation
+    if activation != "qcfs":
+        raise ValueError(
+            f"{name} was trained with {activation}: expected a network trained with "
+            "qcfs; give this one as --relu or --clipped_relu"
+        )
 
 
 _HEAD = (
@@ -352,10 +212,10 @@ _HEAD = (
 )
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: MethodRow) -> str:
     return (
-        f"{row['method']:14} {row['steps']:2} {row['window']:7} {row['seed']:5} "
-        f"{row['accuracy']:9.2%} {row['agreement']:11.2%} "
-        f"{row['spikes_per_neuron']:14.3f} {row['synaptic_operations']:20,.0f} "
-        f"{row['milliseconds']:6.2f}"
+        f"{row.method:14} {row.steps:2} {row.window:7} {row.seed:5} "
+        f"{row.accuracy:9.2%} {row.agreement:11.2%} "
+        f"{row.spikes_per_neuron:14.3f} {row.synaptic_operations:20,.0f} "
+        f"{row.milliseconds:6.2f}"
     )

@@ -11,6 +11,7 @@ from bitsnn_jax import data
 from bitsnn_jax.comparators.method import Method, Network
 from bitsnn_jax.conversion.calibration import calibrate_network
 from bitsnn_jax.jobs.compare_images import BATCH, batches, each_batch
+from bitsnn_jax.results.comparison import Failure, NetworkResult
 from bitsnn_jax.runs import pretrained
 from bitsnn_jax.runs.checkpoint import CheckpointError, Run
 from bitsnn_jax.runs.loading import ann_fn, find_run
@@ -22,7 +23,7 @@ class Ann(NamedTuple):
 
     network: Network
     predictions: np.ndarray
-    summary: dict[str, Any]
+    summary: NetworkResult
 
 
 # What a run of another activation is called beside that of QCFS.
@@ -36,8 +37,8 @@ def other_runs(
     chosen: Sequence[Method],
     *,
     required: bool,
-) -> tuple[dict[str, tuple[Run, str]], list[dict[str, Any]]]:
-    """The runs of other activations that methods need, and failures for those missing.
+) -> tuple[dict[str, tuple[Run, str]], list[Failure]]:
+    """Find runs of other activations that methods need, and failures for those missing.
 
     Args:
       main: the run trained with QCFS.
@@ -50,7 +51,7 @@ def other_runs(
       CheckpointError: a run is missing; ValueError: of another network.
     """
     found: dict[str, tuple[Run, str]] = {}
-    missing = []
+    missing: list[Failure] = []
     for activation, suffix in _SUFFIX.items():
         takers = [m for m in chosen if m.trained_with == activation]
         if not takers:
@@ -70,9 +71,7 @@ def other_runs(
             needs = f"a network trained with {activation} is needed, and {hint}"
             if asked or required:
                 raise CheckpointError(f"{takers[0].name}: {needs}")
-            missing += [
-                {"method": m.name, "steps": None, "error": needs} for m in takers
-            ]
+            missing += [Failure(method=m.name, error=needs) for m in takers]
             continue
         run = find_run(source)
         _check_same(main, run, activation, source)
@@ -106,7 +105,7 @@ def load_source(
     *,
     batch: int = BATCH,
 ) -> Ann:
-    """A trained network as a program of QCFS, and its own accuracy."""
+    """Load a trained network as a program of QCFS, and its own accuracy."""
     shape = run.metadata["image_shape"]
     activation = run.config.model.activation
     own_fn, variables = ann_fn(run.config, shape), run.variables
@@ -124,9 +123,9 @@ def load_source(
     return Ann(
         Network(apply_fn, variables, activation),
         predictions,
-        {
-            "accuracy": float(np.mean(predictions == np.concatenate(labels))),
-            "milliseconds": 1e3 * seconds,
-            "from": source,
-        },
+        NetworkResult(
+            accuracy=float(np.mean(predictions == np.concatenate(labels))),
+            milliseconds=1e3 * seconds,
+            source=source,
+        ),
     )

@@ -1,28 +1,113 @@
 """The integer part of the main job: lowered, rounded, run twice, compared, saved."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from msgspec import structs
 
 from bitsnn_jax import config, data
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.execution import one_shot, stepped
-from bitsnn_jax.integers.fixed_point import IntegerNetwork
+from bitsnn_jax.integers.fixed_point import IntegerNetwork, fixed_point
 from bitsnn_jax.integers.graph import Graph
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.interop import bundle_writer
+from bitsnn_jax.jobs.sources import Network
+from bitsnn_jax.results.conversion import (
+    IntegerLayer,
+    IntegersAtSteps,
+    IntegersResult,
+    TuningResult,
+)
 from bitsnn_jax.tracing.program import ApplyFn
 
 BATCH = 125  # all codes of a batch are in memory
 VECTORS = 4  # test images that go with the export
 
 
+@dataclass(frozen=True, kw_only=True)
+class IntegerOptions:
+    """How the network is put in integers.
+
+    Attributes:
+      bits: of a weight.
+      carriers: what the integers are computed in, see `execution.one_shot`.
+      qat_epochs: to fine-tune weights for before they are rounded, see `qat.tune`: for
+        the T that is saved. 0 for rounding alone.
+      qat_learning_rate: the first one, of weights between -1 and 1.
+
+    Raises:
+      ValueError: a number that is out of range.
+    """
+
+    bits: int = 8
+    carriers: Sequence[str] = ("float32",)
+    qat_epochs: int = 0
+    qat_learning_rate: float = qat.LEARNING_RATE
+
+    def __post_init__(self) -> None:
+        if self.qat_epochs < 0:
+            raise ValueError(f"qat_epochs must be at least 0, got {self.qat_epochs}")
+        if not 0 < self.qat_learning_rate < 1:
+            raise ValueError(
+                "qat_learning_rate must be above 0 and below 1, got "
+                f"{self.qat_learning_rate}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounded:
+    """Integer networks, one for each T; of pixels, all with weights of the same width.
+
+    Attributes:
+      networks: the result.
+      before: those without fine-tuning; none where there was no fine-tuning.
+      tuning: what that reached.
+    """
+
+    networks: Sequence[IntegerNetwork]
+    before: Sequence[IntegerNetwork] = ()
+    tuning: TuningResult | None = None
+
+
+def round_weights(
+    network: Network, options: IntegerOptions, *, steps: Sequence[int], native: int
+) -> Rounded:
+    """Lower a network to its layer graph, fine-tune it where asked, and round it.
+
+    Args:
+      network: with QCFS.
+      options: bits and fine-tuning.
+      steps: the T's.
+      native: the T to fine-tune for.
+    """
+    graph = lower_pixels(network.apply_fn, network.variables, network.examples)
+
+    def rounded(graph: Graph) -> list[IntegerNetwork]:
+        return [fixed_point(graph, steps=t, bits=options.bits) for t in steps]
+
+    networks = rounded(graph)
+    if not options.qat_epochs:
+        return Rounded(networks=networks)
+    tuned, tuning = fine_tuned(
+        graph,
+        network.config.data,
+        steps=native,
+        bits=options.bits,
+        epochs=options.qat_epochs,
+        learning_rate=options.qat_learning_rate,
+        seed=network.config.seed,
+    )
+    return Rounded(networks=rounded(tuned), before=networks, tuning=tuning)
+
+
 def pixel_network(apply_fn: ApplyFn, examples: data.Examples) -> ApplyFn:
-    """The network with its normalisation in front: (variables, pixels) -> logits.
+    """Put normalisation in front of a network: (variables, pixels) -> logits.
 
     Args:
       apply_fn: takes normalised images.
@@ -38,7 +123,7 @@ def pixel_network(apply_fn: ApplyFn, examples: data.Examples) -> ApplyFn:
 
 
 def lower_pixels(apply_fn: ApplyFn, variables: Any, examples: data.Examples) -> Graph:
-    """The layer graph of the network of pixels."""
+    """Lower the network of pixels to its layer graph."""
     pixel = jax.ShapeDtypeStruct((1, *examples.image_shape), np.float32)
     return lower(pixel_network(apply_fn, examples), variables, pixel)
 
@@ -52,8 +137,8 @@ def fine_tuned(
     epochs: int,
     learning_rate: float = qat.LEARNING_RATE,
     seed: int = 0,
-) -> tuple[Graph, dict[str, Any]]:
-    """`qat.tune` on the training split, augmented as the network was trained on it.
+) -> tuple[Graph, TuningResult]:
+    """Fine-tune on the training split, augmented as the network was trained on it.
 
     Every host of several does the same.
 
@@ -65,8 +150,7 @@ def fine_tuned(
       seed: of the order and the augmentation of images.
 
     Returns:
-      The graph, and {"steps", "epochs", "learning_rate", "first_loss", "last_loss"},
-      the mean loss of the first and the last 20 batches.
+      The graph, and the mean loss of the first and the last 20 batches.
     """
     examples = data.load(settings, "train")
     batches = data.train_batches(settings, examples, seed=seed)
@@ -87,13 +171,13 @@ def fine_tuned(
         float(part.mean()) for part in (tuned.losses[:20], tuned.losses[-20:])
     )
     print(f"loss {first:.4f} at first, {last:.4f} at last", flush=True)
-    return tuned.graph, {
-        "steps": steps,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "first_loss": first,
-        "last_loss": last,
-    }
+    return tuned.graph, TuningResult(
+        steps=steps,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        first_loss=first,
+        last_loss=last,
+    )
 
 
 def _pixels(images: np.ndarray, examples: data.Examples) -> np.ndarray:
@@ -105,7 +189,7 @@ def _pixels(images: np.ndarray, examples: data.Examples) -> np.ndarray:
 def accuracy(
     network: IntegerNetwork, settings: config.Data, examples: data.Examples
 ) -> float:
-    """The part of the examples that the network of pixels has right."""
+    """Measure the part of the examples that the network of pixels has right."""
     run, correct = jax.jit(one_shot(network)), 0
     for batch in data.eval_batches(
         settings, examples, batch_size=min(BATCH, len(examples)), pixels=True
@@ -115,52 +199,46 @@ def accuracy(
     return correct / len(examples)
 
 
-def run_integers(
-    networks: Sequence[IntegerNetwork],
-    settings: config.Data,
-    examples: data.Examples,
+def measure_integers(
+    rounded: Rounded,
+    network: Network,
     *,
     carriers: Sequence[str],
     native: int,
     out: Path,
-    before: Sequence[IntegerNetwork] = (),
-) -> dict[str, Any]:
-    """Runs both executions of each network, and saves one of them.
+) -> IntegersResult:
+    """Run both executions of each network, and save one of them.
 
     Args:
-      networks: of pixels, one for each T; all with weights of the same width.
-      settings: of the data.
-      examples: the test split.
+      rounded: the networks.
+      network: that they were made of, for its images.
       carriers: of the numbers; each is compared with the one-shot pass of the first.
       native: the T of the network that is saved.
-      out: the folder it is saved to, see `exchange.save`; replaced.
-      before: the networks without fine-tuning, of which the accuracy is taken only.
-
-    Returns:
-      {"bits", "folder", "steps": [{"steps", "accuracy", "spikes_per_neuron", "codes",
-      "differing", "outputs_differing", "bound", "executions", "layers"}]}, and in each
-      row "accuracy_before" where there is a network before.
+      out: the folder it is saved to, see `bundle_writer.save`; replaced.
     """
-    print(
-        f"in integers, weights of {networks[0].bits} bits\n T  accuracy  spikes/neuron"
-    )
+    settings, examples = network.config.data, network.examples
+    bits = rounded.networks[0].bits
+    print(f"in integers, weights of {bits} bits\n T  accuracy  spikes/neuron")
     rows = []
-    untuned = {network.steps: network for network in before}
-    for network in networks:
-        rows.append(_compared(network, settings, examples, carriers))
-        if network.steps in untuned:
-            found = accuracy(untuned[network.steps], settings, examples)
-            rows[-1]["accuracy_before"] = found
-        print(_line(rows[-1]), flush=True)
+    before = {untuned.steps: untuned for untuned in rounded.before}
+    for each in rounded.networks:
+        row = _compared(each, settings, examples, carriers)
+        if each.steps in before:
+            found = accuracy(before[each.steps], settings, examples)
+            row = structs.replace(row, accuracy_before=found)
+        rows.append(row)
+        print(_line(row), flush=True)
     if jax.process_index() == 0:  # all hosts have computed the same
-        [saved] = [network for network in networks if network.steps == native]
+        [saved] = [each for each in rounded.networks if each.steps == native]
         first = range(min(VECTORS, len(examples)))
         images = [data.as_evaluated(settings, examples, i)["image"] for i in first]
         bundle_writer.save(saved, out, vectors=np.stack(images))
-    return {"bits": networks[0].bits, "folder": out.name, "steps": rows}
+    return IntegersResult(
+        bits=bits, folder=out.name, steps=tuple(rows), qat=rounded.tuning
+    )
 
 
-def _compared(network: IntegerNetwork, settings, examples, carriers):
+def _compared(network: IntegerNetwork, settings, examples, carriers) -> IntegersAtSteps:
     """All executions side by side, over every example."""
     runs = [make(network, carrier=c) for c in carriers for make in (one_shot, stepped)]
 
@@ -189,19 +267,19 @@ def _compared(network: IntegerNetwork, settings, examples, carriers):
         correct += int(np.sum(right & batch["mask"]))
     codes, outputs, spikes = totals.tolist()
     names = [f"{c}, {mode}" for c in carriers for mode in ("one-shot", "stepped")]
-    return {
-        "steps": network.steps,
-        "accuracy": correct / len(examples),
-        "spikes_per_neuron": spikes / (neurons * len(examples)),
-        "codes": neurons * len(examples),
-        "differing": codes,
-        "outputs_differing": outputs,
-        "bound": max(node.bound for node in network.nodes),
-        "executions": names,
-        "layers": [
-            {"name": n.name, "kind": n.kind, "bound": n.bound} for n in network.nodes
-        ],
-    }
+    return IntegersAtSteps(
+        steps=network.steps,
+        accuracy=correct / len(examples),
+        spikes_per_neuron=spikes / (neurons * len(examples)),
+        codes=neurons * len(examples),
+        differing=codes,
+        outputs_differing=outputs,
+        bound=max(node.bound for node in network.nodes),
+        executions=tuple(names),
+        layers=tuple(
+            IntegerLayer(name=n.name, kind=n.kind, bound=n.bound) for n in network.nodes
+        ),
+    )
 
 
 def _differing(ours, theirs, mask):
@@ -215,12 +293,12 @@ def _along(mask, x):
     return mask.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def _line(row):
+def _line(row: IntegersAtSteps) -> str:
     before = ""
-    if "accuracy_before" in row:
-        before = f"; {row['accuracy_before']:.2%} before fine-tuning"
+    if row.accuracy_before is not None:
+        before = f"; {row.accuracy_before:.2%} before fine-tuning"
     return (
-        f"{row['steps']:2}  {row['accuracy']:8.2%} {row['spikes_per_neuron']:14.3f}  "
-        f"{row['differing']} of {row['codes']} codes and {row['outputs_differing']} "
-        f"logits differ; sums below {row['bound']:,}{before}"
+        f"{row.steps:2}  {row.accuracy:8.2%} {row.spikes_per_neuron:14.3f}  "
+        f"{row.differing} of {row.codes} codes and {row.outputs_differing} "
+        f"logits differ; sums below {row.bound:,}{before}"
     )

@@ -4,13 +4,13 @@ import csv
 import io
 import os
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from msgspec import structs
 
 from bitsnn_jax.reports import comparison_plots, plots
 from bitsnn_jax.reports.comparison_plots import (
@@ -21,8 +21,8 @@ from bitsnn_jax.reports.comparison_plots import (
     short,
 )
 from bitsnn_jax.reports.conversion_page import number, render
+from bitsnn_jax.results.comparison import ComparisonResult, MethodRow
 from bitsnn_jax.runtime.files import write_files
-from bitsnn_jax.runtime.shapes import complete
 
 OURS = "bit_serial"
 
@@ -30,27 +30,7 @@ _MEASURED = (
     *("accuracy", "agreement", "spikes_per_neuron", "synaptic_operations"),
     *("nanojoules", "milliseconds"),
 )
-_ROW = {"method": str, "steps": int, "window": int, "until_output": int, "seed": int}
-FIELDS = (*_ROW, *_MEASURED)
-
-
-def _values(names: str | Iterable[str]) -> dict[str, Any]:
-    return dict.fromkeys(names.split() if isinstance(names, str) else names)
-
-
-# The shape of `results`; see `shapes.complete`.
-SCHEMA: dict[str, Any] = {
-    "run": _values("name model dataset checkpoint_step seed version commit? command?"),
-    "machine": _values("jax device num_devices time"),
-    **_values("examples batch? neurons depth profile?"),
-    "networks": {"*": {"accuracy": float, **_values("milliseconds from")}},
-    "methods": {
-        "*": dict.fromkeys(("title", "source", "trained_with"), str)
-        | _values("seconds")
-    },
-    "rows": [dict.fromkeys(FIELDS, float) | _ROW],
-    "failed": [{"method": str, "steps?": int, "error": str}],
-}
+FIELDS = MethodRow.__struct_fields__
 PICTURES = (
     "accuracy_against_steps",
     "one_by_one",
@@ -76,85 +56,87 @@ class Reached(NamedTuple):
     spread: Mapping[str, float] | None
 
 
-def write_comparison(
-    results: Mapping[str, Any], folder: str | os.PathLike[str]
-) -> Path:
-    """Writes `index.html`, its pictures as PNG, `compare.md` and `compare.csv`.
+def write_comparison(results: ComparisonResult, folder: str | os.PathLike[str]) -> Path:
+    """Write `index.html`, its pictures as PNG, `compare.md` and `compare.csv`.
 
     The CSV has every row as measured; the other two have averages over seeds. A failure
     leaves an earlier report as it was, and other files in the folder stay.
 
     Args:
-      results: plain JSON values in the shape of `SCHEMA`.
+      results: what was found.
       folder: made where it is missing.
 
     Returns:
       The path of the page.
 
     Raises:
-      ValueError: a part of `results` is missing, empty or contradicts another; the
-        message names it.
+      ValueError: there are no rows.
     """
-    results = _checked(results)
+    if not results.rows:
+        failures = "; ".join(map(str, results.failed)) or "nothing failed"
+        raise ValueError(
+            f"rows is empty: the report needs a row of some method ({failures})"
+        )
     figures = _figures(results)
     contents = {f"{name}.png": plots.png(figure) for name, figure in figures.items()}
-    contents["compare.csv"] = as_csv(results["rows"]).encode()
+    contents["compare.csv"] = as_csv(results.rows).encode()
     contents["compare.md"] = as_markdown(results).encode()
     contents["index.html"] = _page(results, figures).encode()
     return write_files(contents, folder)
 
 
-def averages(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Reached]]:
-    """By method, in the order of their first rows, what it reached at each T.
+def averages(rows: Iterable[MethodRow]) -> dict[str, list[Reached]]:
+    """Average over seeds, by method in the order of their first rows, at each T.
 
-    >>> row = dict.fromkeys(FIELDS, 0.0) | {"method": "if", "steps": 4}
-    >>> rows = [row | {"accuracy": 0.8, "seed": 0}, row | {"accuracy": 0.9, "seed": 1}]
+    >>> row = MethodRow(method="if", steps=4, **dict.fromkeys(FIELDS[2:], 0.0))
+    >>> rows = [structs.replace(row, seed=i, accuracy=0.8 + i / 10) for i in range(2)]
     >>> [round(each.mean["accuracy"], 3) for each in averages(rows)["if"]]
     [0.85]
     """
-    groups: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
+    groups: dict[str, dict[int, list[MethodRow]]] = {}
     for row in rows:
-        groups.setdefault(row["method"], {}).setdefault(row["steps"], []).append(row)
+        groups.setdefault(row.method, {}).setdefault(row.steps, []).append(row)
     return {
         method: [_average(by_steps[t]) for t in sorted(by_steps)]
         for method, by_steps in groups.items()
     }
 
 
-def _average(rows: Sequence[Mapping[str, Any]]) -> Reached:
-    columns = {f: [r[f] for r in rows] for f in ("window", "until_output", *_MEASURED)}
+def _average(rows: Sequence[MethodRow]) -> Reached:
+    fields = ("window", "until_output", *_MEASURED)
+    columns = {field: [getattr(row, field) for row in rows] for field in fields}
     spread = None
     if len(rows) > 1:
         spread = {f: statistics.stdev(values) for f, values in columns.items()}
     mean = {f: statistics.fmean(values) for f, values in columns.items()}
-    return Reached(rows[0]["method"], rows[0]["steps"], len(rows), mean, spread)
+    return Reached(rows[0].method, rows[0].steps, len(rows), mean, spread)
 
 
 def first_equal(
     reached: Sequence[Reached], ann: float, *, within: float = WITHIN
 ) -> Reached | None:
-    """What was reached at the least T whose accuracy is at least `ann` - `within`."""
+    """Find the least T whose accuracy is at least `ann` - `within`."""
     ordered = sorted(reached, key=lambda each: each.steps)
     return next((r for r in ordered if is_equal(r.mean["accuracy"], ann, within)), None)
 
 
-def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """All rows, with all digits."""
+def as_csv(rows: Iterable[MethodRow]) -> str:
+    """Write all rows, with all digits."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(FIELDS)
+    writer.writerows(map(structs.astuple, rows))
     return text.getvalue()
 
 
-def as_markdown(results: Mapping[str, Any]) -> str:
-    """The tables of a comparison: accuracy, cost of equal accuracy, what failed."""
-    run, view = results["run"], _view(results)
+def as_markdown(results: ComparisonResult) -> str:
+    """Write the tables: accuracy, cost of equal accuracy, what failed."""
+    run, view = results.run, _view(results)
     lines = [
-        f"# Methods of conversion: {run['model']} on {run['dataset']}",
+        f"# Methods of conversion: {run.model} on {run.dataset}",
         "",
-        f"Checkpoint `{run['name']}` at step {run['checkpoint_step']:,}, "
-        f"{results['examples']:,} test images.",
+        f"Checkpoint `{run.name}` at step {run.checkpoint_step:,}, "
+        f"{results.examples:,} test images.",
         "",
         "## Accuracy (%)",
         "",
@@ -189,9 +171,8 @@ def as_markdown(results: Mapping[str, Any]) -> str:
             [_cost_cells(m) for m in view["by_cost"]],
         ),
     ]
-    if results["failed"]:
-        lines += ["", "## Failed", ""]
-        lines += [f"- {_failure(each)}" for each in results["failed"]]
+    if results.failed:
+        lines += ["", "## Failed", "", *(f"- {each}" for each in results.failed)]
     return "\n".join(lines) + "\n"
 
 
@@ -225,11 +206,6 @@ def _with_spread(reached: Reached | None) -> str:
     )
 
 
-def _failure(failed: Mapping[str, Any]) -> str:
-    at = "" if failed["steps"] is None else f" at T = {failed['steps']}"
-    return f"{failed['method']}{at}: {failed['error']}"
-
-
 def _markdown_table(head, rows, *, names: int = 1) -> list[str]:
     def line(cells):
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -239,7 +215,7 @@ def _markdown_table(head, rows, *, names: int = 1) -> list[str]:
 
 
 def amount(value: float) -> str:
-    """Three digits, or all before the point.
+    """Show three digits, or all before the point.
 
     >>> [amount(x) for x in (3.14159, 12_345.6)]
     ['3.14', '12,346']
@@ -247,66 +223,22 @@ def amount(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else number(value)
 
 
-def _checked(results: Mapping[str, Any]) -> dict[str, Any]:
-    """A complete copy of `results`, of which there are some."""
-    whole = checked(results, "results")
-    if not whole["rows"]:
-        failures = "; ".join(map(_failure, whole["failed"])) or "nothing failed"
-        raise ValueError(
-            f"results.rows is empty: the report needs a row of some method ({failures})"
-        )
-    return whole
-
-
-def checked(results: Any, name: str) -> dict[str, Any]:
-    """Copy `results`, if they have the shape of `SCHEMA` and do not contradict it.
-
-    Args:
-      results: plain JSON values.
-      name: what the messages call them.
-
-    Raises:
-      ValueError: a part is missing, of the wrong kind, or contradicts another.
-    """
-    whole = complete(results, SCHEMA, name)
-    for each, method in whole["methods"].items():
-        if method["trained_with"] not in whole["networks"]:
-            raise ValueError(
-                f"{name}.networks.{method['trained_with']} is missing: "
-                f"{name}.methods.{each} starts from it"
-            )
-    for i, row in enumerate(whole["rows"]):
-        if row["method"] not in whole["methods"]:
-            raise ValueError(
-                f"{name}.methods.{row['method']} is missing: {name}.rows[{i}] is of it"
-            )
-    counts = Counter((r["method"], r["steps"], r["seed"]) for r in whole["rows"])
-    for (method, steps, seed), count in counts.items():
-        if count > 1:
-            raise ValueError(
-                f"{name}.rows has {method} at T = {steps} with seed {seed} {count} "
-                "times"
-            )
-    return whole
-
-
-def _view(results: Mapping[str, Any]) -> dict[str, Any]:
+def _view(results: ComparisonResult) -> dict[str, Any]:
     """What the tables show, ours first and the others in the order they were run."""
-    reached = averages(results["rows"])
-    steps = sorted({row["steps"] for row in results["rows"]})
-    networks = results["networks"]
-    order = sorted(results["methods"], key=lambda name: name != OURS)
+    reached = averages(results.rows)
+    steps = sorted({row.steps for row in results.rows})
+    order = sorted(results.methods, key=lambda name: name != OURS)
     methods = []
     for name in order:
-        about = results["methods"][name]
+        about = results.methods[name]
         by_steps = {each.steps: each for each in reached.get(name, [])}
-        ann = networks[about["trained_with"]]["accuracy"]
+        ann = results.networks[about.trained_with].accuracy
         methods.append(
             {
-                **about,
+                **structs.asdict(about),
                 "name": name,
                 "ours": name == OURS,
-                "network": NETWORKS.get(about["trained_with"], about["trained_with"]),
+                "network": NETWORKS.get(about.trained_with, about.trained_with),
                 "ann": ann,
                 "cells": [by_steps.get(t) for t in steps],
                 "extra": _extra(by_steps.values()),
@@ -371,8 +303,8 @@ def _least(methods) -> list[dict[str, Any]]:
     return found
 
 
-def _figures(results: Mapping[str, Any]) -> dict[str, Figure]:
-    view, examples = _view(results), results["examples"]
+def _figures(results: ComparisonResult) -> dict[str, Figure]:
+    view, examples = _view(results), results.examples
     series = [
         Series(
             title=m["title"],
@@ -384,7 +316,7 @@ def _figures(results: Mapping[str, Any]) -> dict[str, Figure]:
         if m["best"] is not None
     ]
     used = {m["trained_with"] for m in view["methods"] if m["best"] is not None}
-    anns = {k: v["accuracy"] for k, v in results["networks"].items() if k in used}
+    anns = {k: v.accuracy for k, v in results.networks.items() if k in used}
     draw = comparison_plots
     return {
         "accuracy_against_steps": draw.accuracy_against_steps(
@@ -398,19 +330,19 @@ def _figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     }
 
 
-def _page(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+def _page(results: ComparisonResult, figures: Mapping[str, Figure]) -> str:
     # matplotlib escapes the text inside its SVG.
     pictures = {
         name: Markup(plots.svg(figure, name=name)) for name, figure in figures.items()
     }
     return render(
         "compare.html",
-        **results,
+        **structs.asdict(results),
         view=_view(results),
         pictures=pictures,
         titles=NETWORKS,
         amount=amount,
         short=short,
         is_equal=is_equal,
-        all_rows=[r for many in averages(results["rows"]).values() for r in many],
+        all_rows=[r for many in averages(results.rows).values() for r in many],
     )

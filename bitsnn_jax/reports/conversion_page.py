@@ -9,64 +9,13 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from msgspec import structs
 
 from bitsnn_jax.reports import plots
-from bitsnn_jax.reports.verdict import is_exact, native_row, verdict
+from bitsnn_jax.reports.verdict import is_exact, verdict
+from bitsnn_jax.results.conversion import ConversionResult
 from bitsnn_jax.runtime.files import write_files
-from bitsnn_jax.runtime.shapes import complete
 
-
-def _values(names: str) -> dict[str, Any]:
-    return dict.fromkeys(names.split())
-
-
-_RUN = _values("accuracy spikes_per_neuron milliseconds_per_example compile_seconds?")
-_CERTIFICATE = {
-    **_values("exact examples examples_differing neurons differing"),
-    "layers": [_values("path neurons differing largest_membrane_difference")],
-}
-# The shape of `results`, see `shapes.complete`.
-SCHEMA = {
-    "run": _values(
-        "name model dataset checkpoint_step seed steps levels version commit? command?"
-        " config"
-    ),
-    "machine": _values("jax device num_devices time"),
-    "examples": None,
-    "ann": _values("accuracy"),
-    "steps": [
-        {
-            **_values("steps levels requantised? ann_accuracy"),
-            "fused?": _RUN,
-            "stepped?": _RUN | _values("predictions_differing"),
-            "layers?": [_values("path neurons") | {"spikes": [None]}],
-            "certificate?": {"float64?": _CERTIFICATE, "float32?": _CERTIFICATE},
-        }
-    ],
-    "conversion": {
-        "changed": [_values("path largest_change")],
-        "neurons": [_values("path theta levels") | {"shape": [None]}],
-        "nonspiking": [_values("operation path")],
-        "analog": [_values("path operation") | {"sources": [None], "shape": [None]}],
-        "bias_shift": None,
-    },
-    "fixed_point?": {
-        **_values("bits folder"),
-        "steps": [
-            _values(
-                "steps accuracy spikes_per_neuron codes differing outputs_differing"
-                " bound"
-            )
-            | {"executions": [None]}
-        ],
-    },
-    "raster?": {
-        **_values("example label prediction steps"),
-        "image": [[None]],
-        "layers": [_values("path neurons_total?") | {"spikes": [[None]]}],
-        "logits": [None],
-    },
-}
 PICTURES = (
     "overview",
     "accuracy",
@@ -76,26 +25,20 @@ PICTURES = (
 )
 
 
-def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
-    """Writes `index.html`, which needs no other file, and its pictures as PNG.
+def write_report(results: ConversionResult, folder: str | os.PathLike[str]) -> Path:
+    """Write `index.html`, which needs no other file, and its pictures as PNG.
 
     Everything is drawn before anything is written, and each file is put in its place by
     a rename, the page last: a failure leaves an earlier report as it was. Other files
     in the folder stay.
 
     Args:
-      results: plain JSON values in the shape of `SCHEMA`.
+      results: what was found.
       folder: made where it is missing.
 
     Returns:
       The path of the page.
-
-    Raises:
-      ValueError: a part of `results` is missing or empty; the message names it.
     """
-    results = complete(results, SCHEMA, "results")
-    if not results["steps"]:
-        raise ValueError("results.steps is empty: the report needs a row for some T")
     figures = dict(_figures(results))
     contents = {f"{name}.png": plots.png(figure) for name, figure in figures.items()}
     contents["index.html"] = _page(results, figures).encode()
@@ -105,20 +48,19 @@ def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> 
     return page
 
 
-def _figures(results: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
-    rows, layers = results["steps"], native_row(results)["layers"]
+def _figures(results: ConversionResult) -> Iterator[tuple[str, Figure]]:
     yield "overview", plots.overview(results)
-    curves, ann = plots.accuracy_curves(rows), results["ann"]["accuracy"]
-    yield "accuracy", plots.accuracy_against_steps(curves, ann=ann)
-    if results["raster"]:
-        yield "spike_raster", plots.spike_raster(results["raster"])
-    if layers:
+    curves = plots.accuracy_curves(results.steps)
+    yield "accuracy", plots.accuracy_against_steps(curves, ann=results.ann.accuracy)
+    if results.raster:
+        yield "spike_raster", plots.spike_raster(results.raster)
+    if layers := results.native.layers:
         yield "spikes_by_layer", plots.spikes_by_layer(layers)
-    if spikes := plots.spike_curves(rows):
+    if spikes := plots.spike_curves(results.steps):
         yield "spikes_against_steps", plots.spikes_against_steps(spikes)
 
 
-def _page(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+def _page(results: ConversionResult, figures: Mapping[str, Figure]) -> str:
     # matplotlib escapes the text inside its SVG.
     pictures = {
         name: Markup(plots.svg(figure, name=name))
@@ -127,17 +69,17 @@ def _page(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
     }
     return render(
         "report.html",
-        **results,
-        native=native_row(results),
+        **structs.asdict(results),
+        native=results.native,
         verdict=verdict(results),
         is_exact=is_exact,
         pictures=pictures,
-        config=list(_flat(results["run"]["config"])),
+        config=list(_flat(results.run.config)),
     )
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of this package; text in `values` is escaped."""
+    """Render a template of this package; text in `values` is escaped."""
     loader = FunctionLoader(
         lambda name: files("bitsnn_jax.reports").joinpath(name).read_text("utf-8")
     )

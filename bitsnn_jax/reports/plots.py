@@ -8,7 +8,7 @@ is meant to stand inline in a page, whose colours it takes on.
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from operator import attrgetter
 
 import matplotlib as mpl
 import numpy as np
@@ -20,7 +20,13 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.ticker import PercentFormatter
 
-from bitsnn_jax.reports.verdict import native_row, verdict
+from bitsnn_jax.reports.verdict import verdict
+from bitsnn_jax.results.conversion import (
+    ConversionResult,
+    LayerSpikes,
+    Raster,
+    StepsResult,
+)
 
 INK, MUTED, RULE, PAPER = "#20242a", "#6c7480", "#dfe3e8", "#fefefe"
 # What the page puts in the place of each, so that one SVG serves light and dark.
@@ -75,27 +81,28 @@ Curves = Mapping[str, Mapping[int, float]]  # name -> {T: value}
 styled = mpl.rc_context(STYLE)
 
 
-def accuracy_curves(rows: Sequence[Mapping[str, Any]]) -> Curves:
-    """Accuracy by T of the re-quantised ANN and of each way to run the SNN.
+def accuracy_curves(rows: Sequence[StepsResult]) -> Curves:
+    """Collect accuracy by T, of the re-quantised ANN and of each way to run the SNN.
 
-    >>> accuracy_curves([{"steps": 4, "ann_accuracy": 0.9, "fused": {"accuracy": 0.8}}])
-    {'ANN, re-quantised': {4: 0.9}, 'SNN, fused': {4: 0.8}}
+    >>> row = StepsResult(steps=4, levels=15, requantised=False, ann_accuracy=0.9)
+    >>> accuracy_curves([row])
+    {'ANN, re-quantised': {4: 0.9}}
     """
-    ann = {row["steps"]: row["ann_accuracy"] for row in rows}
+    ann = {row.steps: row.ann_accuracy for row in rows}
     return {"ANN, re-quantised": ann, **_snn_curves(rows, "accuracy")}
 
 
-def spike_curves(rows: Sequence[Mapping[str, Any]]) -> Curves:
-    """Spikes per neuron over all T steps, of each way to run the SNN."""
+def spike_curves(rows: Sequence[StepsResult]) -> Curves:
+    """Collect spikes per neuron over all T steps, of each way to run the SNN."""
     return _snn_curves(rows, "spikes_per_neuron")
 
 
-def _snn_curves(rows, field):
-    curves = {
-        f"SNN, {mode}": {r["steps"]: r[mode][field] for r in rows if r.get(mode)}
-        for mode in ("fused", "stepped")
-    }
-    return {name: curve for name, curve in curves.items() if curve}
+def _snn_curves(rows: Sequence[StepsResult], field: str) -> Curves:
+    found, value = {}, attrgetter(field)
+    for mode in ("fused", "stepped"):
+        ran = [(row.steps, getattr(row, mode)) for row in rows]
+        found[f"SNN, {mode}"] = {t: value(snn) for t, snn in ran if snn}
+    return {name: curve for name, curve in found.items() if curve}
 
 
 @styled
@@ -124,18 +131,14 @@ def spikes_against_steps(curves: Curves) -> Figure:
 
 
 @styled
-def spikes_by_layer(layers: Sequence[Mapping[str, Any]]) -> Figure:
-    """Spikes per neuron of each layer, stacked by bit plane, input at the top.
-
-    Args:
-      layers: `path` and `spikes`, [T] spikes per neuron at each step, MSB first.
-    """
-    planes = np.array([layer["spikes"] for layer in layers])  # [layers, T]
+def spikes_by_layer(layers: Sequence[LayerSpikes]) -> Figure:
+    """Draw spikes per neuron of each layer, stacked by bit plane, input at the top."""
+    planes = np.array([layer.spikes for layer in layers])  # [layers, T]
     figure, ax = _single(4.6, 1.0 + 0.165 * len(layers))
     rows, ends = np.arange(len(layers)), planes.cumsum(axis=1)
     for t, colour in enumerate(plane_colours(planes.shape[1])):
         ax.barh(rows, planes[:, t], left=ends[:, t] - planes[:, t], color=colour)
-    ax.set_yticks(rows, [layer["path"] for layer in layers], fontsize=7)
+    ax.set_yticks(rows, [layer.path for layer in layers], fontsize=7)
     ax.set_ylim(len(layers) - 0.4, -0.6)
     ax.spines.left.set_visible(False)
     ax.set_xlabel("spikes per neuron")
@@ -144,34 +147,26 @@ def spikes_by_layer(layers: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 @styled
-def spike_raster(raster: Mapping[str, Any]) -> Figure:
-    """One image on its way through the network: pixels, spikes, logits.
+def spike_raster(raster: Raster) -> Figure:
+    """Draw one image on its way through the network: pixels, spikes, logits.
 
     A block is a layer, a row a sampled neuron, a column a time step, first step (most
     significant bit) leftmost; the colour is what a spike of that step is worth.
-
-    Args:
-      raster: `image` [H, W] or [H, W, C], `layers` of `path` and `spikes` [neurons, T],
-        `logits` [classes], `label`, `prediction`, `example`, `steps`.
     """
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
     image, blocks, logits = figure.subplots(1, 3, width_ratios=(1.35, 6, 1.15))
     _draw_image(image, raster)
     _draw_raster(blocks, raster, names=True)
     _draw_logits(logits, raster)
-    _plane_legend(figure, raster["steps"], loc="outside lower center")
+    _plane_legend(figure, raster.steps, loc="outside lower center")
     return figure
 
 
 @styled
-def overview(results: Mapping[str, Any]) -> Figure:
-    """The story at a glance: an image, its spikes, the accuracy, the verdict.
-
-    Args:
-      results: the results of an evaluation, see `conversion_page.SCHEMA`.
-    """
-    raster, ann = results.get("raster"), results["ann"]["accuracy"]
-    curves = accuracy_curves(results["steps"])
+def overview(results: ConversionResult) -> Figure:
+    """Draw the story at a glance: an image, its spikes, the accuracy, the verdict."""
+    raster, ann = results.raster, results.ann.accuracy
+    curves = accuracy_curves(results.steps)
     panels = [(2.6, lambda ax: _draw_accuracy(ax, curves, ann))]
     if raster:
         panels = [
@@ -189,7 +184,7 @@ def overview(results: Mapping[str, Any]) -> Figure:
     for ax, (_, draw) in zip(axes, panels, strict=True):
         draw(ax)
 
-    judged, run = verdict(results), results["run"]
+    judged, run = verdict(results), results.run
     # A bold character is about 0.1 inch wide at 12 points.
     size = min(12, 12 * 0.97 * width / (0.1 * len(judged.headline)))
     headline = {"color": GRADES[judged.grade], "fontsize": size, "fontweight": "bold"}
@@ -197,8 +192,8 @@ def overview(results: Mapping[str, Any]) -> Figure:
     figure.text(
         0.012,
         0.875,
-        f"{run['model']} on {run['dataset']}: trained network {ann:.2%}, spiking "
-        f"network {_snn_accuracy(native_row(results))}",
+        f"{run.model} on {run.dataset}: trained network {ann:.2%}, spiking "
+        f"network {_snn_accuracy(results.native)}",
         va="top",
         color=MUTED,
         fontsize=9,
@@ -206,11 +201,10 @@ def overview(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _snn_accuracy(row):
-    snn = row.get("stepped") or row.get("fused")
-    if not snn:
+def _snn_accuracy(row: StepsResult) -> str:
+    if row.snn is None:
         return "not evaluated"
-    return f"{snn['accuracy']:.2%} in {row['steps']} time steps"
+    return f"{row.snn.accuracy:.2%} in {row.steps} time steps"
 
 
 def plane_colours(steps: int) -> list[str]:
@@ -304,7 +298,7 @@ def _draw_curves(ax, curves, *, first_colour=0):
 
 
 def _draw_image(ax, raster):
-    image = np.asarray(raster["image"], float)
+    image = np.asarray(raster.image, float)
     if image.ndim == 3 and image.shape[-1] != 3:
         image = image.mean(axis=-1)
     # Normalised inputs have no natural range: show the darkest to the brightest value.
@@ -314,13 +308,13 @@ def _draw_image(ax, raster):
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
-    ax.set_title(f"image {raster['example']}, label {raster['label']}")
+    ax.set_title(f"image {raster.example}, label {raster.label}")
 
 
 def _draw_raster(ax, raster, *, names):
-    layers, steps = raster["layers"], raster["steps"]
+    layers, steps = raster.layers, raster.steps
     pitch = steps + max(1, steps / 3)
-    spikes = [np.asarray(layer["spikes"], bool) for layer in layers]  # [neurons, T]
+    spikes = [np.asarray(layer.spikes, bool) for layer in layers]  # [neurons, T]
     for i, block in enumerate(spikes):
         size = (steps + 0.2, len(block) + 0.2)
         ax.add_patch(
@@ -340,7 +334,7 @@ def _draw_raster(ax, raster, *, names):
     ax.tick_params(axis="x", length=0)
     centres = np.arange(len(layers)) * pitch + steps / 2
     if names:
-        paths = [layer["path"] for layer in layers]
+        paths = [layer.path for layer in layers]
         ax.set_xticks(centres, paths, rotation=90, fontsize=6.5)
     else:
         ax.set_xticks([])
@@ -354,9 +348,9 @@ def _on(spikes, t):
 
 def _draw_logits(ax, raster):
     """The ten highest logits, by class; the prediction stands out."""
-    logits = np.asarray(raster["logits"], float)
+    logits = np.asarray(raster.logits, float)
     classes = np.sort(np.argsort(-logits, kind="stable")[:10])
-    winner = classes == raster["prediction"]
+    winner = classes == raster.prediction
     ax.barh(
         np.arange(len(classes)), logits[classes], color=np.where(winner, INK, MUTED)
     )
@@ -365,7 +359,7 @@ def _draw_logits(ax, raster):
     ax.axvline(0, color=MUTED, linewidth=0.6)
     ax.spines[:].set_visible(False)
     ax.set_xticks([])
-    ax.set_title(f"prediction {raster['prediction']}")
+    ax.set_title(f"prediction {raster.prediction}")
 
 
 def _plane_legend(owner, steps, **where):

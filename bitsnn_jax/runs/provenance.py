@@ -7,13 +7,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
 from bitsnn_jax.config import Config, to_dict
-from bitsnn_jax.runs.checkpoint import Run
+from bitsnn_jax.results.provenance import MachineRecord, RunRecord
 from bitsnn_jax.runtime.files import make_folder, replace_json
 from bitsnn_jax.version import __version__
 
@@ -28,28 +29,41 @@ def run_metadata(config: Config, input_shape: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def about_run(run: Run, command: str) -> dict[str, Any]:
-    """The run that numbers are of, and the command that they come from."""
-    return {
-        "name": run.config.name,
-        "model": run.config.model.name,
-        "dataset": run.config.data.name,
-        "checkpoint_step": run.step,
-        "seed": run.config.seed,
-        "version": __version__,
-        "commit": run.metadata.get("commit"),
-        "command": command,
-    }
+class Trained(Protocol):
+    """A run, or what was made of one."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def metadata(self) -> dict[str, Any]: ...
 
 
-def about_machine() -> dict[str, Any]:
-    """What runs now, and when."""
-    return {
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-        "num_devices": jax.device_count(),
-        "time": datetime.datetime.now().isoformat(timespec="seconds"),
-    }
+def about_run(run: Trained, command: str) -> RunRecord:
+    """Name the run that numbers are of, and the command that they come from."""
+    return RunRecord(
+        name=run.config.name,
+        model=run.config.model.name,
+        dataset=run.config.data.name,
+        checkpoint_step=run.step,
+        seed=run.config.seed,
+        version=__version__,
+        commit=run.metadata.get("commit"),
+        command=command,
+    )
+
+
+def about_machine() -> MachineRecord:
+    """Name what runs now, and when."""
+    return MachineRecord(
+        jax=jax.__version__,
+        device=jax.devices()[0].device_kind,
+        num_devices=jax.device_count(),
+        time=datetime.datetime.now().isoformat(timespec="seconds"),
+    )
 
 
 def about_numbers(*, config: str, seed: int | None) -> dict[str, Any]:
@@ -69,7 +83,7 @@ def about_numbers(*, config: str, seed: int | None) -> dict[str, Any]:
         "config": config,
         "seed": seed,
         "commit": commit(),
-        "machine": _machine(),
+        "machine": machine(),
         "jax": jax.__version__,
         "time": datetime.datetime.now().isoformat(timespec="seconds"),
     }
@@ -97,7 +111,9 @@ def _in_repository(script: str) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
 
 
-def _machine() -> str:
+@cache
+def machine() -> str:
+    """Name the devices that this process computes on."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"

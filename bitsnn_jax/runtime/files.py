@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
@@ -62,8 +64,9 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_json(path: Path, value: Any) -> None:
-    """Do the same with plain values, as JSON."""
-    replace_text(path, json.dumps(value, indent=1) + "\n")
+    """Do the same with typed or plain values, as JSON."""
+    # Not msgspec's own text: that has null for what is no number, and all in one line.
+    replace_text(path, json.dumps(msgspec.to_builtins(value), indent=1) + "\n")
 
 
 def write_files(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -> Path:

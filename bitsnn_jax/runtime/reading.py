@@ -7,8 +7,9 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+import msgspec
 import numpy as np
 
 # What any file may unpack to, and, beyond that, how many times its own size. Weights
@@ -17,6 +18,7 @@ LEAST = 2**27
 TIMES = 32
 
 _CHECKSUM = "checksum"
+_T = TypeVar("_T")
 
 
 class ReadingError(ValueError):
@@ -77,7 +79,7 @@ def read_json(path: str | os.PathLike, *, kind: type = dict, advice: str) -> Any
 
     Args:
       path: of the file.
-      kind: of the outermost value.
+      kind: of the outermost value; `object` for any.
       advice: what to do about a file that cannot be read, for the message.
 
     Raises:
@@ -91,11 +93,50 @@ def read_json(path: str | os.PathLike, *, kind: type = dict, advice: str) -> Any
         ) from None
     except ReadingError as error:
         raise ReadingError(f"{path} cannot be read ({error}): {advice}") from None
-    if type(value) is not kind:
+    if kind is not object and type(value) is not kind:
         raise ReadingError(
             f"{path} must hold a {kind.__name__}, got {type(value).__name__}: {advice}"
         )
     return value
+
+
+def typed(value: Any, kind: type[_T]) -> _T:
+    """Give plain JSON values their type; fields that it does not have are left out.
+
+    Raises:
+      ReadingError: a field is missing, of another type, or contradicts another.
+
+    >>> class Row(msgspec.Struct):
+    ...     steps: int
+    >>> typed({"steps": 4, "more": 1}, Row)
+    Row(steps=4)
+    >>> typed([{"steps": 4}, {"steps": "4"}], list[Row])
+    Traceback (most recent call last):
+    ...
+    bitsnn_jax.runtime.reading.ReadingError: Expected `int`, got `str` - at `$[1].steps`
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise ReadingError(str(error)) from None
+
+
+def read_typed(path: str | os.PathLike, kind: type[_T], *, advice: str) -> _T:
+    """Read a JSON file as values of a type.
+
+    Args:
+      path: of the file.
+      kind: what it holds.
+      advice: what to do about a file that holds something else, for the message.
+
+    Raises:
+      ReadingError: no such file, a damaged one, or one that holds something else.
+    """
+    value = read_json(path, kind=object, advice=advice)
+    try:
+        return typed(value, kind)
+    except ReadingError as error:
+        raise ReadingError(f"{path} is not whole ({error}): {advice}") from None
 
 
 def check_zip(what: object, file: str | os.PathLike | BinaryIO) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.integers.energy import profiles
-from bitsnn_jax.jobs.compare import compare
+from bitsnn_jax.jobs.compare import CompareOptions, compare
 from bitsnn_jax.jobs.compare_images import BATCH
+from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.reports.comparison_page import write_comparison
-from bitsnn_jax.runs.loading import snn_folder
 from bitsnn_jax.runtime.cli import (
     SEEDS,
     STEPS,
@@ -33,6 +33,26 @@ from bitsnn_jax.runtime.locks import work_folder
 
 @one_line()
 def main(argv: list[str] | None = None) -> None:
+    options = _parser().parse_args(argv)
+    only_our_errors()
+    source = RunSource(options.ckpt, directory=options.data, limit=options.limit)
+    out = Path(options.out or source.folder.parent / "compare")
+    what = CompareOptions(
+        out=out,
+        methods=options.methods,
+        steps=options.steps,
+        relu=options.relu,
+        clipped_relu=options.clipped_relu,
+        seeds=options.seeds,
+        batch=options.batch,
+        profile=options.profile,
+        command=" ".join(["python compare.py", *(argv or sys.argv[1:])]),
+    )
+    with work_folder(out):
+        print(f"report {write_comparison(compare(source, what), out)}")
+
+
+def _parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument(
         "--ckpt",
@@ -96,30 +116,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=filled, metavar="DIR", help="default: beside the RUN's snn"
     )
-    options = parser.parse_args(argv)
-    only_our_errors()
-    out = Path(options.out or snn_folder(options.ckpt).parent / "compare")
-    with work_folder(out):
-        results = compare(
-            options.ckpt,
-            methods=options.methods,
-            steps=options.steps,
-            relu=options.relu,
-            clipped_relu=options.clipped_relu,
-            seeds=options.seeds,
-            limit=options.limit,
-            batch=options.batch,
-            directory=options.data,
-            profile_name=options.profile,
-            out=out,
-            command=" ".join(["python compare.py", *(argv or sys.argv[1:])]),
-        )
-        print(f"report {write_comparison(results, out)}")
+    return parser
 
 
 @one_line()
 def run() -> None:
-    """The command, in a process of its own."""
+    """Run the command in a process of its own."""
     own_process()
     one_device_per_core()
     one_after_the_other()

@@ -15,15 +15,19 @@ run for --ckpt, `ann` in it to fine-tune from, and `import.json`.
 """
 
 import sys
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from bitsnn_jax.conversion.calibration import CALIBRATIONS
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.execution import CARRIERS
 from bitsnn_jax.interop.torch_networks import TORCHVISION
-from bitsnn_jax.jobs.convert import convert_run
-from bitsnn_jax.jobs.import_torch import import_network
-from bitsnn_jax.runs.loading import snn_folder
+from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
+from bitsnn_jax.jobs.import_torch import ImportOptions, import_network
+from bitsnn_jax.jobs.integers import IntegerOptions
+from bitsnn_jax.jobs.sources import RunSource, TorchSource
 from bitsnn_jax.runtime import hosts
 from bitsnn_jax.runtime.cli import (
     Distinct,
@@ -46,22 +50,124 @@ PRECISIONS = {
 STEPS = (1, 2, 3, 4, 6, 8)
 TORCH_STEPS = (4, 6, 8)  # without training, smaller T cost accuracy
 EPOCHS, SIDE = 100_000, 4096  # at most
-# Options of one kind of source only.
-_OF = {
-    "--ckpt": (
-        "mode fixed-point carriers qat_epochs qat_learning_rate data distributed "
-        "coordinator num_hosts host host_timeout"
-    ).split(),
-    "--torch": "model calibrate pictures size method per_channel".split(),
+
+
+@one_line()
+def main(argv: list[str] | None = None) -> None:
+    parser = _parser()
+    options = parser.parse_args(argv)
+    only_our_errors()
+    command = " ".join(["python convert.py", *(argv or sys.argv[1:])])
+    kind = _kind(parser, options)
+    with hosts.together(
+        distributed=options.distributed,
+        coordinator=options.coordinator,
+        num_hosts=options.num_hosts,
+        host=options.host,
+        timeout=options.host_timeout,
+    ):
+        kind.start(options, command)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of source, by the option that names one.
+
+    Attributes:
+      start: the job, from what was given and the command.
+      own: options that are of use to this kind alone.
+      needed: those of them that have no default.
+    """
+
+    start: Callable[[Namespace, str], object]
+    own: str
+    needed: tuple[str, ...] = ()
+
+
+def _convert(options: Namespace, command: str) -> None:
+    source = RunSource(options.ckpt, directory=options.data, limit=options.limit)
+    if options.fixed_point is None and options.qat_epochs:
+        raise ValueError("qat_epochs needs fixed-point: it fine-tunes those weights")
+    integers = None
+    if options.fixed_point is not None:
+        integers = IntegerOptions(
+            bits=options.fixed_point,
+            carriers=options.carriers,
+            qat_epochs=options.qat_epochs,
+            qat_learning_rate=options.qat_learning_rate,
+        )
+    convert_source(
+        source,
+        ConvertOptions(
+            out=Path(options.out or source.folder),
+            steps=options.steps or STEPS,
+            modes=MODES[options.mode],
+            precisions=PRECISIONS[options.certificate],
+            integers=integers,
+            command=command,
+        ),
+    )
+
+
+def _import(options: Namespace, command: str) -> None:
+    source = TorchSource(
+        options.torch,
+        model=options.model,
+        pictures=options.pictures or options.calibrate,
+        size=224 if options.size is None else options.size,
+        limit=options.limit,
+    )
+    import_network(
+        source,
+        ImportOptions(
+            out=Path(options.out or source.folder),
+            calibrate=options.calibrate,
+            steps=options.steps or TORCH_STEPS,
+            method=options.method or "mse",
+            per_channel=options.per_channel,
+            precisions=PRECISIONS[options.certificate],
+            command=command,
+        ),
+    )
+
+
+_KINDS = {
+    "ckpt": _Kind(
+        _convert,
+        own="mode fixed-point carriers qat_epochs qat_learning_rate data distributed "
+        "coordinator num_hosts host host_timeout",
+    ),
+    "torch": _Kind(
+        _import,
+        own="model calibrate pictures size method per_channel",
+        needed=("model", "calibrate"),
+    ),
 }
+
+
+def _kind(parser: Parser, options: Namespace) -> _Kind:
+    """The kind of source that was given.
+
+    Raises:
+      ValueError: an option that another kind has for itself, or one that is missing.
+    """
+    [given] = [name for name in _KINDS if getattr(options, name) is not None]
+    for other in _KINDS.keys() - {given}:
+        for name in _KINDS[other].own.split():
+            field = name.replace("-", "_")
+            if getattr(options, field) != parser.get_default(field):
+                raise ValueError(f"--{name} belongs to --{other}: leave it out")
+    for name in _KINDS[given].needed:
+        if getattr(options, name) is None:
+            raise ValueError(f"--{given} needs --{name}")
+    return _KINDS[given]
 
 
 def _listed(numbers):
     return " ".join(map(str, numbers))
 
 
-@one_line()
-def main(argv: list[str] | None = None) -> None:
+def _parser() -> Parser:
     parser = Parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -97,6 +203,20 @@ def main(argv: list[str] | None = None) -> None:
         default="both",
         help="precision in which ANN and SNN are compared code by code",
     )
+    _add_integers(parser)
+    parser.add_images()
+    parser.add_argument(
+        "--out",
+        type=filled,
+        metavar="DIR",
+        help="default: RUN/snn, runs/NAME/snn; with --torch, runs/MODEL_torch",
+    )
+    _add_torch(parser)
+    _add_hosts(parser)
+    return parser
+
+
+def _add_integers(parser: Parser) -> None:
     parser.add_argument(
         "--fixed-point",
         type=whole(2, 8),
@@ -128,13 +248,9 @@ def main(argv: list[str] | None = None) -> None:
         metavar="RATE",
         help="of fine-tuning, as a part of the largest weight (default: %(default)s)",
     )
-    parser.add_images()
-    parser.add_argument(
-        "--out",
-        type=filled,
-        metavar="DIR",
-        help="default: RUN/snn, runs/NAME/snn; with --torch, runs/MODEL_torch",
-    )
+
+
+def _add_torch(parser: Parser) -> None:
     torch = parser.add_argument_group("a checkpoint of PyTorch, .pth or .safetensors")
     torch.add_argument("--model", choices=TORCHVISION, help="what it is of")
     torch.add_argument(
@@ -161,6 +277,9 @@ def main(argv: list[str] | None = None) -> None:
     torch.add_argument(
         "--per_channel", action="store_true", help="a threshold for each channel"
     )
+
+
+def _add_hosts(parser: Parser) -> None:
     several = parser.add_argument_group("several hosts, the same command on each")
     several.add_argument(
         "--distributed", action="store_true", help="found by SLURM or as TPUs do"
@@ -180,66 +299,10 @@ def main(argv: list[str] | None = None) -> None:
         metavar="SECONDS",
         help="to wait for all of them to come (default: %(default)s)",
     )
-    options = parser.parse_args(argv)
-    only_our_errors()
-    command = " ".join(["python convert.py", *(argv or sys.argv[1:])])
-    _check_belong(parser, options)
-    if options.torch:
-        return _import(options, command)
-    with hosts.together(
-        distributed=options.distributed,
-        coordinator=options.coordinator,
-        num_hosts=options.num_hosts,
-        host=options.host,
-        timeout=options.host_timeout,
-    ):
-        convert_run(
-            options.ckpt,
-            steps=options.steps or STEPS,
-            modes=MODES[options.mode],
-            precisions=PRECISIONS[options.certificate],
-            bits=options.fixed_point,
-            carriers=options.carriers,
-            qat_epochs=options.qat_epochs,
-            qat_learning_rate=options.qat_learning_rate,
-            limit=options.limit,
-            directory=options.data,
-            out=Path(options.out or snn_folder(options.ckpt)),
-            command=command,
-        )
-
-
-def _import(options, command):
-    import_network(
-        options.torch,
-        model=options.model,
-        calibrate=options.calibrate,
-        pictures=options.pictures,
-        steps=options.steps or TORCH_STEPS,
-        size=224 if options.size is None else options.size,
-        method=options.method or "mse",
-        per_channel=options.per_channel,
-        precisions=PRECISIONS[options.certificate],
-        limit=options.limit,
-        out=Path(options.out or Path("runs", f"{options.model}_torch")),
-        command=command,
-    )
-
-
-def _check_belong(parser, options):
-    """ValueError for options that the other kind of source has no use for."""
-    other = "--ckpt" if options.torch else "--torch"
-    for name in _OF[other]:
-        field = name.replace("-", "_")
-        if getattr(options, field) != parser.get_default(field):
-            raise ValueError(f"--{name} belongs to {other}: leave it out")
-    for name in ("model", "calibrate") if options.torch else ():
-        if getattr(options, name) is None:
-            raise ValueError(f"--torch needs --{name}")
 
 
 @one_line()
 def run() -> None:
-    """The command, in a process of its own."""
+    """Run the command in a process of its own."""
     own_process()
     main()

@@ -7,14 +7,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
+import msgspec
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from bitsnn_jax.runtime.files import naming, replace_text
-from bitsnn_jax.runtime.reading import parse_json
-from bitsnn_jax.runtime.shapes import complete
+from bitsnn_jax.runtime.reading import parse_json, typed
 
 Write = Callable[[int, str, dict[str, float]], None]  # (step, split, values)
+
+
+class _Line(msgspec.Struct):
+    """What each line has, beside its metrics."""
+
+    step: int
+    split: str
 
 
 @contextmanager
@@ -87,5 +94,4 @@ def _kept(path, step):
 
 
 def _step(line):
-    row = complete(parse_json(line), {"step": int, "split": str}, "a line")
-    return row["step"]
+    return typed(parse_json(line), _Line).step

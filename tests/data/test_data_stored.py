@@ -14,8 +14,9 @@ from PIL import Image
 from bitsnn_jax.config import Config, Data, Model, Optimizer
 from bitsnn_jax.data import eval_batches, load, train_batches
 from bitsnn_jax.data.images import Unreadable, decode
-from bitsnn_jax.jobs.convert import convert_run
+from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
 from bitsnn_jax.jobs.evaluation import evaluate, without_spikes
+from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.training import train_and_evaluate
 
 CLASSES = ("ant", "bee", "cat")
@@ -260,13 +261,14 @@ def test_a_run_on_a_stream_is_trained_converted_and_proved(tmp_path):
         optimizer=Optimizer(epochs=1),
     )
     train_and_evaluate(run, tmp_path / "run")
-    found = convert_run(tmp_path / "run", steps=[2], limit=7, out=tmp_path / "snn")
-    assert found["examples"] == 7
-    for certificate in found["steps"][0]["certificate"].values():
-        assert certificate["examples"] == 7
-    assert found["steps"][0]["certificate"]["float64"]["exact"]
-    assert np.shape(found["raster"]["image"]) == (16, 16, 3)
-    assert found["raster"]["label"] == 0
+    source = RunSource(tmp_path / "run", limit=7)
+    found = convert_source(source, ConvertOptions(steps=[2], out=tmp_path / "snn"))
+    assert found.examples == 7
+    for certificate in found.steps[0].certificate.values():
+        assert certificate.examples == 7
+    assert found.steps[0].certificate["float64"].exact
+    assert np.shape(found.raster.image) == (16, 16, 3)
+    assert found.raster.label == 0
 
 
 # Damaged pictures

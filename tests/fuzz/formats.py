@@ -36,8 +36,11 @@ from bitsnn_jax.interop.nir_files import contents, digest
 from bitsnn_jax.interop.stablehlo import read as read_stablehlo
 from bitsnn_jax.interop.stablehlo import write as write_stablehlo
 from bitsnn_jax.interop.torch_files import read_state_dict
-from bitsnn_jax.jobs import compare
+from bitsnn_jax.jobs.compare_store import ComparisonStore
 from bitsnn_jax.models import build_model
+from bitsnn_jax.results.comparison import ComparisonResult
+from bitsnn_jax.results.conversion import ConversionResult
+from bitsnn_jax.results.training import TrainingResult
 from bitsnn_jax.runs import pretrained
 from bitsnn_jax.runs.checkpoint import (
     Checkpoints,
@@ -45,7 +48,8 @@ from bitsnn_jax.runs.checkpoint import (
     load_variables,
     save_variables,
 )
-from bitsnn_jax.runs.pretrained.card import CONVERSION, RESULT, make_card, to_markdown
+from bitsnn_jax.runs.pretrained.card import make_card, to_markdown
+from bitsnn_jax.runtime.reading import read_typed, typed
 from bitsnn_jax.training.log import metrics_log
 
 Files = Mapping[str, bytes]
@@ -390,29 +394,48 @@ def described(files, seed, count):
 
 def make_results(folder):
     config = metadata()["config"]
-    snn = {"accuracy": 0.5, "spikes_per_neuron": 0.7, "milliseconds_per_example": 1.0}
     result = {
         **{"test": {"accuracy": 0.5, "loss": 1.5}, "validation_accuracy": 0.5},
         **{"step": 3, "seconds": 2.0, "seed": 0, "device": "cpu", "num_devices": 1},
         **metadata(),
     }
-    row = {"steps": 4, "levels": 15, "ann_accuracy": 0.5, "stepped": None, "fused": snn}
-    certificate = {"float64": {"differing": 0, "neurons": 9}}
-    conversion = {
-        "run": {"checkpoint_step": 3, "config": config},
-        "examples": 20,
-        "ann": {"accuracy": 0.5},
-        "steps": [{**row, "certificate": certificate}],
-    }
     (folder / "result.json").write_text(json.dumps(result))
-    (folder / "conversion.json").write_text(json.dumps(conversion))
+    (folder / "conversion.json").write_text(json.dumps(conversion(config)))
+
+
+def conversion(config):
+    snn = {"accuracy": 0.5, "spikes_per_neuron": 0.7, "milliseconds_per_example": 1.0}
+    snn |= {"compile_seconds": 1.0, "predictions_differing": 0}
+    codes = {"neurons": 9, "differing": 0}
+    layer = {"path": "act", "largest_membrane_difference": 1e-9, **codes}
+    certificate = {"exact": True, "examples": 20, "examples_differing": 0, **codes}
+    certificate |= {"largest_output_difference": 1e-9, "outputs_agree": True}
+    row = {"steps": 4, "levels": 15, "requantised": False, "ann_accuracy": 0.5}
+    row |= {"fused": snn, "layers": [{"path": "act", "neurons": 9, "spikes": [0.7]}]}
+    row |= {"certificate": {"float64": {**certificate, "layers": [layer]}}}
+    neurons = [{"path": "act", "shape": [9], "theta": 1.0, "levels": 15}]
+    found = {"changed": [{"path": "bias", "largest_change": 0.1}], "neurons": neurons}
+    found |= {"nonspiking": [], "analog": [], "bias_shift": "parameters"}
+    return {
+        "run": {**RUN, "steps": 4, "levels": 15, "config": config},
+        "machine": MACHINE,
+        **{"examples": 20, "ann": {"accuracy": 0.5}, "steps": [row]},
+        **{"conversion": found, "fixed_point": None, "raster": None},
+    }
+
+
+RUN = {
+    **{"name": "a", "model": "small", "dataset": "digits", "checkpoint_step": 3},
+    **{"seed": 0, "version": "0", "commit": None, "command": ""},
+}
+MACHINE = {"jax": "0", "device": "cpu", "num_devices": 1, "time": ""}
 
 
 def read_results(folder):
     run = pretrained.Run(model_config(), {}, 3, metadata())
-    result = pretrained._written(folder / "result.json", RESULT, missing="train")
-    conversion = pretrained._written(
-        folder / "conversion.json", CONVERSION, missing="convert"
+    result = read_typed(folder / "result.json", TrainingResult, advice="train")
+    conversion = read_typed(
+        folder / "conversion.json", ConversionResult, advice="convert"
     )
     card = make_card("a", run, result, conversion, command="", hardware="")
     return to_markdown({**card, "checksum": ""})
@@ -422,12 +445,9 @@ def comparison():
     row = {"method": "qcfs", "steps": 4, "window": 4, "until_output": 4, "seed": 0}
     numbers = {"accuracy": 0.5, "agreement": 0.5, "spikes_per_neuron": 0.7}
     numbers |= {"synaptic_operations": 7.0, "nanojoules": 1.0, "milliseconds": 1.0}
-    named = {"name": "a", "model": "small", "dataset": "digits", "seed": 0}
-    machine = {"jax": "0", "device": "cpu", "num_devices": 1, "time": ""}
     return {
-        "run": {**named, "checkpoint_step": 3, "version": "0", "command": ""},
-        "machine": machine,
-        **{"examples": 20, "batch": 4, "neurons": 9, "depth": 3, "profile": {}},
+        **{"run": RUN, "machine": MACHINE},
+        **{"examples": 20, "batch": 4, "neurons": 9, "depth": 3, "profile": "mixed"},
         "networks": {"qcfs": {"accuracy": 0.5, "milliseconds": 1.0, "from": "a"}},
         "methods": {
             "qcfs": {
@@ -445,10 +465,9 @@ def make_comparison(folder):
 
 
 def read_comparison(folder):
-    results = comparison() | {"rows": [], "methods": {}}
+    begun = typed(comparison() | {"rows": [], "methods": {}}, ComparisonResult)
     with contextlib.redirect_stdout(io.StringIO()):
-        compare._go_on(results, folder / "compare.json")
-    return results
+        return ComparisonStore(folder / "compare.json", begun).results
 
 
 def make_metrics(folder):

@@ -261,7 +261,7 @@ def test_fine_tuning_regains_what_rounding_costs(trained, bits):
     tuned, numbers = fine_tuned(graph, settings, steps=4, bits=bits, epochs=5)
     found = accuracy(fixed_point(tuned, steps=4, bits=bits), settings, test)
     print(f"{bits} bits: {rounded:.3f} -> {found:.3f}, {numbers}")
-    assert numbers["last_loss"] < numbers["first_loss"]
+    assert numbers.last_loss < numbers.first_loss
     assert found > rounded
 
 

@@ -1,9 +1,11 @@
 """`compare.py`: rows that are right, goes on after a stop, and what it refuses."""
 
+import csv
 import json
 import re
 
 import jax
+import msgspec
 import numpy as np
 import pytest
 from networks import Pooling, Residual, build, lowered
@@ -12,11 +14,20 @@ import compare
 from bitsnn_jax import config, data
 from bitsnn_jax.comparators import METHODS, StepNeuron, simulate
 from bitsnn_jax.comparators.structure import structure
-from bitsnn_jax.jobs.compare import compare as run_job
+from bitsnn_jax.jobs.compare import CompareOptions
+from bitsnn_jax.jobs.compare import compare as compare_methods
+from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runs.provenance import commit, machine
 from bitsnn_jax.training import train_and_evaluate
 
 LIMIT = 60
+
+
+def run_job(ckpt, *, limit=None, **options):
+    """What the job finds, as the plain values that it writes."""
+    results = compare_methods(RunSource(ckpt, limit=limit), CompareOptions(**options))
+    return msgspec.json.decode(msgspec.json.encode(results))
 
 
 def small(**model):
@@ -58,6 +69,17 @@ def test_rows_are_those_of_a_simulation_of_all_images_at_once(trained, compared)
         neurons = compared["neurons"] * LIMIT
         assert row["spikes_per_neuron"] == pytest.approx(spikes / neurons, rel=1e-5)
         assert row["window"] == row["until_output"] == t
+
+
+def test_each_row_names_the_commit_and_the_machine_that_it_is_from(trained, compared):
+    where = {"commit": commit(), "machine": machine()}
+    with open(trained / "compare" / "compare.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(compared["rows"])
+    for row, written in zip(compared["rows"], rows, strict=True):
+        assert {name: row[name] for name in where} == where
+        assert {name: written[name] for name in where} == where
+    assert where["machine"]
 
 
 def test_a_second_call_computes_what_is_missing(trained, compared, monkeypatch):
@@ -115,7 +137,7 @@ def test_rows_on_the_way_are_those_of_calls_of_their_own(trained, tmp_path, name
     for row in at_once["rows"]:
         out = tmp_path / str(row["steps"])
         [alone] = run_job(trained, steps=[row["steps"]], out=out, **options)["rows"]
-        for field in row.keys() - {"method", "milliseconds"}:
+        for field in row.keys() - {"method", "milliseconds", "commit"}:
             assert alone[field] == pytest.approx(row[field], rel=1e-6), field
 
 

@@ -1,7 +1,6 @@
 """A checkpoint of PyTorch becomes a spiking network in one call."""
 
 import dataclasses
-import json
 
 import jax
 import numpy as np
@@ -10,10 +9,13 @@ from PIL import Image
 
 from bitsnn_jax.interop.torch_files import write_state_dict
 from bitsnn_jax.interop.torch_networks import TORCHVISION, to_torch
-from bitsnn_jax.jobs import import_torch
-from bitsnn_jax.jobs.import_torch import import_network
+from bitsnn_jax.jobs import sources
+from bitsnn_jax.jobs.import_torch import ImportOptions, import_network
+from bitsnn_jax.jobs.sources import TorchSource
 from bitsnn_jax.models import build_model
+from bitsnn_jax.results.imported import ImportResult
 from bitsnn_jax.runs.loading import load_ann
+from bitsnn_jax.runtime.reading import read_typed
 from bitsnn_jax.scripts import convert
 
 SIZE = 32
@@ -44,32 +46,27 @@ def imported(pictures, tmp_path_factory):
     file = folder / "narrow.safetensors"
     write_state_dict(file, to_torch(variables, NARROW))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(import_torch.TORCHVISION, "resnet18", NARROW)
+        patch.setitem(sources.TORCHVISION, "resnet18", NARROW)
         results = import_network(
-            file,
-            model="resnet18",
-            calibrate=pictures,
-            steps=(2,),
-            size=SIZE,
-            precisions=("float64",),
-            out=folder / "out",
+            TorchSource(file, model="resnet18", pictures=pictures, size=SIZE),
+            ImportOptions(out=folder / "out", calibrate=pictures, steps=(2,)),
         )
     return variables, results, folder / "out"
 
 
 def test_every_code_is_that_of_the_quantised_network(imported):
     _, results, _ = imported
-    assert [row["steps"] for row in results["steps"]] == [2]
-    for row in results["steps"]:
-        certificate = row["certificate"]["float64"]
-        assert certificate["exact"] and certificate["examples"] == 5
-        assert 0 <= row["agreement"] <= 1
-    assert results["same_images"] and results["compared_on"] == 5
+    assert [row.steps for row in results.steps] == [2]
+    for row in results.steps:
+        certificate = row.certificate["float64"]
+        assert certificate.exact and certificate.examples == 5
+        assert 0 <= row.agreement <= 1
+    assert results.same_images and results.compared_on == 5
 
 
 def test_the_record_is_on_disk(imported):
     _, results, out = imported
-    assert json.loads((out / "import.json").read_text()) == results
+    assert read_typed(out / "import.json", ImportResult, advice="") == results
 
 
 def test_the_imported_network_is_kept_as_it_was(imported):
@@ -97,23 +94,23 @@ def test_the_quantised_network_is_a_run(imported):
     "changed, words",
     [
         ({"model": "alexnet"}, "model must be one of mobilenetv2, resnet18"),
-        ({"calibrate": "nowhere"}, "nowhere: expected a folder of images"),
+        ({"pictures": "nowhere"}, "nowhere: expected a folder of images"),
         ({"steps": (0,)}, "steps must be"),
         ({"size": 31}, "size must be at least 32"),
         ({"limit": 0}, "limit must be at least 1"),
-        ({"checkpoint": "nowhere.pth"}, "nowhere.pth"),
+        ({"path": "nowhere.pth"}, "nowhere.pth"),
     ],
 )
 def test_bad_input_leaves_nothing_behind(changed, words, pictures, tmp_path):
     out = tmp_path / "out"
-    options = {
-        "checkpoint": "weights.pth",
-        "model": "resnet18",
-        "calibrate": pictures,
-        "out": out,
-    }
+    options = {"path": "weights.pth", "model": "resnet18", "pictures": pictures}
+    options |= {"calibrate": pictures, "steps": (4,)} | changed
+    steps, calibrate = options.pop("steps"), options.pop("calibrate")
     with pytest.raises((ValueError, OSError)) as error:
-        import_network(**{**options, **changed})
+        import_network(
+            TorchSource(**options),
+            ImportOptions(out=out, calibrate=calibrate, steps=steps),
+        )
     assert words in str(error.value)
     assert not out.exists()
 

@@ -3,125 +3,32 @@
 import copy
 import csv
 import io
-import math
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
+from samples import ANNS, METHODS
+from samples import comparison as sample
 from test_conversion_page import Page
 
-from bitsnn_jax.reports import comparison_plots
-from bitsnn_jax.reports.comparison_page import (
-    FIELDS,
-    PICTURES,
-    as_csv,
-    as_markdown,
-    averages,
-    first_equal,
-    write_comparison,
-)
-
-DEPTH, NEURONS, WORK = 19, 188_416, 40_800_000
-# title, network, scale of the steps, warm-up, layer by layer, spikes/neuron at 8 steps
-METHODS = {
-    "qcfs": ("QCFS rate SNN", "qcfs", 2.4, 0, False, 1.6),
-    "bit_serial": ("Bit-serial SNN", "qcfs", 0.55, 0, True, 1.1),
-    "opi": ("OPI", "clipped_relu", 3.4, 0, False, 1.5),
-    "srp": ("SRP", "qcfs", 1.1, 4, False, 2.3),
-    "cos": ("COS (offset spikes)", "qcfs", 0.9, 4, True, 2.1),
-    "snnc_light": ("SNNC, light calibration", "relu", 4.5, 0, False, 1.3),
-    "snnc_advanced": ("SNNC, potential calibration", "relu", 3.6, 0, False, 1.35),
-    "rnl": ("Rate norm layers", "relu", 9.0, 0, False, 0.9),
-    "snm": ("SNM", "relu", 7.5, 0, False, 1.8),
-    "fast_snn": ("Fast-SNN (signed IF)", "qcfs", 1.4, 0, True, 1.7),
-    "pascal": ("PASCAL", "qcfs", 0.8, 15, True, 2.6),
-    "parallel": ("Parallel inference", "qcfs", 1.0, 0, True, 1.6),
-    "ltb": ("Local threshold balancing", "relu", 6.0, 2, False, 1.2),
-    "radix": ("Radix encoding", "qcfs", 0.8, 0, True, 1.0),
-    "phase": ("Phase code (SpikeConverter)", "relu", 1.3, 0, True, 1.25),
-    "ttfs": ("Time to first spike", "qcfs", 5.0, 0, True, 0.55),
-}
-ANNS = {"qcfs": 0.9412, "relu": 0.9455, "clipped_relu": 0.9437}
+from bitsnn_jax.reports import comparison_page, comparison_plots
+from bitsnn_jax.reports.comparison_page import FIELDS, PICTURES, as_csv, first_equal
+from bitsnn_jax.results.comparison import ComparisonResult, MethodRow
+from bitsnn_jax.runtime.reading import ReadingError, typed
 
 
-def row(rng, name, steps, seed):
-    _, network, half, warm_up, waits, spikes = METHODS[name]
-    gap = math.exp(-0.9 * (steps / half) ** 1.1) + 0.002 * rng.random()
-    accuracy = 0.1 + (ANNS[network] - 0.1) * (1 - gap) + 0.001 * rng.normal()
-    window = steps + warm_up
-    spikes = spikes * (window / 8) ** 0.8
-    operations = spikes * WORK * 1.07
-    return {
-        "method": name,
-        "steps": steps,
-        "window": window,
-        "until_output": window * DEPTH if waits else window,
-        "seed": seed,
-        "accuracy": float(np.clip(accuracy, 0.1, 0.95)),
-        "agreement": float(np.clip(accuracy + 0.03, 0, 0.995)),
-        "spikes_per_neuron": spikes,
-        "synaptic_operations": operations,
-        "nanojoules": 1e-3 * (0.1 * operations + 0.18 * window * NEURONS + 3.1 * 4e5),
-        "milliseconds": 0.2 * window + 0.4 * rng.random(),
-    }
+def write_comparison(results, folder):
+    """The report of plain values."""
+    return comparison_page.write_comparison(typed(results, ComparisonResult), folder)
 
 
-def sample():
-    """Results of sixteen methods, three of them with three seeds."""
-    rng = np.random.default_rng(0)
-    seeds = {"snnc_light": 3, "snnc_advanced": 3, "cos": 3}
-    return {
-        "run": {
-            "name": "resnet20_fashion_mnist",
-            "model": "resnet20",
-            "dataset": "fashion_mnist",
-            "checkpoint_step": 70_200,
-            "seed": 7,
-            "version": "0.1.0",
-            "commit": "abc1234",
-            "command": "python compare.py --ckpt resnet20_fashion_mnist --seeds 0 1 2",
-        },
-        "machine": {
-            "jax": "0.10.2",
-            "device": "cpu",
-            "num_devices": 1,
-            "time": "2026-11-25T20:00:00",
-        },
-        "examples": 10_000,
-        "neurons": NEURONS,
-        "depth": DEPTH,
-        "profile": "mixed",
-        "networks": {
-            name: {
-                "accuracy": accuracy,
-                "milliseconds": 0.41,
-                "from": f"resnet20_fashion_mnist_{name}",
-            }
-            for name, accuracy in ANNS.items()
-        },
-        "methods": {
-            name: {
-                "title": title,
-                "source": f"Authors of {title}, Optimal conversion of deep networks "
-                "into spiking ones at low latency, Some Conference, 2023",
-                "trained_with": network,
-                "seconds": 12.5,
-            }
-            for name, (title, network, *_) in METHODS.items()
-        },
-        "rows": [
-            row(rng, name, steps, seed)
-            for name in METHODS
-            for steps in (1, 2, 4, 8, 16, 32)
-            for seed in range(seeds.get(name, 1))
-            if not (name in ("radix", "bit_serial") and steps > 8)
-        ],
-        "failed": [
-            {"method": "radix", "steps": 16, "error": "codes have 8 bits at most"},
-            {"method": "dietcode", "steps": None, "error": "a ReLU network is missing"},
-        ],
-    }
+def averages(rows):
+    return comparison_page.averages(typed(list(rows), list[MethodRow]))
+
+
+def as_markdown(results):
+    return comparison_page.as_markdown(typed(results, ComparisonResult))
 
 
 def small(**changed):
@@ -173,7 +80,7 @@ def test_every_row_is_in_the_csv_digit_for_digit(folder):
 
 def test_csv_keeps_its_columns_whatever_a_row_holds():
     odd = sample()["rows"][0] | {"method": 'a,"b"\nc', "more": 1}
-    (row,) = csv.DictReader(io.StringIO(as_csv([odd])))
+    (row,) = csv.DictReader(io.StringIO(as_csv([typed(odd, MethodRow)])))
     assert row["method"] == odd["method"] and "more" not in row
 
 
@@ -188,7 +95,7 @@ def test_averages_are_means_and_spreads_over_seeds():
         for each in many:
             own = only(rows, method=method, steps=each.steps)
             assert each.seeds == len(own)
-            for field in set(FIELDS) - {"method", "steps", "seed"}:
+            for field in each.mean:
                 values = np.array([r[field] for r in own], float)
                 # Sums of three float64.
                 np.testing.assert_allclose(each.mean[field], values.mean(), 1e-14)
@@ -350,36 +257,45 @@ def test_other_files_stay(tmp_path):
     "path",
     [
         *("run", "run.model", "machine.jax", "examples", "neurons", "depth"),
-        *("networks", "networks.qcfs", "networks.relu.accuracy", "networks.qcfs.from"),
-        *("methods", "methods.qcfs", "methods.snnc_light.trained_with"),
-        *("rows", *(f"rows[0].{field}" for field in FIELDS)),
+        *("networks", "networks.relu.accuracy", "networks.qcfs.from"),
+        *("methods", "methods.snnc_light.trained_with"),
+        *("rows", *(f"rows[0].{field}" for field in FIELDS[:-2])),
         *("failed", "failed[0].error"),
     ],
 )
-def test_a_missing_part_is_named(tmp_path, path):
+def test_a_missing_part_is_named(path):
     results = small()
     *parents, last = path.replace("[0]", ".0").split(".")
     part = results
     for name in parents:
         part = part[int(name) if name.isdigit() else name]
     del part[last]
-    with pytest.raises(ValueError, match=re.escape(f"results.{path} is missing")):
-        write_comparison(results, tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+    with pytest.raises(ReadingError) as error:
+        typed(results, ComparisonResult)
+    place = re.sub(r"(networks|methods)\.\w+", r"\1[...]", path.rpartition(".")[0])
+    where = f" - at `$.{place}`" if place else ""
+    assert str(error.value) == f"Object missing required field `{last}`{where}"
+
+
+def of_methods(*names):
+    return {name: small()["methods"][name] for name in names}
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"rows": []}, "results.rows is empty: .*dietcode: a ReLU network"),
-        ({"rows": {}}, "results.rows must be a list, got dict"),
-        ({"methods": []}, "results.methods must be a mapping, got list"),
-        ({"rows": 2 * small()["rows"]}, "results.rows has .* 2 times"),
+        ({"rows": []}, "rows is empty: .*dietcode: a ReLU network"),
+        ({"rows": {}}, "Expected `array`, got `object` - at `\\$.rows`"),
+        ({"methods": []}, "Expected `object`, got `array` - at `\\$.methods`"),
+        ({"rows": 2 * small()["rows"]}, "rows has .* 2 times"),
+        ({"networks": {}}, "networks.qcfs is missing: methods.qcfs starts from it"),
+        ({"methods": of_methods("qcfs")}, r"methods.bit_serial is missing: rows\[2\]"),
     ],
 )
 def test_a_part_that_is_wrong_is_named(tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
-        write_comparison(small(**changed), tmp_path)
+        write_comparison(small(**changed), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_front_is_what_nothing_dominates():

@@ -1,6 +1,5 @@
 """The page says what the results say: all of it, nothing more, and never by halves."""
 
-import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,154 +9,27 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as MplPath
 from PIL import Image
+from samples import certificate
+from samples import conversion as sample
 
-from bitsnn_jax.reports import plots
-from bitsnn_jax.reports.conversion_page import PICTURES, write_report
-from bitsnn_jax.reports.verdict import verdict
-
-LAYERS = ["stem/act"] + [
-    f"stage{stage}_block{block}/act{act}"
-    for stage in range(3)
-    for block in range(3)
-    for act in (1, 2)
-]
-
-THREE = [
-    [0, 2, 9, 15, 14, 9, 3, 0],
-    [0, 4, 13, 8, 9, 16, 8, 0],
-    [0, 0, 0, 6, 14, 15, 3, 0],
-    [0, 0, 0, 11, 14, 2, 0, 0],
-    [0, 0, 0, 2, 15, 11, 0, 0],
-    [0, 0, 0, 0, 2, 15, 4, 0],
-    [0, 1, 5, 6, 13, 16, 6, 0],
-    [0, 2, 12, 12, 13, 11, 0, 0],
-]
+from bitsnn_jax.reports import conversion_page, plots
+from bitsnn_jax.reports import verdict as judging
+from bitsnn_jax.reports.conversion_page import PICTURES
+from bitsnn_jax.results.conversion import ConversionResult, LayerSpikes, Raster
+from bitsnn_jax.runtime.reading import ReadingError, typed
 
 
-def certificate(rng, *, differing):
-    """A certificate over 360 images, whose differing codes sit in the last layers."""
-    neurons = [360 * n for n in neuron_counts()]
-    per_layer = [0] * (len(LAYERS) - 2) + [differing // 3, differing - differing // 3]
-    rounding = 1e-6 if differing else 1e-15
-    return {
-        "exact": differing == 0,
-        "examples": 360,
-        "examples_differing": min(2, differing),
-        "neurons": sum(neurons),
-        "differing": differing,
-        "layers": [
-            {
-                "path": path,
-                "neurons": n,
-                "differing": d,
-                "largest_membrane_difference": rounding * rng.uniform(1, 9),
-            }
-            for path, n, d in zip(LAYERS, neurons, per_layer, strict=True)
-        ],
-    }
+def write_report(results, folder):
+    """The report of plain values."""
+    return conversion_page.write_report(typed(results, ConversionResult), folder)
 
 
-def neuron_counts():
-    return [1024] + [1024] * 6 + [512] * 6 + [256] * 6
+def verdict(results):
+    return judging.verdict(typed(results, ConversionResult))
 
 
-def row(rng, steps, accuracy):
-    fades = 0.28 * np.exp(-np.arange(steps)[::-1] / 2.5)  # high bits are rare
-    spikes = [rng.uniform(0.5, 1.4) * fades for _ in LAYERS]
-    mean = float(np.average(np.sum(spikes, axis=1), weights=neuron_counts()))
-    run = {"accuracy": accuracy, "spikes_per_neuron": mean}
-    return {
-        "steps": steps,
-        "levels": 2**steps - 1,
-        "requantised": steps != 4,
-        "ann_accuracy": accuracy,
-        "fused": run | {"milliseconds_per_example": 0.12, "compile_seconds": 1.1},
-        "stepped": run
-        | {
-            "milliseconds_per_example": 0.11 * steps + 0.07,
-            "compile_seconds": 3.0,
-            "predictions_differing": 0,
-        },
-        "layers": [
-            {"path": path, "neurons": n, "spikes": [float(x) for x in s]}
-            for path, n, s in zip(LAYERS, neuron_counts(), spikes, strict=True)
-        ],
-        "certificate": {
-            "float64": certificate(rng, differing=0),
-            "float32": certificate(rng, differing=13),
-        },
-    }
-
-
-def sample():
-    """Results as of a ResNet-20 on the digits."""
-    rng = np.random.default_rng(0)
-    curve = {1: 0.6111, 2: 0.9306, 3: 0.9833, 4: 0.9889, 6: 0.9917, 8: 0.9917}
-    return {
-        "run": {
-            "name": "digits_resnet",
-            "model": "resnet20",
-            "dataset": "digits",
-            "checkpoint_step": 1240,
-            "seed": 7,
-            "steps": 4,
-            "levels": 15,
-            "version": "0.1.0",
-            "commit": "abc1234",
-            "config": {"name": "digits_resnet", "optimizer": {"learning_rate": 0.02}},
-        },
-        "machine": {
-            "jax": "0.10.2",
-            "device": "cpu",
-            "num_devices": 1,
-            "time": "2026-11-23T20:00:00",
-        },
-        "examples": 360,
-        "ann": {"accuracy": 0.9889},
-        "steps": [row(rng, steps, accuracy) for steps, accuracy in curve.items()],
-        "conversion": {
-            "changed": [
-                {
-                    "path": "params/" + path.replace("act", "norm") + "/bias",
-                    "largest_change": float(rng.uniform(0.1, 0.6)),
-                }
-                for path in LAYERS[1:]
-            ],
-            "neurons": [
-                {
-                    "path": path,
-                    "shape": [8, 8, 16],
-                    "theta": float(rng.uniform(2, 5)),
-                    "levels": 15,
-                }
-                for path in LAYERS
-            ],
-            "nonspiking": [],
-            "analog": [],
-            "bias_shift": "parameters",
-        },
-        "raster": {
-            "example": 7,
-            "label": 3,
-            "prediction": 3,
-            "image": THREE,
-            "steps": 4,
-            "layers": [
-                {
-                    "path": path,
-                    "neurons_total": n,
-                    "spikes": (
-                        rng.random((32, 4))
-                        < rng.beta(0.6, 1, (32, 1)) * [0.15, 0.3, 0.6, 0.7]
-                    )
-                    .astype(int)
-                    .tolist(),
-                }
-                for path, n in zip(LAYERS, neuron_counts(), strict=True)
-            ],
-            "logits": (rng.normal(0, 2, 10) + 9 * (np.arange(10) == 3)).tolist(),
-        },
-    }
+def typed_raster(raster):
+    return typed(raster, Raster)
 
 
 class Page(HTMLParser):
@@ -322,7 +194,7 @@ def test_text_is_escaped(tmp_path):
 def test_a_dollar_in_a_name_is_no_formula():
     raster = sample()["raster"]
     raster["layers"][0]["path"] = "a$\\frac$b"
-    assert "a$\\frac$b" in plots.svg(plots.spike_raster(raster), name="p")
+    assert "a$\\frac$b" in plots.svg(plots.spike_raster(typed_raster(raster)), name="p")
 
 
 def test_failing_to_draw_writes_nothing(tmp_path, monkeypatch):
@@ -370,29 +242,33 @@ def test_failing_to_write_keeps_the_earlier_report(tmp_path, monkeypatch):
         "raster.logits",
     ],
 )
-def test_a_missing_part_is_named(tmp_path, path):
+def test_a_missing_part_is_named(path):
     results = small()
     *parents, last = path.replace("[0]", ".0").split(".")
     part = results
     for name in parents:
         part = part[int(name) if name.isdigit() else name]
     del part[last]
-    with pytest.raises(ValueError, match=re.escape(f"results.{path} is missing")):
-        write_report(results, tmp_path / "report")
-    assert not (tmp_path / "report").exists()
+    with pytest.raises(ReadingError) as error:
+        typed(results, ConversionResult)
+    place = path.rpartition(".")[0].replace("certificate.float64", "certificate[...]")
+    where = f" - at `$.{place}`" if place else ""
+    assert str(error.value) == f"Object missing required field `{last}`{where}"
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"steps": []}, "results.steps is empty"),
-        ({"steps": {}}, "results.steps must be a list, got dict"),
-        ({"run": "digits"}, "results.run must be a mapping, got str"),
+        ({"steps": []}, "steps must have a row for some T, and is empty"),
+        ({"steps": {}}, "Expected `array`, got `object` - at `$.steps`"),
+        ({"run": "digits"}, "Expected `object`, got `str` - at `$.run`"),
+        ({"examples": "9"}, "Expected `int`, got `str` - at `$.examples`"),
     ],
 )
-def test_a_part_of_the_wrong_kind_is_named(tmp_path, changed, message):
-    with pytest.raises(ValueError, match=message):
-        write_report(small(**changed), tmp_path)
+def test_a_part_of_the_wrong_kind_is_named(changed, message):
+    with pytest.raises(ReadingError) as error:
+        typed(small(**changed), ConversionResult)
+    assert str(error.value) == message
 
 
 def judged(*, float64=None, float32=None, mispredicted=0, **changed):
@@ -451,7 +327,7 @@ def test_an_inexact_conversion_is_not_shown_as_exact(tmp_path):
 
 def test_raster_draws_each_spike_once_in_its_step():
     raster = sample()["raster"]
-    blocks = plots.spike_raster(raster).axes[1]
+    blocks = plots.spike_raster(typed_raster(raster)).axes[1]
     planes = [patch for patch in blocks.patches if isinstance(patch, PathPatch)]
     drawn = [(patch.get_path().codes == MplPath.MOVETO).sum() for patch in planes]
     spikes = np.array([layer["spikes"] for layer in raster["layers"]])
@@ -464,7 +340,7 @@ def test_raster_draws_each_spike_once_in_its_step():
 
 def test_bars_by_layer_add_up_to_the_spikes():
     layers = sample()["steps"][3]["layers"]
-    ax = plots.spikes_by_layer(layers).axes[0]
+    ax = plots.spikes_by_layer(typed(layers, list[LayerSpikes])).axes[0]
     ends = np.reshape([bar.get_x() + bar.get_width() for bar in ax.patches], (4, -1))
     totals = [sum(layer["spikes"]) for layer in layers]
     np.testing.assert_allclose(ends[-1], totals, rtol=1e-12)  # float64 sums of 4 terms
@@ -484,10 +360,12 @@ def test_pictures_take_any_number_of_methods_steps_and_channels():
     assert [line.get_label() for line in lines] == list(curves)
     rng, raster = np.random.default_rng(0), sample()["raster"]
     raster["steps"] = 32
-    raster["layers"] = [{"path": "a", "spikes": rng.random((5, 32)) < 0.5}]
+    spikes = rng.integers(0, 2, (5, 32)).tolist()
+    raster["layers"] = [{"path": "a", "spikes": spikes}]
     for channels in (1, 2, 3):
-        raster["image"] = rng.normal(size=(8, 8, channels))
-        assert plots.png(plots.spike_raster(raster)).startswith(b"\x89PNG")
+        raster["image"] = rng.normal(size=(8, 8, channels)).tolist()
+        figure = plots.spike_raster(typed_raster(raster))
+        assert plots.png(figure).startswith(b"\x89PNG")
 
 
 def test_analog_values_between_layers_are_named(tmp_path):
@@ -508,12 +386,8 @@ def test_analog_values_between_layers_are_named(tmp_path):
 
 
 def test_outputs_apart_are_said_where_no_code_differs():
-    certificate = {
-        **{"exact": False, "differing": 0, "neurons": 9, "examples": 3},
-        "outputs_agree": False,
-    }
-    row = {"steps": 4, "levels": 15, "certificate": {"float64": certificate}}
-    run = {"steps": 4, "levels": 15}
-    found = verdict({"run": run, "examples": 3, "steps": [row]})
+    changed = {"exact": False, "outputs_agree": False}
+    apart = certificate(np.random.default_rng(0), differing=0) | changed
+    found = judged(certificate={"float64": apart})
     assert found.grade == "differs"
     assert found.remarks == ("The outputs differ by more than rounding.",)

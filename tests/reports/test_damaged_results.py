@@ -72,7 +72,7 @@ DAMAGED = {
     "result to pack": (RESULT, truncated, "pretrained", PACK, "train to the end"),
     "result without a step": (
         *(RESULT, without("step"), "pretrained", PACK),
-        "it.step is missing",
+        "result.json is not whole (Object missing required field `step`): remove it",
     ),
     "conversion truncated": (
         *(CONVERTED, truncated, "pretrained", PACK),
@@ -80,11 +80,11 @@ DAMAGED = {
     ),
     "conversion without run": (
         *(CONVERTED, without("run"), "pretrained", PACK),
-        "it.run is missing",
+        "conversion.json is not whole (Object missing required field `run`): run",
     ),
     "conversion with a word": (
         *(CONVERTED, replaced("ann", {"accuracy": "good"}), "pretrained", PACK),
-        "it.ann.accuracy must be a number, got 'good'",
+        "Expected `float`, got `str` - at `$.ann.accuracy`",
     ),
     "comparison truncated": (
         *(COMPARED, truncated, "compare", COMPARE_AGAIN),
@@ -92,15 +92,15 @@ DAMAGED = {
     ),
     "comparison without methods": (
         *(COMPARED, without("methods"), "compare", COMPARE_AGAIN),
-        "it.methods is missing",
+        "compare.json is not whole (Object missing required field `methods`): expect",
     ),
     "comparison with half a row": (
         *(COMPARED, without("rows", 0, "accuracy"), "compare", COMPARE_AGAIN),
-        "it.rows[0].accuracy is missing",
+        "Object missing required field `accuracy` - at `$.rows[0]`",
     ),
     "comparison of other steps": (
         *(COMPARED, replaced("methods", {}), "compare", COMPARE_AGAIN),
-        "it.methods.qcfs is missing",
+        "(methods.qcfs is missing: rows[0] is of it)",
     ),
 }
 

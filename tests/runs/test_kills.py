@@ -17,8 +17,9 @@ from networks import Residual, lowered
 
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.interop import bundle_writer
-from bitsnn_jax.jobs.convert import convert_run
-from bitsnn_jax.jobs.import_torch import import_network
+from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
+from bitsnn_jax.jobs.import_torch import ImportOptions, import_network
+from bitsnn_jax.jobs.sources import RunSource, TorchSource
 from bitsnn_jax.runs import pretrained
 from bitsnn_jax.runs.checkpoint import Checkpoints, load_variables, save_variables
 from bitsnn_jax.runtime import files
@@ -174,8 +175,8 @@ def test_convert_removes_what_killed_conversions_left(trained):
     left += ["report/.report-abc", "conversion.json.new", ".variables.new"]
     for name in left:
         (out / name).mkdir(parents=True)
-    options = {"steps": [2], "precisions": (), "limit": 20, "modes": ("fused",)}
-    convert_run(trained, out=out, **options)
+    options = ConvertOptions(out=out, steps=[2], precisions=(), modes=("fused",))
+    convert_source(RunSource(trained, limit=20), options)
     assert {path.name for path in out.iterdir()} == {
         "conversion.json",
         "report",
@@ -211,9 +212,8 @@ def test_a_step_that_was_half_deleted_is_in_nobody_s_way(tmp_path):
 
 def test_a_trained_run_is_not_replaced_by_an_import(trained, tmp_path):
     with pytest.raises(ValueError, match="a run that was trained: give another --out"):
-        import_network(
-            tmp_path / "x.pth", model="resnet18", calibrate=tmp_path, out=trained
-        )
+        source = TorchSource(tmp_path / "x.pth", model="resnet18", pictures=tmp_path)
+        import_network(source, ImportOptions(out=trained, calibrate=tmp_path))
 
 
 def test_a_network_that_is_being_packed_has_no_name_yet(tmp_path, monkeypatch):
@@ -251,7 +251,9 @@ def test_a_folder_in_use_is_one_line_that_names_the_holder_until_it_dies(held):
     folder, process = held
     jobs = [
         lambda: train_and_evaluate(_config(), folder),
-        lambda: convert_run("nowhere", steps=[2], out=folder),
+        lambda: convert_source(
+            RunSource("nowhere"), ConvertOptions(steps=[2], out=folder)
+        ),
         lambda: _enter(folder),
     ]
     for job in jobs:

@@ -16,6 +16,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bitsnn_jax.config import from_dict
+from bitsnn_jax.results.conversion import ConversionResult
+from bitsnn_jax.results.training import TrainingResult
 from bitsnn_jax.runs.checkpoint import (
     CheckpointError,
     Run,
@@ -23,22 +25,21 @@ from bitsnn_jax.runs.checkpoint import (
     check_values,
     load_run,
 )
-from bitsnn_jax.runs.pretrained.card import CONVERSION, RESULT, make_card, to_markdown
+from bitsnn_jax.runs.pretrained.card import make_card, to_markdown
 from bitsnn_jax.runtime.files import replaced_folder, write_files
-from bitsnn_jax.runtime.reading import parse_json, read_json, read_npz
-from bitsnn_jax.runtime.shapes import complete
+from bitsnn_jax.runtime.reading import parse_json, read_npz, read_typed
 
 FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """Of the networks that are there, sorted."""
+    """List the networks that are there, sorted."""
     folders = (card.parent.name for card in FOLDER.glob("*/card.json"))
     return sorted(filter(str.isidentifier, folders))  # none that is being written
 
 
 def load(name: str) -> Run:
-    """A trained network of the package.
+    """Load a trained network of the package.
 
     Args:
       name: one of `names()`.
@@ -64,7 +65,7 @@ def load(name: str) -> Run:
 def pack(
     run: str | os.PathLike, name: str, *, command: str = "", hardware: str = ""
 ) -> Path:
-    """Makes a trained network of a run; replaces one of that name.
+    """Make a trained network of a run; replace one of that name.
 
     Of a run with QCFS what its conversion reached is written on the card. One with
     another activation is a network that `compare.py` starts from.
@@ -92,11 +93,12 @@ def pack(
         )
     trained = load_run(run)
     file = Path(run) / "result.json"
-    result = _written(file, RESULT, missing="remove it and train to the end first")
+    missing = "remove it and train to the end first"
+    result = read_typed(file, TrainingResult, advice=missing)
     conversion = None
     if trained.config.model.activation == "qcfs":
         file = Path(run) / "snn" / "conversion.json"
-        conversion = _written(file, CONVERSION, missing="run convert.py first")
+        conversion = read_typed(file, ConversionResult, advice="run convert.py first")
     card = make_card(
         name, trained, result, conversion, command=command, hardware=hardware
     )
@@ -165,13 +167,3 @@ def _checksum(card, arrays):
     """SHA-256 of the arrays and of all else that the card says."""
     text = json.dumps({**card, "checksum": None}, sort_keys=True)
     return hashlib.sha256(arrays + text.encode()).hexdigest()
-
-
-def _written(path, shape, *, missing):
-    """What a command wrote into a file, if it is whole."""
-    value = read_json(path, advice=missing)
-    try:
-        complete(value, shape, "it")
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not whole ({error}): {missing}") from error
-    return value

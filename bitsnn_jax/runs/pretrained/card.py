@@ -5,44 +5,24 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from bitsnn_jax.config import Config, differences, from_dict, to_dict
+from bitsnn_jax.results.conversion import ConversionResult, StepsResult
+from bitsnn_jax.results.training import TrainingResult
 from bitsnn_jax.runs.checkpoint import CheckpointError, Run
 
 # Of the accuracies of one network on two machines, which add in different orders.
 _ROUNDING = 0.002
-# What is read of `result.json` and of `conversion.json`, see `shapes.complete`.
-_SNN = {"accuracy": float, "spikes_per_neuron": float}
-_CODES = {"differing": int, "neurons": int}
-RESULT = {
-    "step": int,
-    "config": dict,
-    "test": {"accuracy": float},
-    **{"seconds": float, "validation_accuracy?": float},
-    **{"device": str, "num_devices": int},
-}
-CONVERSION = {
-    "run": {"checkpoint_step": int, "config": dict},
-    "examples": int,
-    "ann": {"accuracy": float},
-    "steps": [
-        {
-            **{"steps": int, "levels": int, "ann_accuracy": float},
-            **{"stepped?": _SNN, "fused?": _SNN},
-            "certificate": {"*": _CODES},
-        }
-    ],
-}
 
 
 def make_card(
     name: str,
     run: Run,
-    result: dict[str, Any],
-    conversion: dict[str, Any] | None,
+    result: TrainingResult,
+    conversion: ConversionResult | None,
     *,
     command: str,
     hardware: str,
 ) -> dict[str, Any]:
-    """What is known of a run, for JSON.
+    """Collect what is known of a run, for JSON.
 
     Args:
       name: of the network.
@@ -57,12 +37,12 @@ def make_card(
       CheckpointError: a result or a conversion that is not of this checkpoint, or is of
         other test images than the result.
     """
-    found = {"result.json": (result["step"], result["config"])}
+    found = {"result.json": (result.step, result.config)}
     examples, rows = None, []
     if conversion:
-        of = conversion["run"]
-        found["conversion.json"] = (of["checkpoint_step"], of["config"])
-        examples, rows = conversion["examples"], [_row(r) for r in conversion["steps"]]
+        of = conversion.run
+        found["conversion.json"] = (of.checkpoint_step, of.config)
+        examples, rows = conversion.examples, [_row(r) for r in conversion.steps]
     ours = to_dict(run.config)
     for file, (step, config) in found.items():
         if step != run.step or differences(to_dict(from_dict(config)), ours):
@@ -70,8 +50,8 @@ def make_card(
                 f"{file} is not of the best checkpoint, that of step {run.step}, but "
                 f"of step {step} or another config: run convert.py again"
             )
-    there = result["test"]["accuracy"]
-    here = conversion["ann"]["accuracy"] if conversion else there
+    there = result.test.accuracy
+    here = conversion.ann.accuracy if conversion else there
     if abs(here - there) > _ROUNDING:
         raise CheckpointError(
             f"conversion.json has accuracy {here} on {examples} test images, "
@@ -83,9 +63,9 @@ def make_card(
         "metadata": {**run.metadata, "config": to_dict(run.config)},
         "training": {
             "command": command,
-            "hardware": hardware or f"{result['num_devices']} x {result['device']}",
-            "seconds": result["seconds"],
-            "validation_accuracy": result.get("validation_accuracy"),
+            "hardware": hardware or f"{result.num_devices} x {result.device}",
+            "seconds": result.seconds,
+            "validation_accuracy": result.validation_accuracy,
         },
         "test": {
             "examples": examples,
@@ -95,29 +75,27 @@ def make_card(
     }
 
 
-def _row(row):
-    snn = row.get("stepped") or row.get("fused")
-    if snn is None:
+def _row(row: StepsResult) -> dict[str, Any]:
+    if row.snn is None:
         raise CheckpointError(
-            f"conversion.json has neither mode at T = {row['steps']}: run convert.py "
-            "again"
+            f"conversion.json has neither mode at T = {row.steps}: run convert.py again"
         )
     return {
-        "steps": row["steps"],
-        "levels": row["levels"],
-        "mode": "stepped" if "stepped" in row else "fused",
-        "ann_accuracy": row["ann_accuracy"],
-        "snn_accuracy": snn["accuracy"],
-        "spikes_per_neuron": snn["spikes_per_neuron"],
+        "steps": row.steps,
+        "levels": row.levels,
+        "mode": "stepped" if row.stepped else "fused",
+        "ann_accuracy": row.ann_accuracy,
+        "snn_accuracy": row.snn.accuracy,
+        "spikes_per_neuron": row.snn.spikes_per_neuron,
         "differing": {
-            precision: [found["differing"], found["neurons"]]
-            for precision, found in row["certificate"].items()
+            precision: [found.differing, found.neurons]
+            for precision, found in (row.certificate or {}).items()
         },
     }
 
 
 def to_markdown(card: dict[str, Any]) -> str:
-    """The page of a card."""
+    """Write the page of a card."""
     metadata, training, test = card["metadata"], card["training"], card["test"]
     config = from_dict(metadata["config"])
     shape = "x".join(map(str, metadata["image_shape"]))

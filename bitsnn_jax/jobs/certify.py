@@ -1,0 +1,126 @@
+"""Certificates: a network and its spiking form, compared on every image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from bitsnn_jax.conversion.bias_shift import convert
+from bitsnn_jax.conversion.certificate import Certificate, certifier
+from bitsnn_jax.jobs.sources import Network
+from bitsnn_jax.results.conversion import CertificateResult, LayerCodes
+from bitsnn_jax.tracing.precision import in_float64, narrow_layers, widened
+from bitsnn_jax.tracing.program import ApplyFn
+
+BATCH = 128  # at most: all codes of a batch are in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A network and its spiking form in one precision.
+
+    Attributes:
+      apply_fn: (variables, images) -> logits.
+      variables: of the network.
+      converted: of its spiking form.
+      steps: T.
+      precision: "float32" or "float64".
+    """
+
+    apply_fn: ApplyFn
+    variables: Any
+    converted: Any
+    steps: int
+    precision: str
+
+
+def certificates(
+    network: Network, converted: Any, *, steps: int, precisions: Sequence[str]
+) -> dict[str, CertificateResult]:
+    """Compare a network with its spiking form, code by code.
+
+    Args:
+      network: with QCFS.
+      converted: variables of its spiking form, in float32. In float64 its exact
+        counterpart is compared, see `exact_pair`.
+      steps: T.
+      precisions: "float64", "float32", both or none.
+    """
+    found = {}
+    for precision in precisions:
+        if precision == "float64":
+            pair = exact_pair(network, steps=steps)
+        else:
+            pair = Pair(
+                apply_fn=network.apply_fn,
+                variables=network.variables,
+                converted=converted,
+                steps=steps,
+                precision=precision,
+            )
+        found[precision] = certify(pair, network)
+    return found
+
+
+def exact_pair(network: Network, *, steps: int) -> Pair:
+    """Convert a network in float64: biases shifted in float32 would not be exact."""
+    apply_fn = network.apply_fn
+    with jax.enable_x64(True):
+        variables = in_float64(network.variables)
+        example = jax.tree.map(_shape_in_float64, network.placeholder)
+        if narrow_layers(apply_fn, variables, example):  # as with model.dtype
+            apply_fn = widened(apply_fn)
+        converted = convert(apply_fn, variables, example, steps=steps).variables
+    return Pair(
+        apply_fn=apply_fn,
+        variables=variables,
+        converted=converted,
+        steps=steps,
+        precision="float64",
+    )
+
+
+def _shape_in_float64(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    wide = np.float64 if np.issubdtype(x.dtype, np.floating) else x.dtype
+    return jax.ShapeDtypeStruct(x.shape, wide)
+
+
+def certify(pair: Pair, network: Network) -> CertificateResult:
+    """Compare a pair on all examples of a network."""
+    task, examples = network.task, network.examples
+    batches = task.eval_batches(
+        network.config.data, examples, batch_size=_even_batch(len(examples))
+    )
+    # The rows that only fill up the last batch are no examples.
+    inputs = (task.inputs(batch)[batch["mask"]] for batch in batches)
+    shown = (x.astype(pair.precision) for x in inputs)
+    with jax.enable_x64(pair.precision == "float64"):
+        compare = certifier(
+            pair.apply_fn, pair.variables, pair.converted, steps=pair.steps
+        )
+        first = compare(next(shown))
+        return _result(sum(map(compare, shown), first))
+
+
+def _even_batch(count: int) -> int:
+    """The largest batch without a smaller last one, which would compile anew."""
+    even = [n for n in range(1, BATCH + 1) if count % n == 0]
+    return max(even) if max(even) > BATCH // 8 else BATCH
+
+
+def _result(certificate: Certificate) -> CertificateResult:
+    return CertificateResult(
+        exact=certificate.exact,
+        examples=certificate.examples,
+        examples_differing=certificate.examples_differing,
+        neurons=certificate.neurons,
+        differing=certificate.differing,
+        largest_output_difference=certificate.largest_output_difference,
+        outputs_agree=certificate.outputs_agree,
+        layers=tuple(
+            LayerCodes(path=path, **layer._asdict())
+            for path, layer in certificate.layers.items()
+        ),
+    )

@@ -1,0 +1,149 @@
+"""What a network and its spiking form do on the images: accuracy, spikes, proof."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from bitsnn_jax.conversion.spiking import OneShot, Stepped, run, spiking
+from bitsnn_jax.jobs.certify import certificates
+from bitsnn_jax.jobs.evaluation import Evaluation, NetworkFn, differing, evaluate
+from bitsnn_jax.jobs.sources import Network
+from bitsnn_jax.results.conversion import (
+    LayerRaster,
+    LayerSpikes,
+    ModeResult,
+    Raster,
+    StepsResult,
+)
+
+SAMPLED_NEURONS = 12  # of each layer, in the raster
+
+
+def on_examples(
+    network: Network, network_fn: NetworkFn, variables: Any, *, repeats: int = 5
+) -> Evaluation:
+    """Evaluate a form of a network on its examples, see `evaluate`."""
+    return evaluate(
+        network_fn,
+        variables,
+        network.config.data,
+        network.examples,
+        task=network.task,
+        repeats=repeats,
+    )
+
+
+def measure_at(
+    network: Network,
+    converted: Any,
+    *,
+    steps: int,
+    modes: Sequence[str],
+    precisions: Sequence[str],
+) -> StepsResult:
+    """Measure the re-quantised network and its spiking form at T steps.
+
+    Args:
+      network: with QCFS, trained for this T or another.
+      converted: variables of its spiking form.
+      steps: T.
+      modes: "fused", "stepped", or both.
+      precisions: of the certificates.
+    """
+
+    def requantised(variables, x):
+        reading = OneShot(steps=steps, saturate=False)
+        output = run(reading, network.apply_fn, variables, x)
+        return output, reading.stats()
+
+    ann = on_examples(network, requantised, network.variables)
+    found, layers = {}, None
+    for mode in modes:
+        snn_fn = spiking(network.apply_fn, steps=steps, mode=mode)
+        weights = converted if mode == "stepped" else network.variables
+        snn = on_examples(network, snn_fn, weights)
+        found[mode] = _mode(snn, ann)
+        layers = _layers(snn, len(network.examples))
+    return StepsResult(
+        steps=steps,
+        levels=2**steps - 1,
+        requantised=network.config.model.levels != 2**steps - 1,
+        ann_accuracy=ann.accuracy,
+        fused=found.get("fused"),
+        stepped=found.get("stepped"),
+        layers=layers,
+        certificate=certificates(
+            network, converted, steps=steps, precisions=precisions
+        ),
+    )
+
+
+def _mode(snn: Evaluation, ann: Evaluation) -> ModeResult:
+    return ModeResult(
+        accuracy=snn.accuracy,
+        spikes_per_neuron=float(snn.stats.spikes_per_neuron),
+        milliseconds_per_example=snn.milliseconds_per_example,
+        compile_seconds=snn.compile_seconds,
+        predictions_differing=differing(snn.predictions, ann.predictions),
+    )
+
+
+def _layers(snn: Evaluation, examples: int) -> tuple[LayerSpikes, ...]:
+    return tuple(
+        LayerSpikes(
+            path=path,
+            neurons=int(snn.stats.neurons[path]) // examples,
+            spikes=tuple((spikes / snn.stats.neurons[path]).tolist()),
+        )
+        for path, spikes in snn.stats.spikes.items()
+    )
+
+
+class _Rastered(Stepped):
+    """Keeps the spikes of some neurons of each layer, evenly spread."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.rasters = []
+
+    def observe(self, site, membrane, spikes, code, delta):
+        super().observe(site, membrane, spikes, code, delta)
+        trains = spikes.reshape(self.steps, -1).T
+        count = min(SAMPLED_NEURONS, len(trains))
+        self.rasters.append(trains[np.linspace(0, len(trains) - 1, count).astype(int)])
+
+
+def spikes_of_first(network: Network, converted: Any, *, steps: int) -> Raster:
+    """Record the spikes of the first example, step by step.
+
+    Args:
+      network: with QCFS.
+      converted: variables of its spiking form.
+      steps: T.
+    """
+    layers: list[tuple[str, int]] = []
+
+    @jax.jit
+    def simulate(variables, x):
+        reading = _Rastered(steps=steps)
+        outputs = run(reading, network.apply_fn, variables, x)
+        layers[:] = [(site.path, int(np.prod(site.shape))) for site in reading.sites]
+        return outputs, reading.rasters
+
+    task = network.task
+    batch, facts = task.shown(network.config.data, network.examples, 0)
+    outputs, rasters = simulate(converted, task.inputs(batch))
+    return Raster(
+        example=0,
+        steps=steps,
+        **facts,
+        **task.answer(outputs),
+        layers=tuple(
+            LayerRaster(
+                path=path, neurons_total=total, spikes=trains.astype(int).tolist()
+            )
+            for (path, total), trains in zip(layers, rasters, strict=True)
+        ),
+    )

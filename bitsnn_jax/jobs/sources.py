@@ -1,0 +1,174 @@
+"""Where a network comes from: each source gives the same kind of value.
+
+A source names a network and the images to judge it on, and reads nothing until it is
+asked to `load`. Jobs take any of them; a new origin is a new class here and a row in
+the table of `scripts/convert.py`.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bitsnn_jax import data
+from bitsnn_jax.config import Config, Data
+from bitsnn_jax.interop.torch_files import read_state_dict
+from bitsnn_jax.interop.torch_networks import TORCHVISION, from_torch, num_classes
+from bitsnn_jax.runs.checkpoint import Run
+from bitsnn_jax.runs.loading import ann_fn, find_run, snn_folder
+from bitsnn_jax.tasks import Task, task_of
+from bitsnn_jax.tracing.program import ApplyFn
+
+BATCH = 20  # pictures of an evaluation, over all devices
+LEAST_SIDE = 32  # of pictures, which these networks halve five times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A trained network, and the examples to judge it on.
+
+    Attributes:
+      apply_fn: (variables, inputs) -> outputs, in inference.
+      variables: of the trained network.
+      config: of its run; a network from elsewhere has one that fits it.
+      examples: of its task, such as images.
+      step: of the checkpoint that was taken; 0 of a network from elsewhere.
+      metadata: what was saved beside the variables.
+    """
+
+    apply_fn: ApplyFn
+    variables: Any
+    config: Config
+    examples: Any
+    step: int = 0
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        """What it was trained for."""
+        return task_of(self.config)
+
+    @property
+    def placeholder(self) -> Any:
+        """Shape and type of what it takes, as a batch of one."""
+        return self.task.placeholder(self.examples.input_shape)
+
+
+class Source(Protocol):
+    """A network that is somewhere, and can be loaded."""
+
+    @property
+    def folder(self) -> Path:
+        """Where jobs write by default."""
+        ...
+
+    def load(self) -> Network:
+        """Read the network, and find the images."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """The best checkpoint of a run with QCFS, or a network of the package.
+
+    Attributes:
+      path: folder of the run, or the name.
+      directory: of the data; None for where the run had them.
+      limit: first test images only; None for all.
+    """
+
+    path: str | os.PathLike
+    directory: str | None = None
+    limit: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        return snn_folder(self.path)
+
+    def run(self) -> Run:
+        """Read the run, whose data are in `directory`.
+
+        Raises:
+          CheckpointError: see `find_run`.
+        """
+        run = find_run(self.path)
+        if self.directory is None:
+            return run
+        where = dataclasses.replace(run.config.data, directory=self.directory)
+        config = dataclasses.replace(run.config, data=where)
+        return dataclasses.replace(run, config=config)
+
+    def load(self) -> Network:
+        run = self.run()
+        activation = run.config.model.activation
+        if activation != "qcfs":
+            raise ValueError(
+                f"{self.path} was trained with {activation}: expected a network "
+                "trained with qcfs; train.py makes one with "
+                f"--config.start_from={self.path}"
+            )
+        return Network(
+            apply_fn=ann_fn(run.config, run.metadata["image_shape"]),
+            variables=run.variables,
+            config=run.config,
+            examples=task_of(run.config)
+            .load(run.config.data, "test")
+            .first(self.limit),
+            step=run.step,
+            metadata=run.metadata,
+        )
+
+
+@dataclass(frozen=True)
+class TorchSource:
+    """A checkpoint of PyTorch.
+
+    Attributes:
+      path: what `read_state_dict` reads.
+      model: a name in `TORCHVISION`.
+      pictures: folder of images to judge it on.
+      size: side of the images.
+      limit: first images only; None for all.
+    """
+
+    path: str | os.PathLike
+    model: str
+    pictures: str | os.PathLike
+    size: int = 224
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.model not in TORCHVISION:
+            raise ValueError(
+                f"model must be one of {', '.join(TORCHVISION)}; got {self.model!r}"
+            )
+        if self.size < LEAST_SIDE:
+            raise ValueError(
+                f"size must be at least {LEAST_SIDE} pixels, got {self.size}"
+            )
+
+    @property
+    def folder(self) -> Path:
+        return Path("runs", f"{self.model}_torch")
+
+    def images(self, folder: str | os.PathLike) -> data.Examples:
+        """Find the images of a folder, in the size that the network takes."""
+        return data.load_pictures(folder, size=self.size).first(self.limit)
+
+    def load(self) -> Network:
+        examples = self.images(self.pictures)
+        tensors = read_state_dict(self.path)
+        model = TORCHVISION[self.model]
+        config = Config(
+            name=f"{self.model}_torch",
+            data=Data(name="image_folder", image_size=self.size, eval_batch_size=BATCH),
+            model=dataclasses.replace(model, num_classes=num_classes(tensors, model)),
+        )
+        shape = examples.image_shape
+        return Network(
+            apply_fn=ann_fn(config, shape),
+            variables=from_torch(tensors, config.model, image_shape=shape),
+            config=config,
+            examples=examples,
+        )

@@ -1,0 +1,128 @@
+"""`compare.json`: what methods of conversion reach on one checkpoint."""
+
+from collections import Counter
+
+from msgspec import Struct, field
+
+from bitsnn_jax.results.provenance import MachineRecord, RunRecord
+
+
+class NetworkResult(Struct, frozen=True, kw_only=True):
+    """A network that methods start from, without spikes.
+
+    Attributes:
+      accuracy: on the test images.
+      milliseconds: of one.
+      source: its run or name.
+    """
+
+    accuracy: float
+    milliseconds: float
+    source: str = field(name="from")
+
+
+class MethodRecord(Struct, frozen=True, kw_only=True):
+    """A method: what it is called, where it is from, what its preparation took."""
+
+    title: str
+    source: str
+    trained_with: str
+    seconds: float
+
+
+class MethodRow(Struct, frozen=True, kw_only=True):
+    """What a method reached at one T, with one seed. Counts and costs are of one image.
+
+    Attributes:
+      method: its name.
+      steps: T, without warm-up.
+      window: steps of a layer, with it.
+      until_output: steps until the output may be read.
+      seed: of the calibration images.
+      accuracy: on the test images.
+      agreement: share of images on which it says what its network says.
+      spikes_per_neuron: over the window.
+      synaptic_operations: spikes that met a weight.
+      nanojoules: by the profile of the comparison.
+      milliseconds: of the simulation.
+      commit: of the code that measured this; None where that is not known.
+      machine: that it was measured on; "" where that is not known.
+    """
+
+    method: str
+    steps: int
+    window: int
+    until_output: int
+    seed: int
+    accuracy: float
+    agreement: float
+    spikes_per_neuron: float
+    synaptic_operations: float
+    nanojoules: float
+    milliseconds: float
+    commit: str | None = None
+    machine: str = ""
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What tells rows apart."""
+        return self.method, self.steps, self.seed
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """What a method could not do; at one T, or at all."""
+
+    method: str
+    steps: int | None = None
+    error: str
+
+    def __str__(self) -> str:
+        at = "" if self.steps is None else f" at T = {self.steps}"
+        return f"{self.method}{at}: {self.error}"
+
+
+class ComparisonResult(Struct, frozen=True, kw_only=True):
+    """What is in `compare.json`.
+
+    Attributes:
+      run: that methods are compared on.
+      machine: of the last call; each row names its own.
+      examples: how many test images.
+      batch: how many at a time.
+      neurons, depth, multiply_accumulates: see `comparators.structure`.
+      profile: what operations cost.
+      networks: that methods start from, by activation.
+      methods: by name.
+      rows: what was measured.
+      failed: what could not be.
+    """
+
+    run: RunRecord
+    machine: MachineRecord
+    examples: int
+    batch: int | None = None
+    neurons: int
+    depth: int
+    multiply_accumulates: int | None = None
+    profile: str | None = None
+    networks: dict[str, NetworkResult]
+    methods: dict[str, MethodRecord]
+    rows: tuple[MethodRow, ...]
+    failed: tuple[Failure, ...]
+
+    def __post_init__(self) -> None:
+        """Check that no part contradicts another."""
+        for name, method in self.methods.items():
+            if method.trained_with not in self.networks:
+                raise ValueError(
+                    f"networks.{method.trained_with} is missing: methods.{name} starts "
+                    "from it"
+                )
+        for i, row in enumerate(self.rows):
+            if row.method not in self.methods:
+                raise ValueError(f"methods.{row.method} is missing: rows[{i}] is of it")
+        for (method, steps, seed), times in Counter(r.key for r in self.rows).items():
+            if times > 1:
+                raise ValueError(
+                    f"rows has {method} at T = {steps} with seed {seed} {times} times"
+                )

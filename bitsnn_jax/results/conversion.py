@@ -1,0 +1,285 @@
+"""`conversion.json`: what a conversion found, part by part."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from bitsnn_jax.results.provenance import MachineRecord, RunRecord
+
+# An image as nested lists: [H, W] or [H, W, C].
+Pixels = tuple[tuple[int | float | tuple[int | float, ...], ...], ...]
+
+
+class ConvertedRun(RunRecord, frozen=True, kw_only=True):
+    """The run that was converted.
+
+    Attributes:
+      steps: the T that it was trained for.
+      levels: L of its activations.
+      config: as `config.to_dict` writes it.
+    """
+
+    steps: int
+    levels: int
+    config: dict[str, Any]
+
+
+class AnnResult(Struct, frozen=True, kw_only=True):
+    """What the network does as it was trained."""
+
+    accuracy: float
+    milliseconds_per_example: float | None = None
+
+
+class ModeResult(Struct, frozen=True, kw_only=True):
+    """What the spiking network does in one mode, at one T.
+
+    Attributes:
+      accuracy: on all examples.
+      spikes_per_neuron: over all steps, the mean of examples and neurons.
+      milliseconds_per_example: without compilation.
+      compile_seconds: of that.
+      predictions_differing: from those of the ANN at the same L.
+    """
+
+    accuracy: float
+    spikes_per_neuron: float
+    milliseconds_per_example: float
+    compile_seconds: float
+    predictions_differing: int
+
+
+class LayerSpikes(Struct, frozen=True, kw_only=True):
+    """Spikes of a layer: for each step, per neuron and example."""
+
+    path: str
+    neurons: int
+    spikes: tuple[float, ...]
+
+
+class LayerCodes(Struct, frozen=True, kw_only=True):
+    """Codes of a layer, compared; membranes in units of theta/L."""
+
+    path: str
+    neurons: int
+    differing: int
+    largest_membrane_difference: float
+
+
+class CertificateResult(Struct, frozen=True, kw_only=True):
+    """ANN and spiking network, compared code by code in one precision.
+
+    Attributes:
+      exact: something was compared, no code differs, and the outputs agree.
+      examples: that were compared.
+      examples_differing: those with a differing code; None where they are not kept
+        apart.
+      neurons: codes that were compared.
+      differing: how many of them differ.
+      largest_output_difference: of the logits.
+      outputs_agree: that difference is rounding.
+      layers: the same, layer by layer.
+    """
+
+    exact: bool
+    examples: int
+    examples_differing: int | None
+    neurons: int
+    differing: int
+    largest_output_difference: float
+    outputs_agree: bool
+    layers: tuple[LayerCodes, ...]
+
+
+class StepsResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was measured at one T.
+
+    Attributes:
+      steps: T.
+      levels: L = 2^T - 1.
+      requantised: whether the network was trained with another L.
+      ann_accuracy: of the ANN at this L.
+      fused, stepped: what each mode does; None of a mode that was not run.
+      layers: spikes layer by layer; None where no mode was run.
+      certificate: by precision, "float64" and "float32".
+    """
+
+    steps: int
+    levels: int
+    requantised: bool
+    ann_accuracy: float
+    fused: ModeResult | None = None
+    stepped: ModeResult | None = None
+    layers: tuple[LayerSpikes, ...] | None = None
+    certificate: dict[str, CertificateResult] | None = None
+
+    @property
+    def snn(self) -> ModeResult | None:
+        """The mode that stands for the spiking network."""
+        return self.stepped or self.fused
+
+
+class ChangedBias(Struct, frozen=True, kw_only=True):
+    """A bias that the conversion shifted."""
+
+    path: str
+    largest_change: float
+
+
+class ThetaRange(Struct, frozen=True, kw_only=True):
+    """Thresholds of a layer that has one for each channel."""
+
+    min: float
+    max: float
+    channels: int
+
+
+class NeuronLayer(Struct, frozen=True, kw_only=True):
+    """A layer of neurons; its shape is that of one example."""
+
+    path: str
+    shape: tuple[int, ...]
+    theta: float | ThetaRange
+    levels: int
+
+
+class NonspikingOperation(Struct, frozen=True, kw_only=True):
+    """An operation that runs on real numbers, and the module it is in."""
+
+    operation: str
+    path: str
+
+
+class AnalogLayer(Struct, frozen=True, kw_only=True):
+    """A layer that real numbers feed, and the layers that those come from."""
+
+    path: str
+    operation: str
+    sources: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+class Changes(Struct, frozen=True, kw_only=True):
+    """What the conversion did to the network, and what it found in it."""
+
+    changed: tuple[ChangedBias, ...]
+    neurons: tuple[NeuronLayer, ...]
+    nonspiking: tuple[NonspikingOperation, ...]
+    analog: tuple[AnalogLayer, ...]
+    bias_shift: str
+
+
+class IntegerLayer(Struct, frozen=True, kw_only=True):
+    """A node of the integer network, and what its sums stay below."""
+
+    name: str
+    kind: str
+    bound: int
+
+
+class IntegersAtSteps(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the integer network does at one T.
+
+    Attributes:
+      steps: T.
+      accuracy: on all examples.
+      spikes_per_neuron: over all steps.
+      codes: that were compared, of each execution with the first.
+      differing, outputs_differing: codes and logits that differ.
+      bound: what every sum stays below.
+      executions: which were compared.
+      layers: bounds, node by node.
+      accuracy_before: without fine-tuning; None where there was none.
+    """
+
+    steps: int
+    accuracy: float
+    spikes_per_neuron: float
+    codes: int
+    differing: int
+    outputs_differing: int
+    bound: int
+    executions: tuple[str, ...]
+    layers: tuple[IntegerLayer, ...] = ()
+    accuracy_before: float | None = None
+
+
+class TuningResult(Struct, frozen=True, kw_only=True):
+    """Fine-tuning of the weights; losses are means of the first and last batches."""
+
+    steps: int
+    epochs: int
+    learning_rate: float
+    first_loss: float
+    last_loss: float
+
+
+class IntegersResult(Struct, frozen=True, kw_only=True):
+    """The network in integers: bits of a weight, the folder it is in, its numbers."""
+
+    bits: int
+    folder: str
+    steps: tuple[IntegersAtSteps, ...]
+    qat: TuningResult | None = None
+
+
+class LayerRaster(Struct, frozen=True, kw_only=True):
+    """Spikes of sampled neurons of a layer, [neurons, T]."""
+
+    path: str
+    neurons_total: int | None = None
+    spikes: tuple[tuple[int, ...], ...]
+
+
+class Raster(Struct, frozen=True, kw_only=True):
+    """One image on its way through the network.
+
+    Attributes:
+      example: which one.
+      label, prediction: its class, and what the network says.
+      image: its pixels.
+      steps: T.
+      layers: spikes of some neurons of each.
+      logits: the output.
+    """
+
+    example: int
+    label: int
+    prediction: int
+    image: Pixels
+    steps: int
+    layers: tuple[LayerRaster, ...]
+    logits: tuple[float, ...]
+
+
+class ConversionResult(Struct, frozen=True, kw_only=True):
+    """What is in `conversion.json`.
+
+    Attributes:
+      run: that was converted.
+      machine: that the numbers are from.
+      examples: how many were evaluated.
+      ann: the network as it was trained.
+      steps: what was measured, a row for each T; one at least.
+      conversion: what changed.
+      fixed_point: the network in integers; None without.
+      raster: one image, spike by spike.
+    """
+
+    run: ConvertedRun
+    machine: MachineRecord
+    examples: int
+    ann: AnnResult
+    steps: tuple[StepsResult, ...]
+    conversion: Changes
+    fixed_point: IntegersResult | None = None
+    raster: Raster | None = None
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ValueError("steps must have a row for some T, and is empty")
+
+    @property
+    def native(self) -> StepsResult:
+        """The row of the T that the network was trained for; the first without one."""
+        return next((r for r in self.steps if r.steps == self.run.steps), self.steps[0])

@@ -1,0 +1,51 @@
+"""`import.json`: what became of a network of another framework."""
+
+from msgspec import Struct
+
+from bitsnn_jax.results.conversion import CertificateResult
+from bitsnn_jax.results.provenance import MachineRecord
+
+
+class ImportedAtSteps(Struct, frozen=True, kw_only=True):
+    """The spiking network at one T, beside the network that was imported.
+
+    Attributes:
+      steps: T.
+      agreement: share of images on which both say the same.
+      spikes_per_neuron: over all steps.
+      milliseconds_per_example: stepped, without compilation.
+      certificate: by precision; compared is the network quantised for T.
+    """
+
+    steps: int
+    agreement: float
+    spikes_per_neuron: float
+    milliseconds_per_example: float
+    certificate: dict[str, CertificateResult]
+
+
+class ImportResult(Struct, frozen=True, kw_only=True):
+    """What is in `import.json`.
+
+    Attributes:
+      checkpoint: the name of its file.
+      model: what it is of.
+      method, per_channel: how thresholds were found.
+      calibrated_on, compared_on: how many images.
+      same_images: whether those are the same.
+      steps: a row for each T.
+      version, commit, command, machine: where the numbers come from.
+    """
+
+    checkpoint: str
+    model: str
+    method: str
+    per_channel: bool
+    calibrated_on: int
+    compared_on: int
+    same_images: bool
+    steps: tuple[ImportedAtSteps, ...]
+    version: str
+    commit: str | None
+    command: str
+    machine: MachineRecord

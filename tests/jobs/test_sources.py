@@ -1,0 +1,81 @@
+"""A source gives a network; what is compared is what a certificate is given."""
+
+import copy
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitsnn_jax import config, data
+from bitsnn_jax.conversion.bias_shift import convert
+from bitsnn_jax.jobs.certify import Pair, certificates, certify, exact_pair
+from bitsnn_jax.jobs.sources import Network, RunSource
+from bitsnn_jax.models import build_model
+from bitsnn_jax.runs import loading
+from bitsnn_jax.runs.loading import ann_fn
+
+STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Of random weights, on eight digits."""
+    settings = config.Config(
+        model=config.Model(name="small", width=0.25, levels=2**STEPS - 1)
+    )
+    examples = data.load(settings.data, "test").first(8)
+    model = build_model(settings.model, image_shape=examples.image_shape)
+    x = jnp.zeros((1, *examples.image_shape))
+    variables = jax.jit(lambda: model.init(jax.random.key(0), x, train=False))()
+    rng = np.random.default_rng(0)  # biases and means that are not zero
+    variables = jax.tree.map(
+        lambda x: np.asarray(x + rng.uniform(0, 0.1, x.shape), np.float32), variables
+    )
+    return Network(
+        apply_fn=ann_fn(settings, examples.image_shape),
+        variables=dict(variables),
+        config=settings,
+        examples=examples,
+    )
+
+
+def test_both_precisions_compare_every_code_of_every_image(network):
+    converted = convert(
+        network.apply_fn, network.variables, network.placeholder, steps=STEPS
+    ).variables
+    found = certificates(
+        network, converted, steps=STEPS, precisions=("float64", "float32")
+    )
+    assert list(found) == ["float64", "float32"]
+    assert found["float64"].exact
+    for certificate in found.values():
+        assert certificate.examples == 8
+        assert certificate.neurons == sum(c.neurons for c in certificate.layers) > 0
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_a_certificate_is_of_the_pair_that_it_is_given(network, precision):
+    pair = Pair(
+        apply_fn=network.apply_fn,
+        variables=network.variables,
+        converted=network.variables,  # biases not shifted
+        steps=STEPS,
+        precision=precision,
+    )
+    if precision == "float64":
+        exact = exact_pair(network, steps=STEPS)
+        pair = dataclasses.replace(exact, converted=exact.variables)
+    assert not certify(pair, network).exact
+
+
+def test_a_run_is_not_changed_by_what_is_asked_of_it(network, monkeypatch):
+    run = loading.Run(network.config, network.variables, 3, {"image_shape": (8, 8, 1)})
+    before = copy.deepcopy(run.config)
+    monkeypatch.setattr("bitsnn_jax.jobs.sources.find_run", lambda path: run)
+    elsewhere = RunSource("a run", directory="elsewhere").run()
+    assert elsewhere.config.data.directory == "elsewhere"
+    loaded = RunSource("a run", limit=5).load()
+    assert (len(loaded.examples), loaded.step) == (5, 3)
+    assert run.config == before
