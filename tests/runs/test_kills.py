@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from networks import Residual, lowered
 
+from bitsnn_jax import config
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.interop import bundle_writer
 from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
@@ -156,10 +157,8 @@ def test_what_belongs_to_somebody_else_stays(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    from test_compare import small
-
     folder = tmp_path_factory.mktemp("kills") / "run"
-    train_and_evaluate(small(), folder)
+    train_and_evaluate(_config(), folder)
     return folder
 
 
@@ -271,9 +270,11 @@ def test_a_folder_in_use_is_one_line_that_names_the_holder_until_it_dies(held):
 
 
 def _config():
-    from test_compare import small
-
-    return small()
+    return config.Config(
+        name="small",
+        model=config.Model(name="small", theta_init=4.0),
+        optimizer=config.Optimizer(learning_rate=0.1, epochs=1),
+    )
 
 
 def _enter(folder):
