@@ -138,7 +138,16 @@ def _as_snn(card):
         "| T | L | ANN | SNN | spikes/neuron | differing codes |",
         "|---|---|---|---|---|---|",
         *map(_line, test["steps"]),
+        *_at_once(test["steps"]),
     ]
+
+
+def _at_once(rows):
+    """Which rows did not simulate every spike, if others did."""
+    fused = [str(row["steps"]) for row in rows if row["mode"] == "fused"]
+    if fused:
+        yield ""
+        yield f"At T = {', '.join(fused)} codes were computed at once (mode `fused`)."
 
 
 def _as_source(card):
