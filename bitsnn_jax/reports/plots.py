@@ -120,7 +120,7 @@ def accuracy_against_steps(curves: Curves, *, ann: float | None = None) -> Figur
 
 @styled
 def spikes_against_steps(curves: Curves) -> Figure:
-    """Spikes per neuron against T: name -> {T: spikes per neuron over all steps}."""
+    """Draw spikes per neuron against T: name -> {T: spikes over all steps}."""
     figure, ax = _single(4.6, 3.1)
     _draw_curves(ax, curves, first_colour=1)
     top = max(max(curve.values()) for curve in curves.values())
