@@ -105,7 +105,7 @@ def certify(pair: Pair, network: Network) -> CertificateResult:
 
 
 def _even_batch(count: int) -> int:
-    """The largest batch without a smaller last one, which would compile anew."""
+    """Find the largest batch without a smaller last one, which would compile anew."""
     even = [n for n in range(1, BATCH + 1) if count % n == 0]
     return max(even) if max(even) > BATCH // 8 else BATCH
 

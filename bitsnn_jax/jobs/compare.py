@@ -175,14 +175,14 @@ class _Bench:
         }
 
     def case(self, method: Method) -> Case | None:
-        """The method on its network; None where that is missing."""
+        """Set up the method on its network; None where that is missing."""
         ann = self.anns.get(method.trained_with)
         if ann is None:
             return None
         return Case(method, ann, self.structure, self.synapses, self.prices)
 
     def begun(self) -> ComparisonResult:
-        """A comparison without rows."""
+        """Begin a comparison without rows."""
         return ComparisonResult(
             run=about_run(self.main, self.options.command),
             machine=about_machine(),

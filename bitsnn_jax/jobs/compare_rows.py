@@ -78,7 +78,7 @@ class Case:
                 yield MethodRow(steps=t, seed=seed, **measured, **where), record
 
     def _run(self, steps: int):
-        """((variables, found), x) -> guesses, spikes, synaptic operations, everywhere.
+        """Build ((variables, found), x) -> guesses, spikes, synaptic operations.
 
         What was found is an argument, and no constant: each seed has its own.
         """
@@ -147,7 +147,7 @@ def _reached(run, found, ann: Ann, shown) -> _Reached:
 
 
 def _nanojoules(shape: Structure, window, spikes, operations, prices) -> float:
-    """Of one example: what the neurons of any method have in common.
+    """Price one example: what the neurons of any method have in common.
 
     The image is multiplied once, whatever the number of steps. Each neuron takes a bias
     and a comparison at each step. Shifts of a spike's weight are not counted.

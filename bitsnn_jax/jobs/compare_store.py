@@ -91,7 +91,7 @@ class ComparisonStore:
 
 
 def _check_same(before: ComparisonResult, now: ComparisonResult, file: Path) -> None:
-    """ValueError if the earlier rows are of something else."""
+    """Raise ValueError if the earlier rows are of something else."""
     pairs = [(getattr(before, name), getattr(now, name)) for name in _SAME]
     pairs += [  # those that methods need now
         (network, now.networks[name])
@@ -105,7 +105,7 @@ def _check_same(before: ComparisonResult, now: ComparisonResult, file: Path) -> 
 
 
 def _identity(value: Any) -> Any:
-    """What must not differ: not times, nor the command."""
+    """Keep what must not differ: neither times nor the command."""
     if not isinstance(value, dict):
         return value
     ignored = ("command", "milliseconds", "version")

@@ -119,7 +119,7 @@ class _Built:
 
 
 def _build(network: Network, options: ConvertOptions) -> _Built:
-    """All that may turn out to be impossible, before anything is written."""
+    """Do all that may turn out to be impossible, before anything is written."""
     trained = network.config.steps
     native = trained if trained in options.steps else options.steps[0]
     integers = None
@@ -187,7 +187,7 @@ def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionRe
 
 
 def _rows(built: _Built, saved: Any, options: ConvertOptions) -> list[StepsResult]:
-    """A row for each T, printed as soon as it is there."""
+    """Compute a row for each T, printed as soon as it is there."""
     network, rows = built.network, []
     print(_HEAD, flush=True)
     for t in options.each_step:

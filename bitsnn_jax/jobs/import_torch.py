@@ -103,7 +103,7 @@ def import_network(source: TorchSource, options: ImportOptions) -> ImportResult:
 def _rows(
     imported: Network, seen: data.Examples, options: ImportOptions
 ) -> tuple[Network, list[ImportedAtSteps]]:
-    """A row for each T, and the network quantised for the last of them."""
+    """Compute a row for each T, and the network quantised for the last of them."""
     plain_fn = without_spikes(imported.apply_fn)
     ann = on_examples(imported, plain_fn, imported.variables, repeats=1)
     quantised, rows = imported, []
@@ -117,7 +117,7 @@ def _rows(
 def _quantised(
     imported: Network, seen: data.Examples, options: ImportOptions, *, steps: int
 ) -> Network:
-    """The network with QCFS for T steps, its thresholds from the images."""
+    """Build the network with QCFS for T steps, its thresholds from the images."""
     model = dataclasses.replace(
         imported.config.model,
         activation="qcfs",
@@ -142,7 +142,7 @@ def _quantised(
 def _row(
     quantised: Network, expected: np.ndarray, options: ImportOptions
 ) -> ImportedAtSteps:
-    """What the spiking network says, beside what the imported one said."""
+    """Compare what the spiking network says with what the imported one said."""
     steps = quantised.config.steps
     converted = convert(
         quantised.apply_fn, quantised.variables, quantised.placeholder, steps=steps
@@ -199,7 +199,7 @@ def _save(folder: Path, network: Network) -> None:
 
 
 def _check_free(folder: Path) -> None:
-    """CheckpointError if a run is there that has been trained."""
+    """Raise CheckpointError if a run is there that has been trained."""
     for path in (folder / CHECKPOINTS, folder / "ann" / CHECKPOINTS):
         steps = {step.name for step in path.glob("*") if step.name.isdigit()}
         if steps - {"0"}:

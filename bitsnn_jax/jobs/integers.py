@@ -181,7 +181,7 @@ def fine_tuned(
 
 
 def _pixels(images: np.ndarray, examples: data.Examples) -> np.ndarray:
-    """What `data.normalise` was given: pixels are integers, so rounding is exact."""
+    """Undo `data.normalise`: pixels are integers, so rounding is exact."""
     scale, shift = data.scale_and_shift(examples)
     return np.rint((images - shift) / scale).astype(np.uint8)
 
@@ -239,7 +239,7 @@ def measure_integers(
 
 
 def _compared(network: IntegerNetwork, settings, examples, carriers) -> IntegersAtSteps:
-    """All executions side by side, over every example."""
+    """Run all executions side by side, over every example."""
     runs = [make(network, carrier=c) for c in carriers for make in (one_shot, stepped)]
 
     @jax.jit

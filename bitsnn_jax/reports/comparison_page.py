@@ -224,7 +224,7 @@ def amount(value: float) -> str:
 
 
 def _view(results: ComparisonResult) -> dict[str, Any]:
-    """What the tables show, ours first and the others in the order they were run."""
+    """Choose what the tables show, ours first, then the others in the order of runs."""
     reached = averages(results.rows)
     steps = sorted({row.steps for row in results.rows})
     order = sorted(results.methods, key=lambda name: name != OURS)
@@ -261,7 +261,7 @@ def _view(results: ComparisonResult) -> dict[str, Any]:
 
 
 def _cost(method):
-    """First what is equal to its network, the fastest first; then the most accurate."""
+    """Order by what equals its network, the fastest first; then by accuracy."""
     at, best = method["equal"], method["best"]
     if at is not None:
         return 0, at.mean["window"], at.mean["nanojoules"]
@@ -269,7 +269,7 @@ def _cost(method):
 
 
 def _extra(reached: Iterable[Reached]) -> str:
-    """Steps of a window beside T: "+4", or "+1 to +32"."""
+    """Write the steps of a window beside T: "+4", or "+1 to +32"."""
     extra = sorted({round(each.mean["window"] - each.steps) for each in reached})
     if extra in ([], [0]):
         return ""
@@ -286,7 +286,7 @@ _LEAST: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def _least(methods) -> list[dict[str, Any]]:
-    """Of each cost of equal accuracy the least, and which methods have it."""
+    """Find the least of each cost of equal accuracy, and which methods have it."""
     equal = [m for m in methods if m["equal"] is not None]
     found = []
     for field, (title, shown) in _LEAST.items():

@@ -107,7 +107,7 @@ def _snn_curves(rows: Sequence[StepsResult], field: str) -> Curves:
 
 @styled
 def accuracy_against_steps(curves: Curves, *, ann: float | None = None) -> Figure:
-    """Accuracy against T, a curve a method; `ann` is drawn as a dashed line.
+    """Draw accuracy against T, a curve a method; `ann` is a dashed line.
 
     Args:
       curves: name -> {T: accuracy in 0..1}, in the order of the legend.
@@ -208,7 +208,7 @@ def _snn_accuracy(row: StepsResult) -> str:
 
 
 def plane_colours(steps: int) -> list[str]:
-    """A colour for each time step, most significant first.
+    """Choose a colour for each time step, most significant first.
 
     >>> len(plane_colours(4))
     4
@@ -218,7 +218,7 @@ def plane_colours(steps: int) -> list[str]:
 
 @styled
 def png(figure: Figure) -> bytes:
-    """The figure as PNG on white, sharp enough for a README."""
+    """Write the figure as PNG on white, sharp enough for a README."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160)
     return buffer.getvalue()
@@ -226,7 +226,7 @@ def png(figure: Figure) -> bytes:
 
 @mpl.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": "bitsnn_jax"})
 def svg(figure: Figure, *, name: str) -> str:
-    """The figure as an inline <svg> in the fonts and colours of the page around it.
+    """Write the figure as an inline <svg> in the fonts and colours of its page.
 
     Args:
       name: prefix of the ids inside, which must be unique in a page.
@@ -246,7 +246,7 @@ def svg(figure: Figure, *, name: str) -> str:
 
 
 def _settle(figure: Figure) -> None:
-    """Lays the figure out once and for all, to a thousandth of its size.
+    """Lay the figure out once and for all, to a thousandth of its size.
 
     The solver of the layout takes its constraints in an order that changes from run to
     run, and with it the last digits.
@@ -279,7 +279,7 @@ def _draw_accuracy(ax: Axes, curves: Curves, ann: float | None) -> None:
 
 
 def _draw_curves(ax, curves, *, first_colour=0):
-    """Steps are drawn one tick apart: T = 2 and 4 matter as much as 16 and 32."""
+    """Draw steps one tick apart: T = 2 and 4 matter as much as 16 and 32."""
     steps = sorted({t for curve in curves.values() for t in curve})
     for i, (name, curve) in enumerate(curves.items(), first_colour):
         at = [steps.index(t) for t in sorted(curve)]
@@ -347,7 +347,7 @@ def _on(spikes, t):
 
 
 def _draw_logits(ax, raster):
-    """The ten highest logits, by class; the prediction stands out."""
+    """Draw the ten highest logits, by class; the prediction stands out."""
     logits = np.asarray(raster.logits, float)
     classes = np.sort(np.argsort(-logits, kind="stable")[:10])
     winner = classes == raster.prediction
@@ -363,7 +363,7 @@ def _draw_logits(ax, raster):
 
 
 def _plane_legend(owner, steps, **where):
-    """What a spike of each step is worth; of many steps, both ends and the middle."""
+    """Say what a spike of each step is worth; of many, both ends and the middle."""
     shown = range(steps) if steps <= 8 else (0, steps // 2, steps - 1)
     colours = plane_colours(steps)
     owner.legend(

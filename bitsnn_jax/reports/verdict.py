@@ -55,7 +55,7 @@ def verdict(results: ConversionResult) -> Verdict:
 
 
 def _proof(row: StepsResult) -> tuple[str, CertificateResult | None]:
-    """The certificate in the widest precision in which anything was compared."""
+    """Choose the certificate in the widest precision that has compared anything."""
     for precision in ("float64", "float32"):
         proof = (row.certificate or {}).get(precision)
         if proof and proof.neurons:

@@ -129,7 +129,7 @@ def machine() -> str:
 
 
 def commit() -> str | None:
-    """Of the repository that the package is in, "-dirty" if it was changed; or None."""
+    """Return the commit of the package's repository, "-dirty" if changed; or None."""
     root = Path(__file__).parents[2]
     # An installed package may lie inside the repository of somebody else.
     if not (root / ".git").exists():

@@ -146,7 +146,7 @@ _KINDS = {
 
 
 def _kind(parser: Parser, options: Namespace) -> _Kind:
-    """The kind of source that was given.
+    """Tell the kind of source that was given.
 
     Raises:
       ValueError: an option that another kind has for itself, or one that is missing.

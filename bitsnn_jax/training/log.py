@@ -76,7 +76,7 @@ def progress(first: int, total: int) -> Iterable[int]:
 
 
 def _kept(path, step):
-    """The lines of steps up to this one."""
+    """Keep the lines of steps up to this one."""
     *lines, last = path.read_bytes().splitlines() or [b""]
     for number, line in enumerate(lines, 1):
         try:

@@ -140,7 +140,7 @@ def _write(name: str, card: dict[str, Any], arrays: bytes) -> Path:
 
 
 def _run(card, arrays, *, where):
-    """The network of a card and the bytes of its arrays, if they belong together."""
+    """Read the network of a card and its arrays, if they belong together."""
     if card["checksum"] != _checksum(card, arrays):
         raise ValueError("checksum differs")
     leaves = read_npz(arrays, what="variables.npz")
@@ -157,13 +157,13 @@ def _run(card, arrays, *, where):
 
 
 def _packed(variables):
-    """The bytes of an .npz without dates; leaves in order of their names."""
+    """Pack arrays into an .npz without dates; leaves in order of their names."""
     file = io.BytesIO()
     np.savez(file, **dict(sorted(flatten_dict(variables, sep="/").items())))
     return file.getvalue()
 
 
 def _checksum(card, arrays):
-    """SHA-256 of the arrays and of all else that the card says."""
+    """Compute SHA-256 of the arrays and of all else that the card says."""
     text = json.dumps({**card, "checksum": None}, sort_keys=True)
     return hashlib.sha256(arrays + text.encode()).hexdigest()

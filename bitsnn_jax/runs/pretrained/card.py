@@ -159,7 +159,7 @@ def _as_source(card):
 
 
 def _measured(card):
-    """Where the accuracies come from, if not from training and conversion at once."""
+    """Say where accuracies come from, if not from training and conversion at once."""
     if "measured" not in card:
         return
     of = card["measured"]
