@@ -18,7 +18,6 @@ from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
     Reading,
-    at_precision,
     read,
     trace,
 )
@@ -74,9 +73,6 @@ class _Replaced(Reading):
         self.found = found
         self.precision = precision
         self.seen: OrderedDict[str, Array] = OrderedDict()
-
-    def bind(self, eqn, arrays):
-        return super().bind(at_precision(eqn, self.precision), arrays)
 
     def neuron(self, site, z, theta):
         layer = Layer.of(site, theta.value, self.found)

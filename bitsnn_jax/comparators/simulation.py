@@ -27,7 +27,6 @@ from bitsnn_jax.tracing.program import (
     Current,
     Reading,
     apply_equation,
-    at_precision,
     read,
     trace,
 )
@@ -165,9 +164,6 @@ class _Simulation(Reading):
         self.precision = precision
         self.spikes = OrderedDict()
         self.operations = jnp.float32(0)
-
-    def bind(self, eqn, arrays):
-        return super().bind(at_precision(eqn, self.precision), arrays)
 
     def layer(self, site, theta):
         return Layer.of(site, theta.value, self.found)
