@@ -4,14 +4,15 @@
     python benchmarks/fixed_point.py --model resnet34 --size 224 --batch 1 --rounds 3
     python benchmarks/fixed_point.py --model mobilenetv2 --size 224 --batch 1 --rounds 3
 
-Random weights and pixels. One-shot and stepped passes of integers are compared code by
-code, then timed as `simulate.py` times its passes. Limits: one-shot 1, stepped T
-passes of one-shot. With --out the numbers are stored.
+Random weights and pixels. One-shot, stepped and rolled passes of integers are compared
+code by code, then timed as `simulate.py` times its passes. Limits: one-shot 1, stepped
+T passes of one-shot. With --out the numbers are stored.
 """
 
 import resource
 import statistics
 import time
+from functools import partial
 
 import jax
 import numpy as np
@@ -58,24 +59,27 @@ def main() -> None:
         f"{len(integers.of_kind('neurons'))} layers of neurons, sums below "
         f"{max(node.bound for node in integers.nodes):,}"
     )
-    fused, steps = (
-        make(integers, carrier=options.carrier) for make in (one_shot, stepped)
+    passes = {
+        "one-shot": one_shot(integers, carrier=options.carrier),
+        "stepped": stepped(integers, carrier=options.carrier),
+        "rolled": stepped(integers, carrier=options.carrier, unroll=False),
+    }
+    results = [jax.jit(run)(pixels) for run in passes.values()]
+    differing = jax.tree.map(
+        lambda one, *others: sum(int((other != one).sum()) for other in others),
+        *results,
     )
-    results = [jax.jit(run)(pixels) for run in (fused, steps)]
-    differing = jax.tree.map(lambda a, b: int((a != b).sum()), *results)
     codes = sum(code.size for code in results[0].codes.values())
     print(
         f"{sum(differing.codes.values())} of {codes:,} codes and "
         f"{sum(differing.outputs.values())} logits differ"
     )
-    passes = {  # of which the logits are wanted, as of the ANN
-        "ann": (of_pixels, variables),
-        "one-shot": (lambda _, x: fused(x).outputs, ()),
-        "stepped": (lambda _, x: steps(x).outputs, ()),
-    }
-    compiled = {name: compile_pass(*p, pixels) for name, p in passes.items()}
+    compiled = {"ann": compile_pass(of_pixels, variables, pixels)}
+    for name, run in passes.items():  # of which the logits are wanted, as of the ANN
+        outputs = partial(lambda run, _, x: run(x).outputs, run)
+        compiled[name] = compile_pass(outputs, (), pixels)
     seconds = interleaved(compiled, options.rounds)
-    print_table(compiled, seconds)
+    print_table(compiled, seconds, steps=options.steps)
     ratio = statistics.median(
         s / o for s, o in zip(seconds["stepped"], seconds["one-shot"], strict=True)
     )

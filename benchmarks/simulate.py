@@ -5,12 +5,16 @@
 ResNet-20 on 32x32x3 images, float32, random weights and inputs. The ANN's forward pass,
 the fused and the stepped SNN are jitted; their runs are interleaved, and each ratio is
 the median over rounds of the ratio within a round, so that the machine's drift cancels.
-The work of a stepped pass is T ANN passes: T is its limit; that of fused is 1. With
---out the numbers are stored; those of another T or batch stay in the file.
+The work of a stepped pass is T ANN passes: T is its limit; that of fused is 1. "rolled"
+is the stepped SNN with a loop over time at run time (`spiking(..., unroll=False)`). The
+size of a program is that of its text, optimised by XLA. With --out the numbers are
+stored; those of another T or batch stay in the file.
 """
 
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import timings
@@ -21,6 +25,8 @@ from bitsnn_jax.models import MODELS, build_model
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 from bitsnn_jax.runtime.reading import read_json
+
+STEPPED = ("stepped", "rolled")  # the passes that have T steps
 
 
 def main() -> None:
@@ -39,6 +45,7 @@ def main() -> None:
         "ann": (apply_fn, variables),
         "fused": (spiking(apply_fn, steps=options.steps, mode="fused"), variables),
         "stepped": (spiking(apply_fn, steps=options.steps), converted),
+        "rolled": (spiking(apply_fn, steps=options.steps, unroll=False), converted),
     }
     print(
         f"{options.model}, batch {options.batch}, {options.size}x{options.size}x3, "
@@ -46,7 +53,7 @@ def main() -> None:
     )
     compiled = {name: compile_pass(*p, x) for name, p in passes.items()}
     seconds = interleaved(compiled, options.rounds)
-    print_table(compiled, seconds)
+    print_table(compiled, seconds, steps=options.steps)
     if options.out:
         store(options, compiled, seconds)
 
@@ -59,27 +66,35 @@ def store(options, compiled, seconds) -> None:
         rows = read_json(options.out, advice="remove it to begin anew")["rows"]
     rows = [row for row in rows if any(row[k] != v for k, v in case.items())]
     for row in timings.rows(seconds, reference="ann"):
-        _, compiling, megabytes = compiled[row["pass"]]
+        _, compiling, megabytes, kilobytes = compiled[row["pass"]]
         sizes = {"compile_seconds": compiling, "megabytes": megabytes}
-        rows.append(case | row | sizes)
+        rows.append(case | row | sizes | {"program_kilobytes": kilobytes})
     facts = {"rounds": options.rounds, "size": options.size}
     store_numbers(options.out, rows, config=options.model, seed=0, **facts)
 
 
-def print_table(compiled, seconds) -> None:
-    """A line for each pass; ratios are to the pass "ann" of the same round."""
-    print("           median ms      x ANN   (quartiles)   compile s   temporaries MB")
-    for name, (_, compile_seconds, megabytes) in compiled.items():
+def print_table(compiled, seconds, *, steps: int = 1) -> None:
+    """Print a line for each pass; ratios are to the pass "ann" of the same round."""
+    print(
+        "           median ms      x ANN   (quartiles)  ms a step  x ANN a step"
+        "   compile s   temporaries MB   program kB"
+    )
+    for name, program in compiled.items():
         ratios = [s / a for s, a in zip(seconds[name], seconds["ann"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
+        milliseconds = 1e3 * statistics.median(seconds[name])
+        each = " " * 25
+        if name in STEPPED:
+            each = f"{milliseconds / steps:11.1f} {middle / steps:13.3f}"
         print(
-            f"{name:10} {1e3 * statistics.median(seconds[name]):10.1f} {middle:10.3f}"
-            f"   {low:.3f}-{high:.3f} {compile_seconds:11.1f} {megabytes:16.1f}"
+            f"{name:10} {milliseconds:10.1f} {middle:10.3f}   {low:.3f}-{high:.3f}"
+            f"{each} {program.compile_seconds:11.1f} {program.megabytes:16.1f} "
+            f"{program.kilobytes:12.0f}"
         )
 
 
 def network(name: str, batch: int, size: int):
-    """(apply_fn, variables, images), at random; activations in their usual range."""
+    """Make (apply_fn, variables, images), random; activations in their usual range."""
     shape = (size, size, 3)
     model = build_model(Model(name=name, theta_init=4.0), image_shape=shape)
     x = jax.random.normal(jax.random.key(0), (batch, *shape))
@@ -87,26 +102,40 @@ def network(name: str, batch: int, size: int):
     return lambda v, x: model.apply(v, x, train=False), variables, x
 
 
-def compile_pass(fn, variables, x):
-    """(function of no argument, compile seconds, megabytes of temporaries)."""
+class Pass(NamedTuple):
+    """A compiled program: a function of no argument, and what it took."""
+
+    run: Callable[[], Any]
+    compile_seconds: float
+    megabytes: float  # of temporaries
+    kilobytes: float  # of text, optimised
+
+
+def compile_pass(fn, variables, x) -> Pass:
+    """Compile `fn(variables, x)`."""
     started = time.perf_counter()
     compiled = jax.jit(fn).lower(variables, x).compile()
     seconds = time.perf_counter() - started
     memory = compiled.memory_analysis()
     megabytes = memory.temp_size_in_bytes / 1e6 if memory else float("nan")
     variables, x = jax.device_put((variables, x))
-    return lambda: jax.block_until_ready(compiled(variables, x)), seconds, megabytes
+    kilobytes = len(compiled.as_text()) / 1e3
+
+    def run():
+        return jax.block_until_ready(compiled(variables, x))
+
+    return Pass(run, seconds, megabytes, kilobytes)
 
 
 def interleaved(compiled, rounds):
-    """Seconds of each pass in each round, after a warm-up."""
+    """Measure the seconds of each pass in each round, after a warm-up."""
     seconds = {name: [] for name in compiled}
-    for run, *_ in compiled.values():
-        run()
+    for program in compiled.values():
+        program.run()
     for _ in range(rounds):
-        for name, (run, *_) in compiled.items():
+        for name, program in compiled.items():
             started = time.perf_counter()
-            run()
+            program.run()
             seconds[name].append(time.perf_counter() - started)
     return seconds
 

@@ -175,7 +175,7 @@ def readings(apply_fn: ApplyFn, run: Run, test: data.Examples, steps) -> dict:
     return networks
 
 
-def logits_of(apply_fn: ApplyFn, steps: int, **options) -> ApplyFn:
+def logits_of(apply_fn: ApplyFn, steps: int, **options: Any) -> ApplyFn:
     snn_fn = spiking(apply_fn, steps=steps, **({"mode": "fused"} | options))
     return lambda variables, x: snn_fn(variables, x)[0]
 

@@ -54,7 +54,7 @@ from jaxtyping import Array
 from bitsnn_jax.comparators.layer import Layer, Neuron, Sent, StepNeuron, TrainNeuron
 from bitsnn_jax.comparators.method import Method, Network
 from bitsnn_jax.comparators.simulation import Found
-from bitsnn_jax.conversion.spiking import TimedReading, snn_levels
+from bitsnn_jax.conversion.readings import TimedReading, snn_levels
 from bitsnn_jax.numerics.qcfs import step_size
 from bitsnn_jax.numerics.spikes import weights
 from bitsnn_jax.tracing.program import ApplyFn, read, trace

@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer, Sent, TrainNeuron
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.conversion.spiking import snn_levels
+from bitsnn_jax.conversion.readings import snn_levels
 from bitsnn_jax.numerics.neurons import fire_bits, integrate
 from bitsnn_jax.numerics.qcfs import step_size
 from bitsnn_jax.numerics.spikes import check_steps, pack, spike_planes, weights

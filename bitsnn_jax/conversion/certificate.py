@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.conversion.bias_shift import convert
-from bitsnn_jax.conversion.spiking import OneShot, Stepped, run
+from bitsnn_jax.conversion.readings import OneShot, Stepped, run
 from bitsnn_jax.numerics.qcfs import grid_codes
 from bitsnn_jax.tracing.independence import warn_unless_apart
 from bitsnn_jax.tracing.precision import narrow_layers, widened
@@ -258,7 +258,7 @@ class _WatchedSNN(Stepped):
         super().__init__(**options)
         self.seen = []
 
-    def observe(self, site, membrane, spikes, code, delta) -> None:
+    def observe(self, site, membrane, code, delta) -> None:
         self.seen.append((membrane, code))
 
 

@@ -19,6 +19,7 @@ from bitsnn_jax.integers.graph import (
     batched,
     out_shape,
 )
+from bitsnn_jax.numerics.neurons import collect, fire_codes
 from bitsnn_jax.numerics.spikes import pack
 from bitsnn_jax.numerics.stored import stored
 
@@ -79,17 +80,23 @@ def one_shot(
 
 
 def stepped(
-    network: IntegerNetwork, *, carrier: str = "float32"
+    network: IntegerNetwork, *, carrier: str = "float32", unroll: bool = True
 ) -> Callable[[Any], Result]:
-    """The spiking network: T steps of spikes, with integer thresholds.
+    """Run the spiking network: T steps of spikes, with integer thresholds.
 
     Each step brings the weights of the spikes of that step, shifted by T - t, and a
     part of the bias; the image and sums come with the first. Then each layer fires for
     T steps against 2**(fraction + T - t).
 
-    Arguments, result and errors are those of `one_shot`.
+    Arguments, result and errors are those of `one_shot`, and
+
+      unroll: write the T steps into the program one after the other. False: two
+        `lax.scan`s over time for each layer, one that integrates and one that fires, so
+        that neither the program nor its temporaries grow with T, up to T = 16, from
+        where on a code takes four bytes in place of two. The result is the same.
     """
     add, steps = _adder(network, carrier), network.steps
+    simulate = _unrolled if unroll else _rolled
 
     def run(x):
         values, codes, trains = {"input": x}, {}, set()
@@ -103,15 +110,21 @@ def stepped(
                 values[node.name] = apply_term(term, code)
                 trains.add(node.name)
                 continue
-            membrane = add(node, once, bias=np.zeros((), np.int32))
-            for t, bias in enumerate(bias_parts(node.bias, steps)):
-                shift = steps - 1 - t
-                spikes = [(term, (code >> shift) & 1 == 1) for term, code in timed]
-                membrane += add(node, spikes, shift=shift, bias=bias)
+            start = add(node, once, bias=np.zeros((), np.int32))
+
+            def charge(place, node=node, timed=timed):
+                """What the step t = T - place brings."""
+                spikes = [
+                    (term, (code >> jnp.asarray(place, code.dtype)) & 1 == 1)
+                    for term, code in timed
+                ]
+                bias = bias_part(node.bias, steps - 1 - place, steps)
+                return add(node, spikes, shift=place, bias=bias)
+
+            membrane, fire = simulate(node, charge, start, steps)
             if node.kind == "neurons":
-                # Packed, T steps take the space of one; see `spiking.Spikes`.
-                code = stored(pack(jnp.stack(_fire(node, membrane, steps))))
-                values[node.name] = codes[node.name] = code
+                # Packed, T steps take the space of one; see `readings.Spikes`.
+                values[node.name] = codes[node.name] = fire()
                 trains.add(node.name)
             else:
                 values[node.name] = _value(node, membrane, steps)
@@ -120,22 +133,43 @@ def stepped(
     return _checked(network, run)
 
 
-def bias_parts(bias: np.ndarray, steps: int) -> list[np.ndarray]:
-    """T integers that add up to each bias, as equal as they can be."""
+def bias_part(bias: np.ndarray, t: Any, steps: int) -> Any:
+    """Return part t = 0..T-1 of T integers, equal as can be, that add up to each bias.
+
+    >>> [bias_part(np.array([7, -7]), t, 4).tolist() for t in range(4)]
+    [[2, -1], [2, -2], [2, -2], [1, -2]]
+    """
     low, rest = np.divmod(bias, steps)
-    return [(low + (t < rest)).astype(np.int32) for t in range(steps)]
+    return low + (t < rest)
 
 
-def _fire(node, membrane, steps):
-    """Eq. (10) in integers: the bits of floor((membrane + half) / 2**fraction)."""
-    u, spikes = membrane + jnp.asarray(node.half, membrane.dtype), []
-    for t in range(steps):
-        threshold = jnp.asarray(
-            np.left_shift(1, node.fraction + steps - 1 - t), u.dtype
-        )
-        spikes.append(u >= threshold)
-        u = jnp.where(spikes[-1], u - threshold, u)
-    return spikes
+def _unrolled(node, charge, start, steps):
+    """The charged membrane, and its spikes by Eq. (10): a function that packs them."""
+    membrane = start
+    for place in reversed(range(steps)):
+        membrane += charge(place)
+
+    def fire():
+        u, spikes = membrane + jnp.asarray(node.half, membrane.dtype), []
+        for place in reversed(range(steps)):
+            threshold = jnp.asarray(np.left_shift(1, node.fraction + place), u.dtype)
+            spikes.append(u >= threshold)
+            u = jnp.where(spikes[-1], u - threshold, u)
+        return stored(pack(jnp.stack(spikes)))
+
+    return membrane, fire
+
+
+def _rolled(node, charge, start, steps):
+    """The same as loops at run time."""
+    membrane = collect(charge, start, steps=steps)
+
+    def fire():
+        half, delta = node.half, np.left_shift(1, node.fraction)
+        u = membrane + jnp.asarray(half, membrane.dtype)
+        return fire_codes(u, jnp.asarray(delta, u.dtype), steps=steps)
+
+    return membrane, fire
 
 
 def _value(node: IntegerNode, z, steps: int):
@@ -170,7 +204,7 @@ def _adder(network, carrier):
 
             total += apply_term(term, x.astype(dtype), product).astype(dtype)
         bias = node.bias if bias is None else bias
-        total = total * jnp.asarray(2**shift, dtype) + jnp.asarray(bias, dtype)
+        total = total * jnp.asarray(1 << shift, dtype) + jnp.asarray(bias, dtype)
         return total if terms else jnp.broadcast_to(total, node.shape)
 
     return add

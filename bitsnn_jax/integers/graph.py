@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from bitsnn_jax.conversion.spiking import snn_levels
+from bitsnn_jax.conversion.readings import snn_levels
 from bitsnn_jax.numerics.qcfs import codes, qcfs
 from bitsnn_jax.runtime.columns import table
 

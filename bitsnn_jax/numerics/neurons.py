@@ -4,14 +4,19 @@ Conventions, here and nowhere else: time is axis 0; a neuron fires when its memb
 at or above its threshold; reset is by subtraction. The membrane is the scan's carry.
 """
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num, UInt
 
 from bitsnn_jax.numerics.qcfs import Floats, aligned, step_size
-from bitsnn_jax.numerics.spikes import check_steps, weights
+from bitsnn_jax.numerics.spikes import check_steps, code_type, weights
 
 Membrane = Float[Array, "..."]
+Charges = TypeVar("Charges")
 
 
 def integrate(currents: Float[Array, "time ..."], membrane: Membrane) -> Membrane:
@@ -34,12 +39,63 @@ def fire_bits(
     """
 
     def step(u, weight):
-        threshold = delta * weight
-        spike = u >= threshold
-        return jnp.where(spike, u - threshold, u), spike
+        return _fire(u, delta * weight)
 
     thresholds = jnp.array(weights(steps), membrane.dtype)
     return lax.scan(step, membrane, thresholds, unroll=True)[1]
+
+
+def _fire(u, threshold):
+    spike = u >= threshold
+    return jnp.where(spike, u - threshold, u), spike
+
+
+def collect(charge: Callable[[Any], Charges], start: Charges, *, steps: int) -> Charges:
+    """Integrate currents that are made step by step, Eq. (9), in a loop at run time.
+
+        u(1) = u0 + sum_t I(t)
+
+    Neither the program nor what it keeps grows with T.
+
+    Args:
+      charge: T - t -> the currents of step t, a pytree of arrays.
+      start: u0, a pytree of arrays or numbers.
+      steps: T.
+    """
+
+    def step(total, place):
+        return jax.tree.map(jnp.add, total, charge(place)), None
+
+    # The first step outside, as in `integrate`; XLA also would allot every layer's
+    # start when the program begins.
+    first = jax.tree.map(jnp.add, start, charge(steps - 1))
+    return lax.scan(step, first, _places(steps - 1))[0]
+
+
+def fire_codes(
+    membrane: Num[Array, "..."], delta: Array, *, steps: int
+) -> UInt[Array, "..."]:
+    """Fire as `fire_bits` does, in a loop at run time that packs spikes on the way.
+
+    k(0) = 0,   k(t) = 2 k(t-1) + s(t)
+    """
+
+    def step(u, place):
+        u, spike = _fire(u, delta * jnp.asarray(1 << place, u.dtype))
+        return u, spike.astype(code_type(max(steps, 16)))
+
+    def next_step(carry, place):
+        u, code = carry
+        u, bit = step(u, place)
+        return (u, code << 1 | bit), None
+
+    first = step(membrane, steps - 1)
+    return lax.scan(next_step, first, _places(steps - 1))[0][1]
+
+
+def _places(steps):
+    """T - t for the last so many steps."""
+    return jnp.arange(steps - 1, -1, -1)
 
 
 def bit_serial_if(
@@ -126,4 +182,11 @@ def rate_if(
     return lax.scan(step, start, currents)[1]
 
 
-__all__ = ["bit_serial_if", "fire_bits", "integrate", "rate_if"]
+__all__ = [
+    "bit_serial_if",
+    "collect",
+    "fire_bits",
+    "fire_codes",
+    "integrate",
+    "rate_if",
+]

@@ -71,15 +71,17 @@ def pack(spikes: Bool[Array, "time ..."]) -> UInt[Array, "..."]:
     Array([ 5, 15], dtype=uint8)
     """
     steps = check_steps(spikes.shape[0])
-    dtype = next(d for d in (jnp.uint8, jnp.uint16, jnp.uint32) if steps <= _bits(d))
+    dtype = code_type(steps)
     place = jnp.array(weights(steps), dtype).reshape(-1, *(1,) * (spikes.ndim - 1))
     # A sum over the time axis instead of a chain of shifts: XLA does not duplicate
     # reductions into their consumers, so the spikes are computed once.
     return jnp.sum(spikes.astype(dtype) * place, axis=0, dtype=dtype)
 
 
-def _bits(dtype) -> int:
-    return jnp.iinfo(dtype).bits
+def code_type(steps: int) -> type:
+    """Return the narrowest unsigned type of so many bits."""
+    types = (jnp.uint8, jnp.uint16, jnp.uint32)
+    return next(d for d in types if steps <= jnp.iinfo(d).bits)
 
 
 def plane_counts(codes: UInt[Array, "..."], *, steps: int) -> Int[Array, " time"]:
@@ -94,24 +96,27 @@ def plane_counts(codes: UInt[Array, "..."], *, steps: int) -> Int[Array, " time"
     >>> plane_counts(jnp.array([5, 15, 16], jnp.uint32), steps=5)
     Array([1, 1, 2, 1, 2], dtype=int32)
     """
-    codes, counts = codes.astype(jnp.uint32), []
-    for low in range(0, steps, 4):
-        bits = ((codes >> low & 0xF) * 0x00204081) & 0x01010101
-        words = _sum_groups(bits)  # at most 16, fits a byte
-        even = _sum_groups(_sum_groups(words & 0x00FF00FF))  # at most 16**3, 16 bits
-        odd = _sum_groups(_sum_groups(words >> 8 & 0x00FF00FF))
-        fields = (even & 0xFFFF, odd & 0xFFFF, even >> 16, odd >> 16)
-        counts += [f.sum(dtype=jnp.int32) for f in fields[: steps - low]]
-    return jnp.stack(counts[::-1])
+    low = jnp.arange(0, steps, 4, jnp.uint32).reshape(-1, *(1,) * codes.ndim)
+    bits = ((codes.astype(jnp.uint32) >> low & 0xF) * 0x00204081) & 0x01010101
+    words = _sum_groups(bits)  # at most 16, fits a byte
+    even = _sum_groups(_sum_groups(words & 0x00FF00FF))  # at most 16**3, 16 bits
+    odd = _sum_groups(_sum_groups(words >> 8 & 0x00FF00FF))
+    fields = (even & 0xFFFF, odd & 0xFFFF, even >> 16, odd >> 16)
+    axes = tuple(range(1, codes.ndim + 1))
+    counts = jnp.stack([f.sum(axes, dtype=jnp.int32) for f in fields], 1)
+    return counts.ravel()[:steps][::-1]
 
 
 def _sum_groups(words) -> Array:
-    """Sum neighbours along the axis that has the largest groups up to 16."""
-    sizes = [max(g for g in range(1, 17) if n % g == 0) for n in words.shape]
+    """Sum neighbours along the axis that has the largest groups up to 16.
+
+    Not along the first, which is that of the fours of bits.
+    """
+    sizes = [max(g for g in range(1, 17) if n % g == 0) for n in words.shape[1:]]
     group = max(sizes, default=1)
     if group == 1:
         return words
-    axis = sizes.index(group)
+    axis = 1 + sizes.index(group)
     shape = [*words.shape[:axis], -1, group, *words.shape[axis + 1 :]]
     return words.reshape(shape).sum(axis + 1, dtype=jnp.uint32)
 

@@ -13,7 +13,7 @@ from test_second_formulation import randomised
 
 from bitsnn_jax import convert, verify
 from bitsnn_jax.config import Model
-from bitsnn_jax.conversion.spiking import Spikes, Stepped, run
+from bitsnn_jax.conversion.readings import Spikes, Stepped, run
 from bitsnn_jax.models import MODELS, build_model
 
 STEPS = 4

@@ -12,7 +12,7 @@ from jax import lax
 from networks import act
 
 from bitsnn_jax import SpikingError, convert, qcfs, spiking, verify
-from bitsnn_jax.conversion.spiking import SpikeStats
+from bitsnn_jax.conversion.readings import SpikeStats
 
 W = np.random.default_rng(0).normal(size=(6, 6))
 B = 0.3 * np.random.default_rng(1).normal(size=6)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import reference
 
-from bitsnn_jax import QCFS, convert
-from bitsnn_jax.conversion.spiking import Stepped, run
+from bitsnn_jax import QCFS, convert, spike_planes
+from bitsnn_jax.conversion.readings import Stepped, run
 from bitsnn_jax.models.resnet import ResNet
 
 STEPS = (1, 2, 3, 4, 6, 8)
@@ -83,8 +83,8 @@ class Watched(Stepped):
         super().__init__(**options)
         self.spikes = {}
 
-    def observe(self, site, membrane, spikes, code, delta):
-        self.spikes[site.path] = spikes
+    def observe(self, site, membrane, code, delta):
+        self.spikes[site.path] = spike_planes(code, steps=self.steps)
 
 
 @partial(jax.jit, static_argnames=("apply_fn", "steps"))

@@ -10,8 +10,17 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from networks import NETWORKS, Inverted, Pooling, Residual, build, build_pure
 
-from bitsnn_jax import QCFS, SpikingError, codes, convert, qcfs, spiking, verify
-from bitsnn_jax.conversion.spiking import OneShot, Stepped, run
+from bitsnn_jax import (
+    QCFS,
+    SpikingError,
+    codes,
+    convert,
+    qcfs,
+    spike_planes,
+    spiking,
+    verify,
+)
+from bitsnn_jax.conversion.readings import OneShot, Stepped, run
 
 STEPS = (1, 2, 3, 4, 6, 8)
 
@@ -62,9 +71,9 @@ def test_fused_counts_the_spikes_that_stepped_emits(steps, x64):
 
 def test_stats_count_every_spike_of_every_neuron(x64):
     class Seen(Stepped):
-        def observe(self, site, membrane, spikes, code, delta):
-            super().observe(site, membrane, spikes, code, delta)
-            counted.append((site, np.asarray(spikes)))
+        def observe(self, site, membrane, code, delta):
+            super().observe(site, membrane, code, delta)
+            counted.append((site, np.asarray(spike_planes(code, steps=3))))
 
     apply_fn, variables, x = build(Residual)
     counted, reading = [], Seen(steps=3)

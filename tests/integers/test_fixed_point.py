@@ -17,7 +17,7 @@ from networks import (
 
 from bitsnn_jax import qcfs
 from bitsnn_jax.config import Model
-from bitsnn_jax.integers.execution import CARRIERS, bias_parts, one_shot, stepped
+from bitsnn_jax.integers.execution import CARRIERS, bias_part, one_shot, stepped
 from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
 from bitsnn_jax.integers.graph import Scale, evaluate
 from bitsnn_jax.integers.lowering import lower
@@ -114,7 +114,7 @@ def test_no_input_reaches_the_bound(network):
 def test_parts_of_a_bias_add_up_to_it():
     bias = np.arange(-9, 10, dtype=np.int32)
     for steps in (1, 3, 4, 8):
-        parts = np.array(bias_parts(bias, steps))
+        parts = np.array([bias_part(bias, t, steps) for t in range(steps)])
         np.testing.assert_array_equal(parts.sum(0), bias)
         assert (parts.max(0) - parts.min(0)).max() <= 1
 

@@ -18,7 +18,7 @@ from networks import (
 
 from bitsnn_jax import qcfs
 from bitsnn_jax.config import Model
-from bitsnn_jax.conversion.spiking import OneShot, run
+from bitsnn_jax.conversion.readings import OneShot, run
 from bitsnn_jax.integers.graph import Conv, Dense, Move, Scale, evaluate
 from bitsnn_jax.integers.linear_rules import LoweringError
 from bitsnn_jax.integers.lowering import lower

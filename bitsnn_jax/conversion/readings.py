@@ -1,0 +1,235 @@
+"""The readings at T steps: the re-quantised ANN, and the network of spikes."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import export, lax
+from jaxtyping import Array
+
+from bitsnn_jax.numerics.neurons import fire_bits, integrate
+from bitsnn_jax.numerics.qcfs import grid_codes, qcfs, step_size
+from bitsnn_jax.numerics.spikes import check_steps, pack, plane_counts
+from bitsnn_jax.numerics.stored import stored
+from bitsnn_jax.tracing.linearity import moved_sizes
+from bitsnn_jax.tracing.program import (
+    Analog,
+    ApplyFn,
+    Current,
+    Reading,
+    Value,
+    apply_equation,
+    read,
+    trace,
+)
+
+BIAS_SHIFTS = ("parameters", "auto")
+
+
+@flax.struct.dataclass
+class SpikeStats:
+    """Spikes counted, by neuron layer in the order of firing. Counts add up: a + b.
+
+    Attributes:
+      spikes: path -> int32 [T], spikes at each step, over everything the program saw.
+      neurons: path -> int32 [], neurons that could have fired (batch included). Sums
+        over many batches outgrow int32: add them on the host, as `evaluate` does.
+    """
+
+    spikes: OrderedDict[str, Array]  # a plain dict would leave jit sorted by name
+    neurons: OrderedDict[str, Array]
+
+    @property
+    def spikes_per_neuron(self) -> Array:
+        """The paper's spiking activity: spikes a neuron emits in the whole window."""
+        # In floats: a large batch of a large network has more than 2**31 neurons.
+        spikes = sum((s.sum(dtype=float) for s in self.spikes.values()), jnp.zeros(()))
+        return spikes / sum(n.sum(dtype=float) for n in self.neurons.values())
+
+    def __add__(self, other: "SpikeStats") -> "SpikeStats":
+        return jax.tree.map(jnp.add, self, other)
+
+
+# `jax.export` writes the type of a result into its file.
+export.register_pytree_node_serialization(
+    SpikeStats,
+    serialized_name="bitsnn_jax.SpikeStats",
+    serialize_auxdata=lambda _: b"",
+    deserialize_auxdata=lambda _: (),
+)
+
+
+def run(reading: "TimedReading", apply_fn: ApplyFn, variables: Any, x: Any) -> Any:
+    """The output of `apply_fn(variables, x)` under a reading."""
+    program, shapes = trace(apply_fn, variables, x)
+    inputs = jax.tree.leaves(variables), jax.tree.leaves(x)
+    reading.look_ahead(program, *inputs)
+    values = decoded(reading, read(reading, program, *inputs))
+    return jax.tree.unflatten(jax.tree.structure(shapes), values)
+
+
+def decoded(reading: Reading, results: Sequence[Value]) -> list[Any]:
+    """Take the outputs out of time."""
+    return [
+        (reading.decode(v, "the output") if isinstance(v, Current) else v).value
+        for v in results
+    ]
+
+
+def snn_levels(levels: int, steps: int) -> int:
+    """theta / delta at T steps: 2**T - 1, except that levels = 2**T keeps its own grid.
+
+    With Q = 2**T to the letter of Eq. (2), the top code does not fit T bits.
+    """
+    return levels if levels == 2**steps else 2**steps - 1
+
+
+class TimedReading(Reading):
+    """What the readings at T steps share: the grid, the counts, the precision."""
+
+    def __init__(self, *, steps, nonspiking="error", precision=lax.Precision.HIGHEST):
+        super().__init__(nonspiking=nonspiking)
+        self.steps = steps
+        self.precision = precision
+        self.counts: list[Array] = []
+
+    def look_ahead(self, program, variables, x):
+        """Learn from the program what is to come, before it is read."""
+
+    def grid(self, site, z_dtype, theta):
+        check_steps(self.steps, z_dtype)
+        return step_size(theta, snn_levels(site.levels, self.steps))
+
+    def stats(self):
+        paths = [site.path for site in self.sites]
+        neurons = [jnp.int32(math.prod(site.shape)) for site in self.sites]
+        return SpikeStats(
+            OrderedDict(zip(paths, self.counts, strict=True)),
+            OrderedDict(zip(paths, neurons, strict=True)),
+        )
+
+
+class OneShot(TimedReading):
+    """The re-quantised ANN: every value analog, the bits of each code counted.
+
+    `saturate` cuts codes to T bits, as the neurons do; without it this is the ANN.
+    """
+
+    def __init__(self, *, saturate=True, **options):
+        super().__init__(**options)
+        self.saturate = saturate
+
+    def neuron(self, site, z, theta):
+        levels = snn_levels(site.levels, self.steps)
+        top = 2**self.steps - 1
+        theta, delta = theta.value, self.grid(site, z.value.dtype, theta.value)
+        if levels > top and self.saturate:
+            theta, levels = delta * top, top
+        a = stored(qcfs(z.value, theta, levels=levels))
+        self.observe(site, z.value, a, delta)
+        return Analog(a)
+
+    def observe(self, site, z, a, delta):
+        code = jnp.minimum(grid_codes(a, delta), 2**self.steps - 1)
+        self.counts.append(plane_counts(code.astype(jnp.uint32), steps=self.steps))
+
+
+class Spikes(NamedTuple):
+    """A layer's spike train, one code a neuron; what a current of spikes is made of.
+
+    The bits of `codes` are s(1)..s(T), most significant first. Keeping them together
+    stores T steps in the space of one.
+    """
+
+    codes: Array
+    delta: Array  # [], or as many axes as codes, each of size 1 or theirs
+
+    def charge(self, place: Any) -> Array:
+        """Bring downstream what the step t = T - place does: delta 2**(T-t) s(t)."""
+        bit = (self.codes >> jnp.asarray(place, self.codes.dtype)) & 1 == 1
+        worth = self.delta * jnp.asarray(1 << place, self.delta.dtype)
+        return jnp.where(bit, worth, jnp.zeros((), self.delta.dtype))
+
+
+class Stepped(TimedReading):
+    """The spiking network. A current is a list of T arrays, or a layer's `Spikes`."""
+
+    def __init__(self, *, bias_shift="parameters", **options):
+        super().__init__(**options)
+        if bias_shift not in BIAS_SHIFTS:
+            raise ValueError(
+                f"bias_shift must be one of {', '.join(BIAS_SHIFTS)}, "
+                f"got {bias_shift!r}"
+            )
+        self.shifts = bias_shift == "auto"
+
+    def neuron(self, site, z, theta):
+        delta = self.grid(site, theta.value.dtype, theta.value)
+        if isinstance(z, Current):
+            membrane = self.collect(z, jnp.broadcast_to(delta / 2, site.shape))
+        else:  # the first layers see the image once
+            membrane = z.value + delta / 2
+        code = self.fire(membrane, delta)
+        self.observe(site, membrane, code, delta)
+        return Current(Spikes(code, delta), site.sizes)
+
+    def collect(self, current, start):
+        """Add up a current over time, from `start` on."""
+        return integrate(jnp.stack(self.charges(current)), start)
+
+    def fire(self, membrane, delta):
+        return pack(fire_bits(membrane, delta, steps=self.steps))
+
+    def observe(self, site, membrane, code, delta):
+        self.counts.append(plane_counts(code, steps=self.steps))
+
+    def charges(self, value):
+        """What a value brings at each step."""
+        if isinstance(value, Current) and isinstance(value.value, Spikes):
+            return [value.value.charge(place) for place in reversed(range(self.steps))]
+        return (
+            value.value
+            if isinstance(value, Current)
+            else [self.held(value)] * self.steps
+        )
+
+    def held(self, value):
+        """What a value without time brings at each step."""
+        # An analog value is charge that enters once; a constant enters at each step,
+        # for conversion has made it right, unless that is left to be done here.
+        once = isinstance(value, Analog) or self.shifts
+        return value.value / self.steps if once else value.value
+
+    def linear(self, eqn, values, operands, path):
+        first = values[operands[0]]
+        sizes = moved_sizes(eqn, getattr(first, "sizes", None))
+        if sizes is not None:
+            return [Current(train, sizes) for train in self.moved(eqn, values)]
+        timed = {i: self.charges(values[i]) for i in operands}
+        columns = [
+            self.bind(
+                eqn,
+                [timed[i][t] if i in timed else v.value for i, v in enumerate(values)],
+            )
+            for t in range(self.steps)
+        ]
+        return [Current(list(steps)) for steps in zip(*columns, strict=True)]
+
+    def moved(self, eqn, values):
+        codes, delta = values[0].value
+        if eqn.primitive.name == "convert_element_type":
+            return [Spikes(codes, delta.astype(eqn.params["new_dtype"]))]
+        moved = apply_equation(eqn, [codes, *(v.value for v in values[1:])])
+        return [Spikes(c, delta) for c in moved]
+
+    def maximum(self, eqn, spikes, sizes):
+        codes, delta = spikes.value
+        [largest] = apply_equation(eqn, [codes])
+        return Current(Spikes(largest, delta.reshape(sizes)), sizes)
+
+    def decode(self, current, path):
+        return Analog(sum(self.charges(current)))
