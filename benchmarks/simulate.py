@@ -119,7 +119,7 @@ def compile_pass(fn, variables, x) -> Pass:
     memory = compiled.memory_analysis()
     megabytes = memory.temp_size_in_bytes / 1e6 if memory else float("nan")
     variables, x = jax.device_put((variables, x))
-    kilobytes = len(compiled.as_text()) / 1e3
+    kilobytes = len(compiled.as_text() or "") / 1e3
 
     def run():
         return jax.block_until_ready(compiled(variables, x))

@@ -175,8 +175,10 @@ def readings(apply_fn: ApplyFn, run: Run, test: data.Examples, steps) -> dict:
     return networks
 
 
-def logits_of(apply_fn: ApplyFn, steps: int, **options: Any) -> ApplyFn:
-    snn_fn = spiking(apply_fn, steps=steps, **({"mode": "fused"} | options))
+def logits_of(
+    apply_fn: ApplyFn, steps: int, *, mode: str = "fused", **options: Any
+) -> ApplyFn:
+    snn_fn = spiking(apply_fn, steps=steps, mode=mode, **options)
     return lambda variables, x: snn_fn(variables, x)[0]
 
 

@@ -45,7 +45,7 @@ class SpikeStats:
 
     @property
     def spikes_per_neuron(self) -> Array:
-        """The paper's spiking activity: spikes a neuron emits in the whole window."""
+        """Return the paper's spiking activity: spikes a neuron emits in all T steps."""
         # In floats: a large batch of a large network has more than 2**31 neurons.
         spikes = sum((s.sum(dtype=float) for s in self.spikes.values()), jnp.zeros(()))
         return spikes / sum(n.sum(dtype=float) for n in self.neurons.values())
@@ -64,7 +64,7 @@ export.register_pytree_node_serialization(
 
 
 def run(reading: "TimedReading", apply_fn: ApplyFn, variables: Any, x: Any) -> Any:
-    """The output of `apply_fn(variables, x)` under a reading."""
+    """Return the output of `apply_fn(variables, x)` under a reading."""
     program, shapes = trace(apply_fn, variables, x)
     inputs = jax.tree.leaves(variables), jax.tree.leaves(x)
     reading.look_ahead(program, *inputs)
@@ -81,7 +81,7 @@ def decoded(reading: Reading, results: Sequence[Value]) -> list[Any]:
 
 
 def snn_levels(levels: int, steps: int) -> int:
-    """theta / delta at T steps: 2**T - 1, except that levels = 2**T keeps its own grid.
+    """Return theta / delta at T steps: 2**T - 1, but 2**T where those are the levels.
 
     With Q = 2**T to the letter of Eq. (2), the top code does not fit T bits.
     """
@@ -114,7 +114,7 @@ class TimedReading(Reading):
 
 
 class OneShot(TimedReading):
-    """The re-quantised ANN: every value analog, the bits of each code counted.
+    """The re-quantised ANN: every value is analog, the bits of codes are counted.
 
     `saturate` cuts codes to T bits, as the neurons do; without it this is the ANN.
     """
@@ -188,7 +188,7 @@ class Stepped(TimedReading):
         self.counts.append(plane_counts(code, steps=self.steps))
 
     def charges(self, value):
-        """What a value brings at each step."""
+        """Return what a value brings at each step."""
         if isinstance(value, Current) and isinstance(value.value, Spikes):
             return [value.value.charge(place) for place in reversed(range(self.steps))]
         return (
@@ -198,7 +198,7 @@ class Stepped(TimedReading):
         )
 
     def held(self, value):
-        """What a value without time brings at each step."""
+        """Return what a value without time brings at each step."""
         # An analog value is charge that enters once; a constant enters at each step,
         # for conversion has made it right, unless that is left to be done here.
         once = isinstance(value, Analog) or self.shifts

@@ -59,7 +59,7 @@ class Operation:
 
 
 class Flow(NamedTuple):
-    """A current: a result of an operation."""
+    """A current: one result of an operation."""
 
     operation: Operation
     index: int
@@ -122,7 +122,7 @@ class Rolled(Stepped):
 
 
 class _LookAhead(Rolled):
-    """Finds the operations that a second scan needs. Computes nothing between neurons.
+    """Finds the operations that a second scan needs; computes nothing between neurons.
 
     Attributes:
       again: their numbers.

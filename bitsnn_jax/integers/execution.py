@@ -1,4 +1,4 @@
-"""Running a network of integers: in one pass, or spike by spike."""
+"""Run a network of integers: in one pass, or spike by spike."""
 
 import math
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class Result(NamedTuple):
 def one_shot(
     network: IntegerNetwork, *, carrier: str = "float32"
 ) -> Callable[[Any], Result]:
-    """The integer ANN: one pass, with codes.
+    """Run the integer ANN: one pass, with codes.
 
     * "float32": products of integers in floats, each small enough to be exact; sums in
       float32 where no sum of the layer can leave 24 bits, in int32 else.

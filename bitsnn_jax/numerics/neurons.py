@@ -20,7 +20,7 @@ Charges = TypeVar("Charges")
 
 
 def integrate(currents: Float[Array, "time ..."], membrane: Membrane) -> Membrane:
-    """Charge collected before the first spike, Eq. (9): u(1) = u0 + sum_t I(t)."""
+    """Integrate currents before the first spike, Eq. (9): u(1) = u0 + sum_t I(t)."""
 
     def step(u, current):
         return u + current, None
@@ -33,7 +33,7 @@ def integrate(currents: Float[Array, "time ..."], membrane: Membrane) -> Membran
 def fire_bits(
     membrane: Membrane, delta: Floats, *, steps: int
 ) -> Bool[Array, "time ..."]:
-    """Spikes of a charged membrane, Eq. (10), most significant first.
+    """Fire a charged membrane for T steps, Eq. (10), most significant bit first.
 
     s(t) = H(u(t) - delta 2**(T-t)),   u(t+1) = u(t) - s(t) delta 2**(T-t),  H(0) = 1
     """
@@ -105,7 +105,7 @@ def bit_serial_if(
     steps: int,
     levels: int | None = None,
 ) -> Bool[Array, "time ..."]:
-    """The paper's neuron, Eq. (9) and (10): integrate T steps, then fire T steps.
+    """Integrate for T steps, then fire for T: the paper's neuron, Eq. (9) and (10).
 
         u(1)   = sum_t I(t) + delta / 2,   delta = theta / (2**T - 1)
         s(t)   = H(u(t) - delta 2**(T-t)),   H(0) = 1
@@ -152,7 +152,7 @@ def rate_if(
     *,
     v_init: Floats | float,
 ) -> Bool[Array, "time ..."]:
-    """The rate-coded IF neuron with reset by subtraction: fires while it integrates.
+    """Fire while integrating: the rate-coded IF neuron with reset by subtraction.
 
         v(t) = v(t-1) + I(t);   s(t) = H(v(t) - theta);   v(t) -= theta s(t),  H(0) = 1
 

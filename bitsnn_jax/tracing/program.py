@@ -23,7 +23,6 @@ from bitsnn_jax.tracing.control_flow import CONTROL_FLOW
 from bitsnn_jax.tracing.equations import (  # noqa: F401
     OPAQUE_CALLS,
     apply_equation,
-    at_precision,
     body,
     module_path,
     parts,

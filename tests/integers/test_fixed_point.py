@@ -37,6 +37,31 @@ def test_spike_by_spike_equals_one_pass(network):
         assert_same(once, jax.jit(stepped(integers))(PIXELS))
 
 
+@pytest.mark.parametrize("network", [Pooling, Inverted])
+def test_a_loop_over_time_gives_the_same_integers(network):
+    integers = fixed_point(lowered(network), steps=4)
+    rolled = jax.jit(stepped(integers, unroll=False))(PIXELS)
+    assert_same(jax.jit(stepped(integers))(PIXELS), rolled)
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_a_loop_over_time_does_not_grow_with_it(carrier):
+    example = np.zeros((1, 8, 8, 3), np.float32)
+    w = np.random.default_rng(0).normal(size=(2, 192, 192)) / 192**0.5
+    graph = lower(
+        lambda v, x: qcfs(qcfs(x.reshape(1, -1) @ w[0], 200.0) @ w[1], 200.0) @ w[1],
+        {},
+        example,
+    )
+    sizes = []
+    for steps in (4, 8, 16):
+        run = stepped(fixed_point(graph, steps=steps), carrier=carrier, unroll=False)
+        compiled = jax.jit(run).lower(PIXELS).compile()
+        temporaries = compiled.memory_analysis().temp_size_in_bytes
+        sizes.append([compiled.as_text().count("\n"), temporaries])
+    assert np.all(np.max(sizes, 0) <= 1.1 * np.min(sizes, 0)), sizes
+
+
 @pytest.mark.parametrize("network", [Convolutions, Pooling, Inverted, Concatenated])
 @pytest.mark.parametrize("steps", [2, 8])
 def test_the_carrier_does_not_matter(network, steps):
