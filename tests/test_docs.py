@@ -120,8 +120,7 @@ NO_VERBS = set(
 )
 # TODO: as soon as what is changed in these files now is there, they are held to it too.
 LATER = re.compile(
-    "bitsnn_jax/(jobs|reports|scripts)/|bitsnn_jax/runs/(pretrained|provenance)|"
-    "bitsnn_jax/(conversion/spiking|integers/execution|numerics/neurons).py"
+    "bitsnn_jax/(jobs|reports|scripts)/|bitsnn_jax/runs/(pretrained|provenance)"
 )
 
 

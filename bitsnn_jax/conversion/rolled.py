@@ -150,7 +150,7 @@ class _LookAhead(Rolled):
 
 
 def _needed(current: Current) -> tuple[list[Operation], list[Operation]]:
-    """The operations behind a current, in order: not added up yet, and added up."""
+    """Find the operations behind a current, in order: not added up yet, added up."""
     seen: set[Operation] = set()
     left = [current.value.operation] if isinstance(current.value, Flow) else []
     while left:
@@ -164,7 +164,7 @@ def _needed(current: Current) -> tuple[list[Operation], list[Operation]]:
 
 
 def _at(value, place, now):
-    """What a value is at the step t = T - place."""
+    """Look up what a value is at the step t = T - place."""
     if not isinstance(value, Current):
         return value
     if isinstance(value.value, Spikes):

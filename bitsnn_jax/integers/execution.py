@@ -113,7 +113,7 @@ def stepped(
             start = add(node, once, bias=np.zeros((), np.int32))
 
             def charge(place, node=node, timed=timed):
-                """What the step t = T - place brings."""
+                """Return what the step t = T - place brings."""
                 spikes = [
                     (term, (code >> jnp.asarray(place, code.dtype)) & 1 == 1)
                     for term, code in timed
@@ -144,7 +144,7 @@ def bias_part(bias: np.ndarray, t: Any, steps: int) -> Any:
 
 
 def _unrolled(node, charge, start, steps):
-    """The charged membrane, and its spikes by Eq. (10): a function that packs them."""
+    """Charge the membrane; return it and what fires it by Eq. (10) and packs spikes."""
     membrane = start
     for place in reversed(range(steps)):
         membrane += charge(place)
@@ -161,7 +161,7 @@ def _unrolled(node, charge, start, steps):
 
 
 def _rolled(node, charge, start, steps):
-    """The same as loops at run time."""
+    """Do the same as loops at run time."""
     membrane = collect(charge, start, steps=steps)
 
     def fire():
@@ -211,7 +211,7 @@ def _adder(network, carrier):
 
 
 def _product(weight: Weight, x, top, carrier, dtype):
-    """The weight applied to integers of at most `top` in size, without rounding."""
+    """Apply the weight to integers of at most `top` in size, without rounding."""
     if carrier == "int32" or isinstance(weight, Scale):
         return apply(weight, x)
     largest = _EXACT["float32"] // max(_gain(weight), 1)
@@ -234,7 +234,7 @@ def _product(weight: Weight, x, top, carrier, dtype):
 
 
 def _places(term, shape):
-    """How many numbers are added up, at most, before the weight is applied."""
+    """Count the numbers that are added up, at most, before the weight is applied."""
     places = 1
     for op in term.before:
         if isinstance(op, Sum):
@@ -246,7 +246,7 @@ def _places(term, shape):
 
 
 def _gain(weight):
-    """The largest |output| for inputs of 1."""
+    """Return the largest |output| for inputs of 1."""
     kernel = np.abs(weight.kernel.astype(np.int64))
     return int(kernel.reshape(-1, kernel.shape[-1]).sum(0).max())
 

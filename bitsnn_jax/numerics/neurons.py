@@ -94,7 +94,7 @@ def fire_codes(
 
 
 def _places(steps):
-    """T - t for the last so many steps."""
+    """Return T - t for the last so many steps."""
     return jnp.arange(steps - 1, -1, -1)
 
 

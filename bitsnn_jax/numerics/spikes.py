@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt
+from jaxtyping import Array, Bool, Float, Int, Integer, UInt
 
 from bitsnn_jax.numerics.qcfs import Floats, aligned, sum_to_shape
 
@@ -36,7 +36,7 @@ def weights(steps: int) -> list[int]:
 
 
 def spike_planes(
-    codes: Int[Array | np.ndarray, "..."], *, steps: int
+    codes: Integer[Array | np.ndarray, "..."], *, steps: int
 ) -> Bool[Array, "time ..."]:
     """Unpack each code into a spike train, most significant bit first.
 
@@ -97,7 +97,7 @@ def plane_counts(codes: UInt[Array, "..."], *, steps: int) -> Int[Array, " time"
     Array([1, 1, 2, 1, 2], dtype=int32)
     """
     low = jnp.arange(0, steps, 4, jnp.uint32).reshape(-1, *(1,) * codes.ndim)
-    bits = ((codes.astype(jnp.uint32) >> low & 0xF) * 0x00204081) & 0x01010101
+    bits = ((codes.astype(jnp.uint32)[None] >> low & 0xF) * 0x00204081) & 0x01010101
     words = _sum_groups(bits)  # at most 16, fits a byte
     even = _sum_groups(_sum_groups(words & 0x00FF00FF))  # at most 16**3, 16 bits
     odd = _sum_groups(_sum_groups(words >> 8 & 0x00FF00FF))
