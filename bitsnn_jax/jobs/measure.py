@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from bitsnn_jax.conversion.spiking import OneShot, Stepped, run, spiking
+from bitsnn_jax.conversion.readings import OneShot, Stepped, run
+from bitsnn_jax.conversion.spiking import spiking
 from bitsnn_jax.jobs.certify import certificates
 from bitsnn_jax.jobs.evaluation import Evaluation, NetworkFn, differing, evaluate
 from bitsnn_jax.jobs.sources import Network
+from bitsnn_jax.numerics.spikes import spike_planes
 from bitsnn_jax.results.conversion import (
     LayerRaster,
     LayerSpikes,
@@ -108,9 +110,9 @@ class _Rastered(Stepped):
         super().__init__(**options)
         self.rasters = []
 
-    def observe(self, site, membrane, spikes, code, delta):
-        super().observe(site, membrane, spikes, code, delta)
-        trains = spikes.reshape(self.steps, -1).T
+    def observe(self, site, membrane, code, delta):
+        super().observe(site, membrane, code, delta)
+        trains = spike_planes(code.ravel(), steps=self.steps).T
         count = min(SAMPLED_NEURONS, len(trains))
         self.rasters.append(trains[np.linspace(0, len(trains) - 1, count).astype(int)])
 
