@@ -149,7 +149,7 @@ class Spikes(NamedTuple):
     delta: Array  # [], or as many axes as codes, each of size 1 or theirs
 
     def charge(self, place: Any) -> Array:
-        """Bring downstream what the step t = T - place does: delta 2**(T-t) s(t)."""
+        """Return what the step t = T - place brings downstream: delta 2**(T-t) s(t)."""
         bit = (self.codes >> jnp.asarray(place, self.codes.dtype)) & 1 == 1
         worth = self.delta * jnp.asarray(1 << place, self.delta.dtype)
         return jnp.where(bit, worth, jnp.zeros((), self.delta.dtype))
