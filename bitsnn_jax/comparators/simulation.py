@@ -21,12 +21,12 @@ from jax import lax
 from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer, Sent, StepNeuron, TrainNeuron
+from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
     Current,
     Reading,
-    apply_equation,
     read,
     trace,
 )

@@ -15,6 +15,7 @@ from bitsnn_jax.numerics.neurons import fire_bits, integrate
 from bitsnn_jax.numerics.qcfs import grid_codes, qcfs, step_size
 from bitsnn_jax.numerics.spikes import check_steps, pack, plane_counts
 from bitsnn_jax.numerics.stored import stored
+from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.linearity import moved_sizes
 from bitsnn_jax.tracing.program import (
     Analog,
@@ -22,7 +23,6 @@ from bitsnn_jax.tracing.program import (
     Current,
     Reading,
     Value,
-    apply_equation,
     read,
     trace,
 )

@@ -20,9 +20,8 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from bitsnn_jax.numerics.qcfs import qcfs_p
 from bitsnn_jax.tracing.control_flow import CONTROL_FLOW
-from bitsnn_jax.tracing.equations import (  # noqa: F401
+from bitsnn_jax.tracing.equations import (
     OPAQUE_CALLS,
-    apply_equation,
     body,
     module_path,
     parts,
