@@ -65,6 +65,8 @@ def spiking(
       ValueError: unknown mode or option, steps out of range; SpikingError, when called,
         for an operation without a spiking form, with its module.
 
+    >>> import jax.numpy as jnp
+    >>> from bitsnn_jax import qcfs
     >>> net = lambda v, x: qcfs(x @ v["w"], v["theta"]) @ v["w"]
     >>> variables = {"w": jnp.eye(2), "theta": jnp.array(15.0)}
     >>> snn = spiking(net, steps=4)

@@ -125,25 +125,31 @@ def fixed_point_logits(stored):
         )
 
 
+def _size(value, digits):
+    return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+
+
 @table("simulate", "simulate.json")
 def simulate(stored):
     names = list(dict.fromkeys(row["pass"] for row in stored["rows"]))[1:]
     yield (
         *("T", "batch", "ANN, ms", *(f"{name}, x ANN" for name in names)),
         f"temporaries, MB: ANN, {', '.join(names)}",
+        "program, kB: the same",
     )
-    cases = dict.fromkeys((row["steps"], row["batch"]) for row in stored["rows"])
-    for case in cases:
+    cases = {(row["steps"], row["batch"]) for row in stored["rows"]}
+    for case in sorted(cases, key=lambda case: (-case[1], case[0])):
         rows = {
             row["pass"]: row
             for row in stored["rows"]
             if (row["steps"], row["batch"]) == case
         }
         passes = [rows.get(name) for name in names]
-        sizes = (row["megabytes"] for row in (rows["ann"], *filter(None, passes)))
+        programs = (rows["ann"], *filter(None, passes))
         yield (
             *map(str, case),
             time(rows["ann"]["milliseconds"]),
             *(ratio(row["ratio"]) if row else "–" for row in passes),
-            ", ".join("–" if math.isnan(s) else f"{s:.1f}" for s in sizes),
+            ", ".join(_size(row["megabytes"], 1) for row in programs),
+            ", ".join(_size(row.get("program_kilobytes"), 0) for row in programs),
         )
