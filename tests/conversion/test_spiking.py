@@ -288,7 +288,8 @@ def test_memory_does_not_grow_with_depth():
 
 
 def squared(v, x):
-    return qcfs(qcfs(x @ v["w"], 2.0) @ v["w"], 2.0) @ v["w"]
+    half = jax.lax.rsqrt(jnp.float32(4.0))  # a number that meets what devices share out
+    return qcfs(qcfs(x @ v["w"], 2.0) @ v["w"] * 2 * half, 2.0) @ v["w"]
 
 
 @pytest.mark.parametrize("mode", ["stepped", "fused"])
