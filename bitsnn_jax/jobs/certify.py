@@ -93,15 +93,24 @@ def certify(pair: Pair, network: Network) -> CertificateResult:
     batches = task.eval_batches(
         network.config.data, examples, batch_size=_even_batch(len(examples))
     )
-    # The rows that only fill up the last batch are no examples.
-    inputs = (task.inputs(batch)[batch["mask"]] for batch in batches)
-    shown = (x.astype(pair.precision) for x in inputs)
+    shown = (_examples_of(task.inputs(b), b["mask"], pair.precision) for b in batches)
     with jax.enable_x64(pair.precision == "float64"):
         compare = certifier(
             pair.apply_fn, pair.variables, pair.converted, steps=pair.steps
         )
         first = compare(next(shown))
         return _result(sum(map(compare, shown), first))
+
+
+def _examples_of(inputs: Any, mask: Any, precision: str) -> Any:
+    """Leave out the rows that only fill up a batch; floats in the precision."""
+
+    def rows(x):
+        kept = x[mask]
+        is_float = np.issubdtype(kept.dtype, np.floating)
+        return kept.astype(precision) if is_float else kept
+
+    return jax.tree.map(rows, inputs)
 
 
 def _even_batch(count: int) -> int:
