@@ -28,13 +28,27 @@ def assert_same(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
+def some_quick(networks, quick):
+    """All of them as parameters, those that are not quick marked slow."""
+    return [
+        pytest.param(n, marks=() if n in quick else pytest.mark.slow) for n in networks
+    ]
+
+
+def check_spike_by_spike(network, steps):
+    integers = fixed_point(lowered(network), steps=steps)
+    once = jax.jit(one_shot(integers))(PIXELS)
+    assert_same(once, jax.jit(stepped(integers))(PIXELS))
+
+
 @pytest.mark.parametrize("network", OF_ONE_IMAGE)
 def test_spike_by_spike_equals_one_pass(network):
-    graph = lowered(network)
-    for steps in (1, 4):
-        integers = fixed_point(graph, steps=steps)
-        once = jax.jit(one_shot(integers))(PIXELS)
-        assert_same(once, jax.jit(stepped(integers))(PIXELS))
+    check_spike_by_spike(network, steps=4)
+
+
+@pytest.mark.parametrize("network", some_quick(OF_ONE_IMAGE, {Pooling, Inverted}))
+def test_one_step_equals_one_pass(network):
+    check_spike_by_spike(network, steps=1)
 
 
 @pytest.mark.parametrize("network", [Pooling, Inverted])
@@ -62,8 +76,15 @@ def test_a_loop_over_time_does_not_grow_with_it(carrier):
     assert np.all(np.max(sizes, 0) <= 1.1 * np.array(sizes[0])), sizes
 
 
-@pytest.mark.parametrize("network", [Convolutions, Pooling, Inverted, Concatenated])
-@pytest.mark.parametrize("steps", [2, 8])
+CARRIED = [Convolutions, Pooling, Inverted, Concatenated]
+
+
+@pytest.mark.parametrize(
+    ("steps", "network"),
+    [(8, network) for network in CARRIED]
+    + [(2, Pooling)]
+    + [pytest.param(2, n, marks=pytest.mark.slow) for n in CARRIED if n != Pooling],
+)
 def test_the_carrier_does_not_matter(network, steps):
     integers = fixed_point(lowered(network), steps=steps)
     first, *others = [
