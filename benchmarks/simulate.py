@@ -73,7 +73,7 @@ def store(options, compiled, seconds) -> None:
     store_numbers(options.out, rows, config=options.model, seed=0, **facts)
 
 
-def print_table(compiled, seconds, *, steps: int = 1) -> None:
+def print_table(compiled, seconds, *, steps: int | None = None) -> None:
     """Print a line for each pass; ratios are to the pass "ann" of the same round."""
     print(
         "           median ms      x ANN   (quartiles)  ms a step  x ANN a step"
@@ -84,7 +84,7 @@ def print_table(compiled, seconds, *, steps: int = 1) -> None:
         low, middle, high = statistics.quantiles(ratios, n=4)
         milliseconds = 1e3 * statistics.median(seconds[name])
         each = " " * 25
-        if name in STEPPED:
+        if steps and name in STEPPED:
             each = f"{milliseconds / steps:11.1f} {middle / steps:13.3f}"
         print(
             f"{name:10} {milliseconds:10.1f} {middle:10.3f}   {low:.3f}-{high:.3f}"
