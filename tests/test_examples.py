@@ -27,7 +27,22 @@ PRINTED = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(PRINTED))
+# What these two do, pages of docs/ do as well; here they must be found and import.
+SLOW = {"from_torch_to_nir", "integer_network"}
+
+
+@pytest.mark.parametrize("name", sorted(SLOW))
+def test_what_an_example_imports_is_there(name):
+    assert callable(runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if n in SLOW else ())
+        for n in sorted(PRINTED)
+    ],
+)
 def test_each_example_runs_and_prints_what_it_shows(name, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)

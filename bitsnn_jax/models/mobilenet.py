@@ -89,8 +89,10 @@ class MobileNetV2(nn.Module):
     >>> stages = (Stage(1, 4, 1, 1), Stage(6, 8, 2, 2))
     >>> model = MobileNetV2(stages, num_classes=10, act=QCFS, norm=nn.BatchNorm)
     >>> x = jax.numpy.zeros((2, 8, 8, 3))
-    >>> variables = model.init(jax.random.key(0), x, train=False)
-    >>> model.apply(variables, x, train=False).shape
+    >>> def init(key):
+    ...     return model.init_with_output(key, x, train=False)
+    >>> logits, variables = jax.eval_shape(init, jax.random.key(0))
+    >>> logits.shape
     (2, 10)
     """
 

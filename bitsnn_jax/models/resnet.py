@@ -69,8 +69,10 @@ class ResNet(nn.Module):
     >>> from bitsnn_jax.numerics.layers import QCFS
     >>> model = ResNet((1, 1), (4, 8), num_classes=10, act=QCFS, norm=nn.BatchNorm)
     >>> x = jax.numpy.zeros((2, 8, 8, 3))
-    >>> variables = model.init(jax.random.key(0), x, train=False)
-    >>> model.apply(variables, x, train=False).shape
+    >>> def init(key):
+    ...     return model.init_with_output(key, x, train=False)
+    >>> logits, variables = jax.eval_shape(init, jax.random.key(0))
+    >>> logits.shape
     (2, 10)
     """
 

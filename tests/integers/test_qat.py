@@ -251,7 +251,7 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("bits", [2, 3])
+@pytest.mark.parametrize("bits", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_fine_tuning_regains_what_rounding_costs(trained, bits):
     apply_fn, run = load_ann(trained)
     settings = run.config.data

@@ -130,7 +130,7 @@ def other_relu(trained):
     return folder
 
 
-@pytest.mark.parametrize("name", ["bos", "srp"])
+@pytest.mark.parametrize("name", ["bos", pytest.param("srp", marks=pytest.mark.slow)])
 def test_rows_on_the_way_are_those_of_calls_of_their_own(trained, tmp_path, name):
     options = {"methods": [name], "limit": LIMIT}
     at_once = run_job(trained, steps=[1, 3, 6], out=tmp_path / "a", **options)

@@ -75,7 +75,11 @@ def test_four_devices_see_what_one_sees(network, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["small", "vgg16", pytest.param("resnet20", marks=pytest.mark.slow)]
+    "name",
+    [
+        "small",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet20", "vgg16")),
+    ],
 )
 def test_networks_of_the_zoo_are_exact_on_all_digits(name):
     model = config.Model(name=name, theta_init=2.0, width=0.25 if "16" in name else 1.0)
