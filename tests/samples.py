@@ -252,3 +252,13 @@ def comparison():
             {"method": "dietcode", "steps": None, "error": "a ReLU network is missing"},
         ],
     }
+
+
+def remove(results, path):
+    """Take a part out of nested results, as `rows[0].steps`; return its name."""
+    *parents, last = path.replace("[0]", ".0").split(".")
+    part = results
+    for name in parents:
+        part = part[int(name) if name.isdigit() else name]
+    del part[last]
+    return last

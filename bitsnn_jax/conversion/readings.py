@@ -189,13 +189,11 @@ class Stepped(TimedReading):
 
     def charges(self, value):
         """Return what a value brings at each step."""
-        if isinstance(value, Current) and isinstance(value.value, Spikes):
+        if not isinstance(value, Current):
+            return [self.held(value)] * self.steps
+        if isinstance(value.value, Spikes):
             return [value.value.charge(place) for place in reversed(range(self.steps))]
-        return (
-            value.value
-            if isinstance(value, Current)
-            else [self.held(value)] * self.steps
-        )
+        return value.value
 
     def held(self, value):
         """Return what a value without time brings at each step."""

@@ -148,6 +148,15 @@ def steps_per_epoch(data: config.Data, examples: Sized) -> int:
     return -(-len(examples) // data.batch_size)
 
 
+def along(mask: Any, x: Any) -> Any:
+    """Give a mask of rows, [n], the axes of x, [n, ...], so that it broadcasts.
+
+    >>> along(np.array([True, False]), np.ones((2, 3, 4))).shape
+    (2, 1, 1)
+    """
+    return mask.reshape(-1, *(1,) * (x.ndim - 1))
+
+
 def _masked(index, *, read, last):
     return {**read(min(index, last)), "mask": index <= last}
 
@@ -188,7 +197,7 @@ def _end(iterators):
 
 
 def _rows(batch_size, shard_index, num_shards, *, field):
-    """List the rows of one shard's batch."""
+    """Count the rows of one shard's batch."""
     if not 0 <= shard_index < num_shards:
         raise ValueError(
             f"shard_index must be in 0..{num_shards - 1}, got {shard_index}"

@@ -136,25 +136,34 @@ def _neurons(node: Node, network: IntegerNetwork) -> IntegerNode:
 
 def _sum(node: Node, network: IntegerNetwork) -> IntegerNode:
     """Count each channel in a unit of its own, and round the sum to 16 bits."""
-    terms = _of_integers(node, network)
-    least = smallest_unit(node, terms, network.largest_weight, per_channel=True)
 
     def to_16_bits(guard, bound):
         return np.array(max(0, bound.bit_length() + 1 - SUM_BITS), np.int32)
 
-    sums = _Sums(unit_without_delta(terms, least), np.zeros(()), to_16_bits)
-    return _fitted(node, terms, sums, network)
+    return _without_delta(node, network, to_16_bits, per_channel=True)
 
 
 def _output(node: Node, network: IntegerNetwork) -> IntegerNode:
     """Count all channels in one unit, so that logits compare; round nothing."""
-    terms = _of_integers(node, network)
-    least = smallest_unit(node, terms, network.largest_weight, per_channel=False)
 
     def none(guard, bound):
         return np.zeros((), np.int32)
 
-    sums = _Sums(unit_without_delta(terms, least), np.zeros(()), none)
+    return _without_delta(node, network, none, per_channel=False)
+
+
+def _without_delta(
+    node: Node,
+    network: IntegerNetwork,
+    rounds: Callable[[int, int], np.ndarray],
+    *,
+    per_channel: bool,
+) -> IntegerNode:
+    """Make a node whose weights alone suggest its unit."""
+    terms = _of_integers(node, network)
+    limit = network.largest_weight
+    least = smallest_unit(node, terms, limit, per_channel=per_channel)
+    sums = _Sums(unit_without_delta(terms, least), np.zeros(()), rounds)
     return _fitted(node, terms, sums, network)
 
 

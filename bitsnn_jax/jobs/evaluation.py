@@ -15,6 +15,7 @@ import numpy as np
 
 from bitsnn_jax import config
 from bitsnn_jax.conversion.spiking import SpikeStats
+from bitsnn_jax.data.batches import along
 from bitsnn_jax.runtime.devices import (
     AXIS,
     by_device,
@@ -170,7 +171,6 @@ def _wide(total):
 
 
 def _masked_sum(x, mask):
-    kept = mask.reshape(-1, *(1,) * (x.ndim - 1))
     whole = not jnp.issubdtype(x.dtype, jnp.floating)
     dtype = jnp.int32 if whole else jnp.float32
-    return jnp.sum(jnp.where(kept, x, 0), axis=0, dtype=dtype)
+    return jnp.sum(jnp.where(along(mask, x), x, 0), axis=0, dtype=dtype)

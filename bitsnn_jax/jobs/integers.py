@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import structs
 
 from bitsnn_jax import config, data
+from bitsnn_jax.data.batches import along
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.execution import one_shot, stepped
 from bitsnn_jax.integers.fixed_point import IntegerNetwork, fixed_point
@@ -194,8 +195,7 @@ def accuracy(
     for batch in data.eval_batches(
         settings, examples, batch_size=min(BATCH, len(examples)), pixels=True
     ):
-        right = np.argmax(run(batch["image"]).outputs["output"], -1) == batch["label"]
-        correct += int(np.sum(right & batch["mask"]))
+        correct += _correct(run(batch["image"]).outputs["output"], batch)
     return correct / len(examples)
 
 
@@ -250,7 +250,7 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
             _differing(first.outputs, other.outputs, mask) for other in others
         )
         spikes = sum(
-            jnp.sum(jax.lax.population_count(code) * _along(mask, code))
+            jnp.sum(jax.lax.population_count(code) * along(mask, code))
             for code in first.codes.values()
         )
         return codes, outputs, spikes, first.outputs["output"]
@@ -263,8 +263,7 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
     ):
         *counts, logits = compare(batch["image"], batch["mask"])
         totals += np.array(counts, np.int64)
-        right = np.argmax(logits, -1) == batch["label"]
-        correct += int(np.sum(right & batch["mask"]))
+        correct += _correct(logits, batch)
     codes, outputs, spikes = totals.tolist()
     names = [f"{c}, {mode}" for c in carriers for mode in ("one-shot", "stepped")]
     return IntegersAtSteps(
@@ -284,13 +283,14 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
 
 def _differing(ours, theirs, mask):
     return sum(
-        jnp.sum((ours[name] != theirs[name]) & _along(mask, ours[name]))
-        for name in ours
+        jnp.sum((ours[name] != theirs[name]) & along(mask, ours[name])) for name in ours
     )
 
 
-def _along(mask, x):
-    return mask.reshape(-1, *(1,) * (x.ndim - 1))
+def _correct(logits, batch) -> int:
+    """Count the examples of a batch that logits have right."""
+    right = np.argmax(logits, -1) == batch["label"]
+    return int(np.sum(right & batch["mask"]))
 
 
 def _line(row: IntegersAtSteps) -> str:

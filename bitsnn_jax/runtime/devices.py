@@ -1,4 +1,4 @@
-"""All devices: in one place, so that the way to use them can be exchanged."""
+"""Device parallelism, isolated so that it can be replaced."""
 
 import math
 import os

@@ -58,9 +58,10 @@ def train(
         on_signals() as stop,
         closing(batches),
     ):
+        schedule = setup.learning_rate
 
         def write_train(step, means):
-            rate = np.asarray(setup.learning_rate(step)).item()
+            rate = np.asarray(schedule(step)).item()
             write(step, "train", {**means, "learning_rate": rate})
 
         window = Window(write_train, task.measures, every=config.log_every_steps)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from bitsnn_jax import config
+from bitsnn_jax.data.batches import along
 from bitsnn_jax.runtime.devices import AXIS
 from bitsnn_jax.tasks import Task
 from bitsnn_jax.training.accumulate import in_parts
@@ -146,8 +147,7 @@ def _rows(batch):
 
 def _sums(each, counted, spikes, num_neurons, mask):
     def total(x):
-        kept = mask.reshape(-1, *(1,) * (x.ndim - 1))
-        return jnp.sum(x.astype(jnp.float32) * kept, axis=0)
+        return jnp.sum(x.astype(jnp.float32) * along(mask, x), axis=0)
 
     return Metrics(
         loss=total(each),

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from samples import ANNS, METHODS
+from samples import ANNS, METHODS, remove
 from samples import comparison as sample
 from test_conversion_page import Page
 
@@ -265,11 +265,7 @@ def test_other_files_stay(tmp_path):
 )
 def test_a_missing_part_is_named(path):
     results = small()
-    *parents, last = path.replace("[0]", ".0").split(".")
-    part = results
-    for name in parents:
-        part = part[int(name) if name.isdigit() else name]
-    del part[last]
+    last = remove(results, path)
     with pytest.raises(ReadingError) as error:
         typed(results, ComparisonResult)
     place = re.sub(r"(networks|methods)\.\w+", r"\1[...]", path.rpartition(".")[0])

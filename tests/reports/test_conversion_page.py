@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as MplPath
 from PIL import Image
-from samples import certificate
+from samples import certificate, remove
 from samples import conversion as sample
 
 from bitsnn_jax.reports import conversion_page, plots
@@ -244,11 +244,7 @@ def test_failing_to_write_keeps_the_earlier_report(tmp_path, monkeypatch):
 )
 def test_a_missing_part_is_named(path):
     results = small()
-    *parents, last = path.replace("[0]", ".0").split(".")
-    part = results
-    for name in parents:
-        part = part[int(name) if name.isdigit() else name]
-    del part[last]
+    last = remove(results, path)
     with pytest.raises(ReadingError) as error:
         typed(results, ConversionResult)
     place = path.rpartition(".")[0].replace("certificate.float64", "certificate[...]")
