@@ -7,8 +7,8 @@ with their number.
 """
 
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from bitsnn_jax.conversion.batches import kept, progress
 from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
 from bitsnn_jax.numerics.qcfs import qcfs
 
@@ -33,13 +34,15 @@ class Activation(NamedTuple):
 
     Attributes:
       levels: highest code.
-      per_channel: one theta for each channel (last axis).
+      per_channel: one theta for each channel.
       cap: of the ReLU, 6 for a ReLU6; None without one.
+      axis: of the channels.
     """
 
     levels: int
     per_channel: bool = False
     cap: float | None = None
+    axis: int = -1
 
 
 class Trials(NamedTuple):
@@ -109,6 +112,7 @@ def calibrate_network(
     method: str = "mse",
     cap: float | None = None,
     percentile: float = 99.9,
+    max_batches: int | None = None,
 ) -> dict:
     """Find a theta for each `QCFS` or `ClippedReLU` that has none.
 
@@ -119,11 +123,12 @@ def calibrate_network(
     Args:
       apply_fn: (variables, x) -> anything; calls a Linen module in inference.
       variables: {"params", ...} of the network, thetas missing.
-      batches: inputs; iterated twice.
+      batches: inputs, or pairs of inputs and labels, from anything that yields them.
       method: see `calibrate`.
       cap: of the ReLUs that the network was trained with, 6 for ReLU6; the largest
         theta.
       percentile: see `calibrate`.
+      max_batches: how many batches to read; None for all.
 
     Returns:
       A new tree; existing arrays are passed on.
@@ -139,24 +144,19 @@ def calibrate_network(
     _check(method, percentile, cap)
     owned = flatten_dict(variables["params"]).keys()
 
-    def watch(look, variables, x):
-        found = defaultdict(list)
-
-        def as_relu(call, args, kwargs, context):
+    def run(visit, variables, x):
+        def as_visited(call, args, kwargs, context):
             act, path = context.module, context.module.path
             if not isinstance(act, QCFS | ClippedReLU) or (*path, "theta") in owned:
                 return call(*args, **kwargs)
-            (z,) = args
             levels = getattr(act, "levels", _FINE)
-            activation = Activation(levels, act.per_channel, cap)
-            found[path].append(look(path, activation, z))
-            return _capped(nn.relu(z), activation)
+            return visit(path, Activation(levels, act.per_channel, cap), *args)
 
-        with nn.intercept_methods(as_relu):
-            apply_fn(variables, x)
-        return dict(found)
+        with nn.intercept_methods(as_visited):
+            return apply_fn(variables, x)
 
-    found = find_thetas(watch, variables, batches, method=method, percentile=percentile)
+    batches = kept(batches, partial(run, as_relu), variables, max_batches=max_batches)
+    found = find_thetas(run, variables, batches, method=method, percentile=percentile)
     thetas = {("params", *path, "theta"): theta for path, theta in found.items()}
     # A collection may have no leaves, such as the statistics without batch norm.
     return dict.fromkeys(variables, {}) | unflatten_dict(
@@ -164,10 +164,22 @@ def calibrate_network(
     )
 
 
+# Says what an activation sends: (path, Activation, z) -> array.
+Visit = Callable[[Any, Activation, jax.Array], jax.Array]
+# Runs a network on a batch, its activations as `Visit` says: (visit, variables, x).
+Run = Callable[[Visit, Any, Any], Any]
+
+
+def as_relu(path: Any, activation: Activation, z: jax.Array) -> jax.Array:
+    """Act as the ReLU that was trained: min(max(z, 0), cap)."""
+    a = jnp.maximum(z, 0)
+    return a if activation.cap is None else jnp.minimum(a, activation.cap)
+
+
 def find_thetas(
-    watch: Callable[[Callable, Any, Any], dict[Any, list]],
+    run: Run,
     variables: Any,
-    batches: Iterable[Any],
+    batches: Sequence[Any],
     *,
     method: str,
     percentile: float = 99.9,
@@ -175,9 +187,8 @@ def find_thetas(
     """Find a theta for each activation of a network, from sums over batches.
 
     Args:
-      watch: (look, variables, x) -> {path: [look(path, Activation, z), ...]}: runs the
-        network with its ReLUs on a batch and shows `look` what each is fed. Paths are
-        tuples or strings. It is jitted.
+      run: the network: `run(visit, variables, x)` asks `visit(path, Activation, z)`
+        what each activation sends. Paths are tuples or strings. It is jitted.
       variables: of the network.
       batches: inputs; iterated twice, for the largest values and for the rest.
       method: see `calibrate`.
@@ -187,21 +198,16 @@ def find_thetas(
 
     Raises:
       ValueError: as for `calibrate`, with the path, if no activation is positive or one
-        is not finite; what `first_of` raises.
+        is not finite.
     """
     _check(method, percentile)
-    first_of(batches)
-    collect = partial(_collect, watch, variables, batches)
+    collect = partial(_collect, run, variables, batches)
     peaks = collect(lambda path, act, z: _peak(z, act), np.maximum)
     silent = [path for path, peak in peaks.items() if np.max(peak) <= 0]
     if len(silent) < len(peaks):  # otherwise the batches are at fault, or the network
         for path in silent:
             peaks[path] = np.ones_like(peaks[path])
-            warnings.warn(
-                f"{_name(path)} never fires on these batches: theta is 1 there, which "
-                "is right as long as it stays silent",
-                stacklevel=3,
-            )
+            warn_of_silence(path)
     peaks = {path: _checked(peak, _name(path)) for path, peak in peaks.items()}
     trials = collect(
         lambda path, act, z: _trials(z, peaks[path], levels=act.levels),
@@ -215,40 +221,38 @@ def find_thetas(
     }
 
 
-def first_of(batches: Iterable[Any]) -> Any:
-    """Return the first of some batches.
-
-    Raises:
-      ValueError: none, an array, a dictionary, or an iterator, which can be iterated
-        only once.
-    """
-    if hasattr(batches, "shape") or isinstance(batches, dict):
-        what = getattr(batches, "shape", None)
-        what = "a dictionary" if what is None else f"an array of shape {what}"
-        raise ValueError(f"expected batches, a list of inputs; got {what}: pass [x]")
-    if iter(batches) is batches:
-        raise ValueError(
-            "expected batches that can be gone through twice, got an iterator: "
-            "pass a list"
-        )
-    for batch in batches:
-        return batch
-    raise ValueError("expected batches to calibrate with: found none")
+def warn_of_silence(path: Any) -> None:
+    """Warn of an activation that is never positive."""
+    warnings.warn(
+        f"{_name(path)} never fires on these batches: theta is 1 there, which is right "
+        "as long as it stays silent",
+        stacklevel=4,
+    )
 
 
-def _collect(watch, variables, batches, look, merge):
+def _collect(run, variables, batches, look, merge):
     """Collect {path: look(path, activation, z)}, merged over all calls.
 
     Sums over batches are in float64, so that they lose nothing.
     """
 
-    def look_at(path, activation, z):
-        return look(path, activation, _capped(z.astype(jnp.float32), activation))
+    def seen_by(variables, x):
+        seen = OrderedDict()  # jit would return a plain dict sorted by name
 
-    seen = jax.jit(partial(watch, look_at))
+        def visit(path, activation, z):
+            shown = _capped(
+                channels_last(z, activation).astype(jnp.float32), activation
+            )
+            seen.setdefault(path, []).append(look(path, activation, shown))
+            return as_relu(path, activation, z)
+
+        run(visit, variables, x)
+        return seen
+
+    seen_by = jax.jit(seen_by)
     total = {}
-    for x in batches:
-        for path, calls in seen(variables, x).items():
+    for x in progress(batches, "calibrating"):
+        for path, calls in seen_by(variables, x).items():
             for value in calls:
                 value = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), value)
                 before = total.get(path)
@@ -259,6 +263,11 @@ def _collect(watch, variables, batches, look, merge):
             "found none"
         )
     return total
+
+
+def channels_last(z: jax.Array, activation: Activation) -> jax.Array:
+    """Move the axis of the channels to the end."""
+    return z if activation.axis == -1 else jnp.moveaxis(z, activation.axis, -1)
 
 
 def _name(path) -> str:

@@ -7,7 +7,6 @@ Equinox and functions of arrays.
 
 import dataclasses
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -15,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.conversion.calibration import Activation, find_thetas, first_of
+from bitsnn_jax.conversion.batches import kept
+from bitsnn_jax.conversion.calibration import Activation, find_thetas
 from bitsnn_jax.conversion.rectified import replaced
 from bitsnn_jax.numerics.qcfs import qcfs
 from bitsnn_jax.tracing.independence import warn_unless_apart
@@ -54,6 +54,7 @@ def quantise(
     per_channel: bool = False,
     channel_axis: int | None = None,
     percentile: float = 99.9,
+    max_batches: int | None = None,
 ) -> Quantised:
     """Put QCFS, Eq. (2), in the place of ReLU, with thresholds from data.
 
@@ -75,13 +76,15 @@ def quantise(
     Args:
       apply_fn: pure, (variables, x) -> output, in inference; see `replace_relu`.
       variables: pytree of arrays.
-      batches: inputs, a list or anything else that can be iterated twice.
+      batches: inputs, or pairs of inputs and labels, from anything that yields them: a
+        list, a data loader, a generator. They are read once and kept.
       levels: highest code; 2**T - 1 converts without loss at T steps.
       method: how theta is chosen, see `calibrate`.
       per_channel: one theta for each channel; one for each ReLU otherwise.
       channel_axis: of all values that go into a ReLU. None finds it from the layout of
         a convolution and the weights of a dense layer.
       percentile: see `calibrate`.
+      max_batches: how many batches to read; None for all.
 
     Returns:
       Quantised(apply_fn, variables).
@@ -101,26 +104,18 @@ def quantise(
            [3., 0.]], dtype=float32)
     """
     _check_levels(levels)
-    example = first_of(batches)
-    _check_runs(apply_fn, variables, example)
+    batches = kept(batches, apply_fn, variables, max_batches=max_batches)
+    example = batches[0]
     warn_unless_apart(apply_fn, variables, example)
 
-    def watch(look, variables, x):
-        found = OrderedDict()  # jit would return a plain dict sorted by name
+    def run(visit, variables, x):
+        def visited(path, z, cap, axis):
+            axis = _known(axis, channel_axis, path, z) if per_channel else -1
+            return visit(path, Activation(levels, per_channel, cap, axis), z)
 
-        def as_relu(path, z, cap, axis):
-            activation = Activation(levels, per_channel, cap)
-            shown = z
-            if per_channel:
-                shown = jnp.moveaxis(z, _known(axis, channel_axis, path, z), -1)
-            found[path] = [look(path, activation, shown)]
-            a = jnp.maximum(z, 0)
-            return a if cap is None else jnp.minimum(a, cap)
+        return replaced(apply_fn, variables, x, visited, levels)
 
-        replaced(apply_fn, variables, x, as_relu, levels)
-        return found
-
-    theta = find_thetas(watch, variables, batches, method=method, percentile=percentile)
+    theta = find_thetas(run, variables, batches, method=method, percentile=percentile)
     network, keys = _without_keys(variables)
     quantised_fn = ReplacedReLU(apply_fn, levels, channel_axis, keys)
     quantised = {"network": network, "theta": theta}
@@ -221,22 +216,6 @@ class ReplacedReLU:
 def _check_levels(levels) -> None:
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
-
-
-def _check_runs(apply_fn, variables, batch) -> None:
-    """Raise ValueError if a batch is a pair or dictionary that the network fails on."""
-    if hasattr(batch, "shape"):
-        return
-    try:
-        jax.eval_shape(apply_fn, variables, batch)
-    except Exception as error:  # whatever the network raises for such an input
-        shapes = jax.tree.map(jnp.shape, batch)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            "each of batches must be what the network takes as its input, such as an "
-            f"array of images without labels; got {type(batch).__name__} of shapes "
-            f"{shapes}, on which it fails: {reason:.150}"
-        ) from error
 
 
 def _known(found, given, path, z) -> int:

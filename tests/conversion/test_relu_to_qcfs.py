@@ -242,8 +242,8 @@ def test_bad_options_are_said():
             levels(apply_fn, *args, levels=0)
     with pytest.raises(ValueError, match="expected batches to calibrate with"):
         quantise(apply_fn, None, [])
-    with pytest.raises(ValueError, match="got an iterator: pass a list"):
-        quantise(apply_fn, None, iter([X]))
+    with pytest.raises(ValueError, match="max_batches must be at least 1, got 0"):
+        quantise(apply_fn, None, [X], max_batches=0)
     with pytest.raises(ValueError, match="neuron must have finite values"):
         quantise(apply_fn, None, [-np.abs(X)])
 
@@ -375,10 +375,13 @@ def test_what_is_left_is_said_and_listed():
         (X, r"got an array of shape \(50, 6\): pass \[x\]"),
         ({"image": X}, r"got a dictionary: pass \[x\]"),
         (
-            [(X, np.zeros(50))],
-            r"without labels; got tuple of shapes \(\(50, 6\), \(50,",
+            [(np.zeros(50), X)],
+            r"without labels; got tuple of shapes \(\(50,\), \(50, 6\)",
         ),
-        ([{"image": X}], r"without labels; got dict of shapes .*fails: "),
+        ([{"x": X, "y": X}], r"without labels; got dict of shapes .*fails: "),
+        ([X[:, :5]], r"without labels; got ndarray of shapes \(50, 5\), on which"),
+        ([X, X[:, :5]], r"batch 2 must be .* of shapes \(50, 5\), on which it fails"),
+        ([(X, 0), X[0]], r"batch 2 is not|batch 2 must be"),
     ],
 )
 def test_what_is_no_batches_is_said(batches, said):
