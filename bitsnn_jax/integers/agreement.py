@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.integers.graph import Conv, Graph, Scale, Term, apply, apply_term
+from bitsnn_jax.integers.graph import Conv, Graph, Node, Scale, Term, apply, apply_term
 from bitsnn_jax.integers.network import IntegerNetwork
 from bitsnn_jax.numerics.qcfs import codes, qcfs
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
@@ -51,17 +51,22 @@ def graph_difference(
             terms = [apply_term(t, values[t.source]) for t in node.terms]
             z = sum(terms, jnp.broadcast_to(node.bias, node.shape))
             if node.kind == "neurons":
-                values[node.name] = jnp.asarray(np.asarray(next(sent), np.float64))
+                values[node.name] = jnp.asarray(_as_stored(next(sent), node))
             else:
                 values[node.name] = z
             if node.name in found:
-                want = np.asarray(found[node.name], np.float64).reshape(node.shape)
+                want = _as_stored(found[node.name], node)
                 apart = np.abs(np.asarray(z) - want).max(initial=0)
                 size = sum(float(jnp.max(jnp.abs(t), initial=0)) for t in terms)
                 size += np.abs(node.bias).max(initial=0)
                 if not apart <= np.sqrt(eps) * size:
                     return f"{node.name} is off by {apart:.3g}, its terms by {size:.3g}"
     return None
+
+
+def _as_stored(value: Any, node: Node) -> np.ndarray:
+    array = np.asarray(value, np.float64)
+    return array.transpose(node.order) if node.order else array.reshape(node.shape)
 
 
 class _Recorded(Reading):

@@ -140,7 +140,9 @@ class Node(NamedTuple):
                    behind the linear bottleneck of MobileNetV2
         "output"   z
 
-    Shapes have a batch axis of 1. `bias` and `theta` broadcast to `shape`.
+    Shapes have a batch axis of 1. `bias` and `theta` broadcast to `shape`. `order` is
+    that of the axes, which may be stored in another one than the program has; () is the
+    same.
     """
 
     name: str
@@ -150,6 +152,7 @@ class Node(NamedTuple):
     bias: np.ndarray = np.zeros(())
     theta: np.ndarray = np.ones(())
     levels: int = 0
+    order: tuple[int, ...] = ()
 
 
 KINDS = ("input", "neurons", "maximum", "sum", "output")

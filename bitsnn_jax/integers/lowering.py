@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.integers.agreement import drawn, graph_difference
+from bitsnn_jax.integers.channels_last import as_in_the_program, channels_last
 from bitsnn_jax.integers.folding import (
     shrunk,
     simplified,
@@ -41,7 +42,9 @@ def lower(apply_fn: ApplyFn, variables: Any, example: Any) -> Graph:
     Follows each value as a sum of terms and a constant. Linear operations act on every
     term; scales are collected in the weights, so that batch norm leaves nothing behind;
     moves (slicing, padding, concatenation, ...) become index maps. Where a value that
-    has passed a weight meets a second one, it becomes a node of kind "sum".
+    has passed a weight meets a second one, it becomes a node of kind "sum". Nodes of a
+    channels-first network are stored channels last; the input stays as the network has
+    it.
 
     The variables are those of the ANN, not the converted ones.
 
@@ -99,6 +102,7 @@ class _Lowering(Reading):
     def __init__(self, outputs, paths):
         super().__init__()
         self.nodes: list[Node] = []
+        self.by_name: dict[str, Node] = {}
         self.sums: dict[int, tuple[Affine, Current]] = {}
         # Neurons keep their names, so that those of later layers are taken already.
         self.taken = ["input", *outputs]
@@ -108,9 +112,11 @@ class _Lowering(Reading):
             self.taken.append(self.neuron_names[path])
 
     def node(self, node: Node, sizes=None) -> Current:
-        self.nodes.append(node)
-        one = Term(node.name, (), Scale(np.ones(())), ())
-        value = Affine((one,), (node.shape,), np.zeros(()), node.shape, node.name)
+        stored = channels_last(node, self.by_name.__getitem__)
+        self.nodes.append(stored)
+        self.by_name[node.name] = stored
+        one = Term(node.name, as_in_the_program(stored), Scale(np.ones(())), ())
+        value = Affine((one,), (stored.shape,), np.zeros(()), node.shape, node.name)
         return Current(value, sizes)
 
     def output(self, name, result):
