@@ -25,7 +25,7 @@ from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.interop import nir_writer, stablehlo
 from bitsnn_jax.interop.torch_files import read_state_dict, write_state_dict
-from bitsnn_jax.interop.torch_networks import from_torch, to_torch
+from bitsnn_jax.interop.torch_networks import to_torch, variables_from_torch
 from bitsnn_jax.models import build_model
 
 # What no tensor says: the levels L that the network was trained with, above all.
@@ -46,7 +46,7 @@ def main(folder, steps=4):
     checkpoint = make_checkpoint(folder / "resnet20.safetensors", images[:1])
 
     # In: `.safetensors` as here, or `.pth` if PyTorch is installed.
-    variables = from_torch(read_state_dict(checkpoint), MODEL)
+    variables = variables_from_torch(read_state_dict(checkpoint), MODEL)
     model = build_model(MODEL)
 
     def apply_fn(variables, x):

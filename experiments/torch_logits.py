@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from bitsnn_jax.interop.torch_files import read_state_dict
-from bitsnn_jax.interop.torch_networks import TORCHVISION, from_torch
+from bitsnn_jax.interop.torch_networks import TORCHVISION, variables_from_torch
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script
@@ -72,7 +72,9 @@ def shown(file: Path) -> np.ndarray:
 def imported(weights: Path, images: np.ndarray) -> np.ndarray:
     model = TORCHVISION["mobilenetv2"]
     apply_fn = jax.jit(partial(build_model(model).apply, train=False))
-    return np.asarray(apply_fn(from_torch(read_state_dict(weights), model), images))
+    return np.asarray(
+        apply_fn(variables_from_torch(read_state_dict(weights), model), images)
+    )
 
 
 def in_torch(weights: Path, images: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Variables of our networks from PyTorch's tensors, and back.
 
 One table lists, for each leaf of the variables, the tensors it is made of and their
-layout. `from_torch` reads it from left to right and `to_torch` from right to left, so
-each undoes the other.
+layout. `variables_from_torch` reads it from left to right and `to_torch` from right to
+left, so each undoes the other.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Entry(NamedTuple):
     layout: Layout
 
 
-def from_torch(
+def variables_from_torch(
     tensors: Mapping[str, np.ndarray],
     model: configuration.Model,
     *,
@@ -101,7 +101,7 @@ def from_torch(
     >>> theirs = to_torch(ours, model)
     >>> theirs["conv1.0.weight"].shape
     (4, 3, 3, 3)
-    >>> from_torch(theirs, model)["params"]["stem"]["conv"]["kernel"].shape
+    >>> variables_from_torch(theirs, model)["params"]["stem"]["conv"]["kernel"].shape
     (3, 3, 3, 4)
     """
     tensors = {
@@ -144,7 +144,7 @@ def to_torch(
       model: the network.
       naming: "torchvision" or "qcfs"; by default the one with the stem of `model`, or
         the only one.
-      image_shape: as of `from_torch`.
+      image_shape: as of `variables_from_torch`.
 
     Returns:
       Arrays by name, in PyTorch's layout.

@@ -14,7 +14,11 @@ from typing import Any, Protocol
 from bitsnn_jax import data
 from bitsnn_jax.config import Config, Data
 from bitsnn_jax.interop.torch_files import read_state_dict
-from bitsnn_jax.interop.torch_networks import TORCHVISION, from_torch, num_classes
+from bitsnn_jax.interop.torch_networks import (
+    TORCHVISION,
+    num_classes,
+    variables_from_torch,
+)
 from bitsnn_jax.runs.checkpoint import Run
 from bitsnn_jax.runs.loading import ann_fn, find_run, snn_folder
 from bitsnn_jax.tasks import Task, task_of
@@ -168,7 +172,7 @@ class TorchSource:
         shape = examples.image_shape
         return Network(
             apply_fn=ann_fn(config, shape),
-            variables=from_torch(tensors, config.model, image_shape=shape),
+            variables=variables_from_torch(tensors, config.model, image_shape=shape),
             config=config,
             examples=examples,
         )

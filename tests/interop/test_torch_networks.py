@@ -22,9 +22,9 @@ from bitsnn_jax.interop.torch_networks import (
     TORCHVISION,
     _network,
     _table,
-    from_torch,
     num_classes,
     to_torch,
+    variables_from_torch,
 )
 from bitsnn_jax.models import build_model
 
@@ -68,7 +68,7 @@ def tensors_of(model=SMALL):
 def test_there_and_back_nothing_has_changed(model):
     variables = random_variables(model)
     for naming in namings(model):
-        back = from_torch(to_torch(variables, model, naming=naming), model)
+        back = variables_from_torch(to_torch(variables, model, naming=naming), model)
         chex.assert_trees_all_equal(back, variables)
 
 
@@ -84,7 +84,7 @@ def test_what_vgg_flattens_depends_on_the_image(shape):
         column = tensors["classifier.1.weight"][:, 5 * places + place]
         assert np.array_equal(column, ours[place * 32 + 5])
     chex.assert_trees_all_equal(
-        from_torch(tensors, model, image_shape=shape), variables
+        variables_from_torch(tensors, model, image_shape=shape), variables
     )
 
 
@@ -104,7 +104,7 @@ def test_without_thresholds_there_is_no_theta():
     tensors = tensors_of(without)
     assert not any(key.endswith("thresh") for key in tensors)
     for model in (SMALL, changed(per_channel=True), without):
-        variables = from_torch(tensors, model)
+        variables = variables_from_torch(tensors, model)
         chex.assert_trees_all_equal(variables, random_variables(without))
         assert to_torch(variables, model).keys() == tensors.keys()
 
@@ -115,7 +115,9 @@ def test_a_bias_before_a_norm_is_moved_into_its_mean():
     mean, bias = tensors["layer1.1.running_mean"], tensors["layer1.0.bias"]
     assert np.array_equal(bias, np.zeros(4))
     tensors["layer1.0.bias"] = np.array([0.0, 1.0, -2.0, 0.5], "f4")
-    moved = from_torch(tensors, model)["batch_stats"]["conv_0_0"]["norm"]["mean"]
+    moved = variables_from_torch(tensors, model)["batch_stats"]["conv_0_0"]["norm"][
+        "mean"
+    ]
     assert np.array_equal(moved, mean - np.array([0.0, 1.0, -2.0, 0.5], "f4"))
 
 
@@ -126,7 +128,9 @@ def test_old_files_have_other_names_for_thresholds():
         for key, a in tensors.items()
     }
     assert "conv2_x.0.relu.up" in old and "conv1.2.up" in old
-    chex.assert_trees_all_equal(from_torch(old, SMALL), random_variables(SMALL))
+    chex.assert_trees_all_equal(
+        variables_from_torch(old, SMALL), random_variables(SMALL)
+    )
 
 
 def test_counts_of_batches_are_written_as_pytorch_wants_them_and_passed_over():
@@ -138,7 +142,9 @@ def test_counts_of_batches_are_written_as_pytorch_wants_them_and_passed_over():
         tensors[key].shape == () and tensors[key].dtype == np.int64 for key in counts
     )
     without = {key: a for key, a in tensors.items() if key not in counts}
-    chex.assert_trees_all_equal(from_torch(without, SMALL), random_variables(SMALL))
+    chex.assert_trees_all_equal(
+        variables_from_torch(without, SMALL), random_variables(SMALL)
+    )
 
 
 def test_numbers_are_float32_at_least():
@@ -146,7 +152,7 @@ def test_numbers_are_float32_at_least():
         tensors = {
             key: a.astype(given) for key, a in tensors_of().items() if a.dtype == "f4"
         }
-        for leaf in jax.tree.leaves(from_torch(tensors, SMALL)):
+        for leaf in jax.tree.leaves(variables_from_torch(tensors, SMALL)):
             assert leaf.dtype == kept
 
 
@@ -248,7 +254,7 @@ def test_tensors_that_do_not_fit_are_named(case):
     tensors = tensors_of()
     spoil(tensors)
     with pytest.raises(ValueError, match=message):
-        from_torch(tensors, model)
+        variables_from_torch(tensors, model)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +268,7 @@ def test_tensors_that_do_not_fit_are_named(case):
 def test_a_vgg_of_another_form_is_told(given, wanted, advice):
     given, wanted = (Model(name="vgg16", **NARROW, **form) for form in (given, wanted))
     with pytest.raises(ValueError, match=advice):
-        from_torch(tensors_of(given), wanted)
+        variables_from_torch(tensors_of(given), wanted)
 
 
 def test_variables_of_another_network_are_not_written():
@@ -364,7 +370,7 @@ def assert_same_outputs(torch, net, model, *, side, naming):
     state = {key: a.numpy() for key, a in net.state_dict().items()}
     shape = (side, side, 3)
     with jax.enable_x64(True):
-        variables = from_torch(state, model, image_shape=shape)
+        variables = variables_from_torch(state, model, image_shape=shape)
         ours = build_model(model, image_shape=shape)
         layers = nn.Conv | nn.BatchNorm | nn.Dense
         apply = partial(
@@ -484,7 +490,7 @@ def test_every_layer_is_that_of_the_qcfs_networks(torch, name):
     # And PyTorch takes what we write, strictly.
     image_shape = (64, 64, 3)
     state = {key: a.numpy() for key, a in net.state_dict().items()}
-    variables = from_torch(state, model, image_shape=image_shape)
+    variables = variables_from_torch(state, model, image_shape=image_shape)
     tensors = to_torch(variables, model, image_shape=image_shape)
     net.load_state_dict({key: torch.from_numpy(a) for key, a in tensors.items()})
 
@@ -528,7 +534,7 @@ def test_the_mobilenet_of_torchvision_recognises_what_it_did(torch, torchvision)
 
     model = TORCHVISION["mobilenetv2"]
     apply = jax.jit(partial(build_model(model).apply, train=False))
-    ours = np.asarray(apply(from_torch(tensors, model), x))
+    ours = np.asarray(apply(variables_from_torch(tensors, model), x))
     # Both sum in float32, in different orders.
     assert np.abs(ours - theirs).max() < 1e-4  # of logits up to 29
     best = np.argsort(-ours, axis=1)[:, :5]
