@@ -52,15 +52,14 @@ def kept(
         raise ValueError(f"expected batches, a list of inputs; got {what}: pass [x]")
     if max_batches is not None and max_batches < 1:
         raise ValueError(f"max_batches must be at least 1, got {max_batches}")
-    found, size, shapes, entry = [], 0, set(), None
+    found, size, shapes = [], 0, set()
     fails = partial(_failure, run, variables)
+    entry = _Entry(fails)
     for i, batch in enumerate(itertools.islice(batches, max_batches)):
         if isinstance(batch, Mapping):  # tokenizers have mappings of their own
             batch = dict(batch)
         batch = jax.tree.map(_as_array, batch)
-        if not i:
-            entry = _entry(batch, fails)
-        batch = entry(batch, i)
+        batch = entry.of(batch, i)
         shape = str(jax.tree.map(np.shape, batch))
         if i and shape not in shapes:
             if reason := fails(batch):
@@ -96,31 +95,39 @@ def _as_array(leaf: Any) -> Any:
     return leaf.numpy() if hasattr(leaf, "numpy") else leaf
 
 
-def _entry(batch: Any, fails: Callable[[Any], str | None]) -> Callable[[Any, int], Any]:
-    """Find what of a batch the network takes: (batch, its number) -> input."""
-    reason = fails(batch)
-    if reason is None:
-        return lambda batch, _: batch
-    names = []
-    if isinstance(batch, tuple | list) and len(batch) > 1:
-        names = [0]  # labels come after
-    elif isinstance(batch, dict):
-        names = list(batch)
-    works = [name for name in names if fails(batch[name]) is None]
-    if len(works) != 1:
-        raise _refused(batch, reason, "each of batches")
-    [name] = works
+class _Entry:
+    """What the network takes of a batch: found in the first, the same in all."""
 
-    def part(batch, i):
+    def __init__(self, fails: Callable[[Any], str | None]):
+        self.fails = fails
+        self.name: Any = None  # None for the whole
+
+    def of(self, batch: Any, i: int) -> Any:
+        if not i:
+            self.name = self.find(batch)
+        if self.name is None:
+            return batch
         try:
-            return batch[name]
-        except (TypeError, LookupError, IndexError):
+            return batch[self.name]
+        except (TypeError, LookupError):
             raise ValueError(
-                f"batch {i + 1} is not like the first, of which entry {name!r} was "
-                f"taken; got {type(batch).__name__}"
+                f"batch {i + 1} is not like the first, of which entry {self.name!r} "
+                f"was taken; got {type(batch).__name__}"
             ) from None
 
-    return part
+    def find(self, batch: Any) -> Any:
+        reason = self.fails(batch)
+        if reason is None:
+            return None
+        names = []
+        if isinstance(batch, tuple | list) and len(batch) > 1:
+            names = [0]  # labels come after
+        elif isinstance(batch, dict):
+            names = list(batch)
+        works = [name for name in names if self.fails(batch[name]) is None]
+        if len(works) != 1:
+            raise _refused(batch, reason, "each of batches")
+        return works[0]
 
 
 def _failure(run: Callable, variables: Any, batch: Any) -> str | None:

@@ -31,8 +31,8 @@ class Quantised(NamedTuple):
     Attributes:
       apply_fn: (variables, x) -> output, for `convert`, `spiking`, `verify`, training.
         It can be pickled if the network's can.
-      variables: {"network": those given, "theta": {path: threshold}}. Random keys are
-        kept by `apply_fn` instead.
+      variables: {"network": those given, "theta": {path: threshold}}, and with
+        `correct_biases` also "offset". Random keys are kept by `apply_fn` instead.
     """
 
     apply_fn: "ReplacedReLU"
@@ -55,6 +55,8 @@ def quantise(
     channel_axis: int | None = None,
     percentile: float = 99.9,
     max_batches: int | None = None,
+    sequential: bool = False,
+    correct_biases: bool = False,
 ) -> Quantised:
     """Put QCFS, Eq. (2), in the place of ReLU, with thresholds from data.
 
@@ -62,7 +64,7 @@ def quantise(
         min(max(z, 0), c)  ->  qcfs(z, theta),   theta <= c
 
     The second is ReLU6, `jnp.clip(z, 0, c)` or `lax.clamp`, with a number c. The
-    batches run through the unchanged network twice. Each call of a ReLU gets its own
+    batches run through the network. Each call of a ReLU gets its own
     theta, and so does each iteration of a scan over layers. Thetas are named after
     their modules.
 
@@ -79,12 +81,14 @@ def quantise(
       batches: inputs, or pairs of inputs and labels, from anything that yields them: a
         list, a data loader, a generator. They are read once and kept.
       levels: highest code; 2**T - 1 converts without loss at T steps.
-      method: how theta is chosen, see `calibrate`.
+      method: how theta is chosen, see `calibrate` and `find_thetas`.
       per_channel: one theta for each channel; one for each ReLU otherwise.
       channel_axis: of all values that go into a ReLU. None finds it from the layout of
         a convolution and the weights of a dense layer.
       percentile: see `calibrate`.
       max_batches: how many batches to read; None for all.
+      sequential: find thresholds one after the other, see `find_thetas`.
+      correct_biases: add an offset in front of each activation, see `find_thetas`.
 
     Returns:
       Quantised(apply_fn, variables).
@@ -108,17 +112,29 @@ def quantise(
     example = batches[0]
     warn_unless_apart(apply_fn, variables, example)
 
+    by_channel = per_channel or correct_biases
+
     def run(visit, variables, x):
         def visited(path, z, cap, axis):
-            axis = _known(axis, channel_axis, path, z) if per_channel else -1
+            axis = _known(axis, channel_axis, path, z) if by_channel else -1
             return visit(path, Activation(levels, per_channel, cap, axis), z)
 
         return replaced(apply_fn, variables, x, visited, levels)
 
-    theta = find_thetas(run, variables, batches, method=method, percentile=percentile)
+    found = find_thetas(
+        run,
+        variables,
+        batches,
+        method=method,
+        percentile=percentile,
+        sequential=sequential,
+        correct_biases=correct_biases,
+    )
     network, keys = _without_keys(variables)
     quantised_fn = ReplacedReLU(apply_fn, levels, channel_axis, keys)
-    quantised = {"network": network, "theta": theta}
+    quantised = {"network": network, "theta": found.theta}
+    if correct_biases:
+        quantised["offset"] = found.offset
     program, _ = trace(quantised_fn, quantised, example)
     flat = map(jax.tree.leaves, (quantised, example))
     left = tuple(real_numbers(program, *flat, nonspiking="decode").operations)
@@ -151,7 +167,8 @@ def replace_relu(
       channel_axis: for one threshold a channel, as in `quantise`.
 
     Returns:
-      ({"network": variables, "theta": {path: [] or [C]}}, x) -> output.
+      ({"network": variables, "theta": {path: [] or [C]}}, x) -> output. An "offset",
+      {path: [C]}, is added in front of the activations that it names.
 
     Raises:
       ValueError: when called: thresholds missing, superfluous, not positive, or of
@@ -184,6 +201,7 @@ class ReplacedReLU:
 
     def __call__(self, variables: dict[str, Any], x: Any) -> Any:
         thetas, paths = variables["theta"], []
+        offsets = variables.get("offset", {})
 
         def as_qcfs(path, z, cap, axis):
             paths.append(path)
@@ -194,6 +212,9 @@ class ReplacedReLU:
                 )
             check_theta(thetas[path], path)
             # Types below float32 cannot hold the top code, as in layers.QCFS.
+            if path in offsets:
+                channels = _known(axis, self.channel_axis, path, z)
+                z = z + _along(jnp.asarray(offsets[path], z.dtype), channels, path, z)
             wide = jnp.promote_types(z.dtype, jnp.float32)
             theta = jnp.asarray(thetas[path], wide)
             if theta.ndim:

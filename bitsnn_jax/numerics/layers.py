@@ -17,6 +17,9 @@ class QCFS(nn.Module):
     count its bits: `model.apply(..., mutable=["activations"])` returns a tuple
     `(a, theta)` for each call. Nothing is stored when the collection is not mutable.
 
+    An `offset` among the parameters, one number a channel, is added to z. Calibration
+    with bias correction puts it there.
+
     Computes in float32 at least and returns the type of the input: bfloat16 cannot hold
     codes above 2**8.
 
@@ -38,6 +41,8 @@ class QCFS(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
         theta = _theta(self, z)
+        if self.has_variable("params", "offset"):  # calibration may have put it there
+            z = z + self.get_variable("params", "offset").astype(z.dtype)
         wide = jnp.promote_types(z.dtype, jnp.float32)
         a = qcfs(z.astype(wide), theta.astype(wide), levels=self.levels)
         if not self.is_initializing():
