@@ -15,12 +15,14 @@ SETTINGS = {
     "compare_methods": {"names": ("bit_serial",), "times": (4,)},
     "from_torch_to_nir": {"steps": 2},
     "integer_network": {"steps": 2, "examples": 2},
+    "pytorch_model": {"epochs": 2},
     "spikes_and_energy": {"epochs": 2, "spike_lambdas": (1e-3,)},
 }
 PRINTED = {
     "compare_methods": r"bit_serial  4 .* 0\.00 ",
     "from_torch_to_nir": r"^0 of \d.* codes differ$",
     "integer_network": r"^0 codes differ, 0 logits differ$[\s\S]*^all \S+ spikes agree",
+    "pytorch_model": r"^exact: 0 of ",
     "relu_network": r"^T = 1, fine-tuned: .*$\n^exact: 0 of ",
     "spikes_and_energy": r"^this SNN .* 1\.00$",
     "train_and_convert": r"^exact: 0 of ",
@@ -46,6 +48,8 @@ def test_what_an_example_imports_is_there(name):
 def test_each_example_runs_and_prints_what_it_shows(name, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
+    if name == "pytorch_model":
+        pytest.importorskip("torch")
     if name == "from_torch_to_nir":
         SETTINGS[name]["folder"] = tmp_path
     if name in NOTEBOOKS:

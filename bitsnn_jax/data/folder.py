@@ -119,21 +119,35 @@ def _some(names, count=3):
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images without labels, whatever folders they lie in; sorted by path."""
+    """Images of a folder, sorted by path.
 
-    paths: tuple[Path, ...]
-    num_classes: int = 1
+    Attributes:
+      root: the folder.
+      names: paths in it.
+      classes: the folders in it, if all images lie in some. A label is a position among
+        them; otherwise it is 0.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    classes: tuple[str, ...] = ("",)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
-        path = self.paths[index]
-        return Record(read(path), 0, str(path))
+        path = self.root / self.names[index]
+        inside = Path(self.names[index]).parts[0]
+        label = self.classes.index(inside) if inside in self.classes else 0
+        return Record(read(path), label, str(path))
 
 
 def open_pictures(directory: str | os.PathLike[str]) -> Pictures:
-    """List all images of a folder and the folders below it, as examples of label 0.
+    """List all images of a folder and the folders below it.
 
     They are those that `list_pictures` finds; a warning says which files are left out.
 
@@ -147,4 +161,7 @@ def open_pictures(directory: str | os.PathLike[str]) -> Pictures:
     say_left_out(base, left_out)
     if not names:
         raise ValueError(f"{base}: expected images ({', '.join(SUFFIXES)}), found none")
-    return Pictures(tuple(base / name for name in names))
+    inside = [Path(name).parts for name in names]
+    if any(len(parts) < 2 for parts in inside):
+        return Pictures(base, tuple(names))
+    return Pictures(base, tuple(names), tuple(sorted({parts[0] for parts in inside})))

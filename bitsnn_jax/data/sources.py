@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -130,19 +130,31 @@ def _examples(stored, records, order, size) -> Streamed:
     )
 
 
-def load_pictures(directory: str | os.PathLike[str], *, size: int) -> Streamed:
-    """Load the images of a folder without labels, on the scale of ImageNet.
+def load_pictures(
+    directory: str | os.PathLike[str],
+    *,
+    size: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Streamed:
+    """Load all images of a folder, by default on the scale of ImageNet.
 
     Args:
-      directory: anything that holds images, in it or in its folders.
+      directory: anything that holds images, in it or in its folders. Folders in it
+        are classes, in the order of their names.
       size: side of the network's input.
+      mean, std: of the pixels of each channel, on the scale 0..1.
 
     Raises:
       FileNotFoundError: no such folder; ValueError: no images in it.
     """
     records = open_pictures(directory)
     order = np.arange(len(records))
-    return _examples(_STORED["image_folder"], records, order, size)
+    stored = _STORED["image_folder"]
+    stored = stored._replace(
+        mean=tuple(mean or stored.mean), std=tuple(std or stored.std)
+    )
+    return _examples(stored, records, order, size)
 
 
 def _held_out(count: int, num_validation: int) -> tuple[np.ndarray, np.ndarray]:

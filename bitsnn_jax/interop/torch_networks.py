@@ -6,7 +6,7 @@ left, so each undoes the other.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -111,7 +111,7 @@ def variables_from_torch(
     thetas = any(key.endswith(".thresh") for key in tensors)
     table = _table(model, naming, image_shape, thetas=thetas)
     shapes = {key: np.shape(a) for key, a in tensors.items()}
-    _check(
+    check_same(
         shapes,
         {k: shape for e in table for k, shape in zip(e.keys, e.shapes, strict=True)},
         what=f"tensors of {model.name} as {naming} names them",
@@ -164,7 +164,7 @@ def to_torch(
     flat: dict[tuple, Any] = flatten_dict(dict(variables))
     thetas = any(path[-1] == "theta" for path in flat)
     table = _table(model, naming, image_shape, thetas=thetas)
-    _check(
+    check_same(
         {"/".join(path): np.shape(leaf) for path, leaf in flat.items()},
         {"/".join(entry.path): entry.leaf.shape for entry in table},
         what=f"variables of {model.name}",
@@ -303,8 +303,14 @@ def _wide(leaf) -> np.ndarray:
 # Errors
 
 
-def _check(got, expected, *, what, advice=()) -> None:
-    """Check that names and shapes are those expected."""
+def check_same(
+    got: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    what: str,
+    advice: Sequence[str] = (),
+) -> None:
+    """Raise ValueError unless names and shapes are those expected."""
     missing = [f"{k} {list(expected[k])}" for k in expected if k not in got]
     unknown = [f"{k} {list(got[k])}" for k in got if k not in expected]
     other = [

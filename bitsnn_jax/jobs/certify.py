@@ -72,7 +72,9 @@ def exact_pair(network: Network, *, steps: int) -> Pair:
         example = jax.tree.map(_shape_in_float64, network.placeholder)
         if narrow_layers(apply_fn, variables, example):  # as with model.dtype
             apply_fn = widened(apply_fn)
-        converted = convert(apply_fn, variables, example, steps=steps).variables
+        converted = convert(
+            apply_fn, variables, example, steps=steps, nonspiking=network.nonspiking
+        ).variables
     return Pair(
         apply_fn=apply_fn,
         variables=variables,
@@ -96,7 +98,11 @@ def certify(pair: Pair, network: Network) -> CertificateResult:
     shown = (_examples_of(task.inputs(b), b["mask"], pair.precision) for b in batches)
     with jax.enable_x64(pair.precision == "float64"):
         compare = certifier(
-            pair.apply_fn, pair.variables, pair.converted, steps=pair.steps
+            pair.apply_fn,
+            pair.variables,
+            pair.converted,
+            steps=pair.steps,
+            nonspiking=network.nonspiking,
         )
         first = compare(next(shown))
         return _result(sum(map(compare, shown), first))

@@ -7,20 +7,27 @@ the table of `scripts/convert.py`.
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from bitsnn_jax import data
 from bitsnn_jax.config import Config, Data
+from bitsnn_jax.conversion.calibration import CAPS, calibrate_network
 from bitsnn_jax.interop.torch_files import read_state_dict
 from bitsnn_jax.interop.torch_networks import (
     TORCHVISION,
     num_classes,
     variables_from_torch,
 )
-from bitsnn_jax.runs.checkpoint import Run
+from bitsnn_jax.runs.checkpoint import FOLDER as CHECKPOINTS
+from bitsnn_jax.runs.checkpoint import CheckpointError, Checkpoints, Run
 from bitsnn_jax.runs.loading import ann_fn, find_run, snn_folder
+from bitsnn_jax.runs.provenance import run_metadata
+from bitsnn_jax.runtime.files import replaced_folder
 from bitsnn_jax.tasks import Task, task_of
 from bitsnn_jax.tracing.program import ApplyFn
 
@@ -39,6 +46,8 @@ class Network:
       examples: of its task, such as images.
       step: of the checkpoint that was taken; 0 of a network from elsewhere.
       metadata: what was saved beside the variables.
+      nonspiking: "decode" for one that has operations without a spiking form, see
+        `spiking`.
     """
 
     apply_fn: ApplyFn
@@ -47,6 +56,7 @@ class Network:
     examples: Any
     step: int = 0
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    nonspiking: str = "error"
 
     @property
     def task(self) -> Task:
@@ -69,6 +79,61 @@ class Source(Protocol):
 
     def load(self) -> Network:
         """Read the network, and find the images."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """How thresholds are found for a network that has none.
+
+    Attributes:
+      steps: T, for 2**T - 1 levels.
+      method, per_channel: see `quantise`.
+    """
+
+    steps: int
+    method: str = "mse"
+    per_channel: bool = False
+
+
+class ImportSource(Source, Protocol):
+    """A network that was trained elsewhere, without thresholds.
+
+    Attributes:
+      model: what it is, by name.
+      checkpoint: name of the file of its weights; "" for none.
+      pictures: folder of images to judge it on.
+      saves: names of what it writes.
+    """
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def checkpoint(self) -> str: ...
+
+    @property
+    def pictures(self) -> str | os.PathLike: ...
+
+    @property
+    def saves(self) -> tuple[str, ...]: ...
+
+    def images(self, folder: str | os.PathLike) -> data.Examples:
+        """Find the images of a folder, as the network takes them."""
+        ...
+
+    def quantised(
+        self, network: Network, batches: Sequence[Any], how: Thresholds
+    ) -> Network:
+        """Put QCFS in the place of activations, with thresholds from images."""
+        ...
+
+    def save(self, out: Path, imported: Network, quantised: Network) -> str:
+        """Write both networks; return what to say of them."""
+        ...
+
+    def check_free(self, out: Path) -> None:
+        """Raise an error if something is there that must not be written over."""
         ...
 
 
@@ -142,6 +207,8 @@ class TorchSource:
     size: int = 224
     limit: int | None = None
 
+    saves = (CHECKPOINTS,)
+
     def __post_init__(self) -> None:
         if self.model not in TORCHVISION:
             raise ValueError(
@@ -176,3 +243,63 @@ class TorchSource:
             config=config,
             examples=examples,
         )
+
+    @property
+    def checkpoint(self) -> str:
+        return Path(self.path).name
+
+    def quantised(
+        self, network: Network, batches: Sequence[Any], how: Thresholds
+    ) -> Network:
+        """Build the network with QCFS, whose names `train.py` knows."""
+        model = dataclasses.replace(
+            network.config.model,
+            activation="qcfs",
+            levels=2**how.steps - 1,
+            per_channel=how.per_channel,
+        )
+        config = dataclasses.replace(network.config, model=model, steps=how.steps)
+        apply_fn = ann_fn(config, network.examples.image_shape)
+        variables = calibrate_network(
+            apply_fn,
+            network.variables,
+            batches,
+            method=how.method,
+            cap=CAPS.get(network.config.model.activation),
+        )
+        return dataclasses.replace(
+            network, apply_fn=apply_fn, variables=variables, config=config
+        )
+
+    def save(self, out: Path, imported: Network, quantised: Network) -> str:
+        """Write both as runs: either can be fine-tuned, the second converted again."""
+        _save_run(out / "ann", imported)
+        _save_run(out, quantised)
+        return (
+            f"quantised for T = {quantised.config.steps} {out}\nimported {out / 'ann'}"
+        )
+
+    def check_free(self, out: Path) -> None:
+        """Raise CheckpointError if a run is there that has been trained."""
+        for path in (out / CHECKPOINTS, out / "ann" / CHECKPOINTS):
+            steps = {step.name for step in path.glob("*") if step.name.isdigit()}
+            if steps - {"0"}:
+                raise CheckpointError(
+                    f"{path} holds the steps of a run that was trained: give another "
+                    "--out"
+                )
+
+
+def _save_run(folder: Path, network: Network) -> None:
+    """Write a run that is over before its first step."""
+    optimizer = {"count": np.zeros((), np.int32)}  # Orbax takes no empty tree
+    metadata = run_metadata(network.config, network.examples.image_shape)
+    with replaced_folder(folder / CHECKPOINTS) as new:
+        with Checkpoints(folder, folder=new.name) as checkpoints:
+            checkpoints.save(
+                0,
+                variables=network.variables,
+                optimizer=optimizer,
+                progress={},
+                metadata=metadata,
+            )

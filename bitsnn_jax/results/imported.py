@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from bitsnn_jax.results.conversion import CertificateResult
+from bitsnn_jax.results.conversion import CertificateResult, NonspikingOperation
 from bitsnn_jax.results.provenance import MachineRecord
 
 
@@ -15,6 +15,7 @@ class ImportedAtSteps(Struct, frozen=True, kw_only=True):
       spikes_per_neuron: over all steps.
       milliseconds_per_example: stepped, without compilation.
       certificate: by precision; compared is the network quantised for T.
+      accuracy: top-1, where the folders of the images are the classes.
     """
 
     steps: int
@@ -22,18 +23,22 @@ class ImportedAtSteps(Struct, frozen=True, kw_only=True):
     spikes_per_neuron: float
     milliseconds_per_example: float
     certificate: dict[str, CertificateResult]
+    accuracy: float | None = None
 
 
 class ImportResult(Struct, frozen=True, kw_only=True):
     """What is in `import.json`.
 
     Attributes:
-      checkpoint: the name of its file.
+      checkpoint: the name of its file; "" for none.
       model: what it is of.
       method, per_channel: how thresholds were found.
       calibrated_on, compared_on: how many images.
       same_images: whether those are the same.
       steps: a row for each T.
+      ann_accuracy: of the imported network, as in the rows.
+      neuron_layers: how many there are.
+      left: operations that are computed on real numbers.
       version, commit, command, machine: where the numbers come from.
     """
 
@@ -49,3 +54,6 @@ class ImportResult(Struct, frozen=True, kw_only=True):
     commit: str | None
     command: str
     machine: MachineRecord
+    ann_accuracy: float | None = None
+    neuron_layers: int = 0
+    left: tuple[NonspikingOperation, ...] = ()

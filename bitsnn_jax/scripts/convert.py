@@ -12,6 +12,12 @@ writes `fixed_point`, the network in integers (docs/format.md).
 reads a checkpoint of a torchvision network, finds thresholds with the images of DIR,
 and compares the spiking network with the imported one. It writes runs/MODEL_torch: a
 run for --ckpt, `ann` in it to fine-tune from, and `import.json`.
+
+    bitsnn-convert --torch timm:NAME [--weights FILE] --calibrate DIR
+
+does the same for any PyTorch module: torchvision:NAME, timm:NAME, transformers:NAME, or
+package.module:function, a function of your own that returns one and that is run. It
+writes runs/NAME_timm: `quantised`, which `load_imported` reads, and `import.json`.
 """
 
 import sys
@@ -23,11 +29,13 @@ from pathlib import Path
 from bitsnn_jax.conversion.calibration import CALIBRATIONS
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.execution import CARRIERS
+from bitsnn_jax.interop.torch_factories import FORMS, is_named
 from bitsnn_jax.interop.torch_networks import TORCHVISION
 from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
 from bitsnn_jax.jobs.import_torch import ImportOptions, import_network
 from bitsnn_jax.jobs.integers import IntegerOptions
-from bitsnn_jax.jobs.sources import RunSource, TorchSource
+from bitsnn_jax.jobs.module_sources import ModuleSource
+from bitsnn_jax.jobs.sources import ImportSource, RunSource, TorchSource
 from bitsnn_jax.runtime import hosts
 from bitsnn_jax.runtime.cli import (
     Distinct,
@@ -50,6 +58,7 @@ PRECISIONS = {
 STEPS = (1, 2, 3, 4, 6, 8)
 TORCH_STEPS = (4, 6, 8)  # without training, smaller T cost accuracy
 EPOCHS, SIDE = 100_000, 4096  # at most
+_MOMENTS = {"mean": "mean", "std": "deviation"}
 
 
 @one_line()
@@ -71,14 +80,16 @@ def main(argv: list[str] | None = None) -> None:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of source, by the option that names one.
+    """A kind of source.
 
     Attributes:
+      shown: the option that names one.
       start: the job, from what was given and the command.
-      own: options that are of use to this kind alone.
+      own: options that are of no use to every kind.
       needed: those of them that have no default.
     """
 
+    shown: str
     start: Callable[[Namespace, str], object]
     own: str
     needed: tuple[str, ...] = ()
@@ -109,7 +120,7 @@ def _convert(options: Namespace, command: str) -> None:
     )
 
 
-def _import(options: Namespace, command: str) -> None:
+def _import_file(options: Namespace, command: str) -> None:
     source = TorchSource(
         options.torch,
         model=options.model,
@@ -117,6 +128,24 @@ def _import(options: Namespace, command: str) -> None:
         size=224 if options.size is None else options.size,
         limit=options.limit,
     )
+    _import(source, options, command)
+
+
+def _import_module(options: Namespace, command: str) -> None:
+    source = ModuleSource(
+        options.torch,
+        weights=options.weights,
+        pictures=options.pictures or options.calibrate,
+        strip_prefix=options.strip_prefix or (),
+        size=options.size,
+        mean=options.mean,
+        std=options.std,
+        limit=options.limit,
+    )
+    _import(source, options, command)
+
+
+def _import(source: ImportSource, options: Namespace, command: str) -> None:
     import_network(
         source,
         ImportOptions(
@@ -131,16 +160,25 @@ def _import(options: Namespace, command: str) -> None:
     )
 
 
+_PICTURES = "calibrate pictures size method per_channel"
 _KINDS = {
     "ckpt": _Kind(
+        "--ckpt",
         _convert,
         own="mode fixed-point carriers qat_epochs qat_learning_rate data distributed "
         "coordinator num_hosts host host_timeout",
     ),
     "torch": _Kind(
-        _import,
-        own="model calibrate pictures size method per_channel",
+        "--torch",
+        _import_file,
+        own=f"model {_PICTURES}",
         needed=("model", "calibrate"),
+    ),
+    "module": _Kind(
+        "--torch LIBRARY:NAME",
+        _import_module,
+        own=f"weights strip_prefix mean std {_PICTURES}",
+        needed=("calibrate",),
     ),
 }
 
@@ -151,16 +189,19 @@ def _kind(parser: Parser, options: Namespace) -> _Kind:
     Raises:
       ValueError: an option that another kind has for itself, or one that is missing.
     """
-    [given] = [name for name in _KINDS if getattr(options, name) is not None]
-    for other in _KINDS.keys() - {given}:
-        for name in _KINDS[other].own.split():
+    if options.ckpt is not None:
+        given = _KINDS["ckpt"]
+    else:
+        given = _KINDS["module" if is_named(options.torch) else "torch"]
+    for other in _KINDS.values():
+        for name in set(other.own.split()) - set(given.own.split()):
             field = name.replace("-", "_")
             if getattr(options, field) != parser.get_default(field):
-                raise ValueError(f"--{name} belongs to --{other}: leave it out")
-    for name in _KINDS[given].needed:
+                raise ValueError(f"--{name} belongs to {other.shown}: leave it out")
+    for name in given.needed:
         if getattr(options, name) is None:
-            raise ValueError(f"--{given} needs --{name}")
-    return _KINDS[given]
+            raise ValueError(f"{given.shown} needs --{name}")
+    return given
 
 
 def _listed(numbers):
@@ -179,8 +220,8 @@ def _parser() -> Parser:
     source.add_argument(
         "--torch",
         type=filled,
-        metavar="FILE",
-        help="a checkpoint of PyTorch, see below",
+        metavar="FILE|NAME",
+        help="a checkpoint of PyTorch, or a module by name, see below",
     )
     parser.add_argument(
         "--steps",
@@ -209,7 +250,8 @@ def _parser() -> Parser:
         "--out",
         type=filled,
         metavar="DIR",
-        help="default: RUN/snn, runs/NAME/snn; with --torch, runs/MODEL_torch",
+        help="default: RUN/snn, runs/NAME/snn; with --torch, runs/MODEL_torch or "
+        "runs/NAME_LIBRARY",
     )
     _add_torch(parser)
     _add_hosts(parser)
@@ -251,8 +293,23 @@ def _add_integers(parser: Parser) -> None:
 
 
 def _add_torch(parser: Parser) -> None:
-    torch = parser.add_argument_group("a checkpoint of PyTorch, .pth or .safetensors")
-    torch.add_argument("--model", choices=TORCHVISION, help="what it is of")
+    torch = parser.add_argument_group(
+        f"PyTorch: a checkpoint, .pth or .safetensors, or {FORMS}"
+    )
+    torch.add_argument("--model", choices=TORCHVISION, help="what the checkpoint is of")
+    torch.add_argument(
+        "--weights",
+        type=filled,
+        metavar="FILE",
+        help="of the module, .pth or .safetensors (default: those it is built with)",
+    )
+    torch.add_argument(
+        "--strip_prefix",
+        type=filled,
+        nargs="+",
+        metavar="PREFIX",
+        help="of the names in that file, such as model.",
+    )
     torch.add_argument(
         "--calibrate",
         type=filled,
@@ -269,8 +326,17 @@ def _add_torch(parser: Parser) -> None:
         "--size",
         type=whole(32, SIDE),  # these networks halve it five times
         metavar="PIXELS",
-        help="side of images (default: 224)",
+        help="side of images (default: 224, or what the library says)",
     )
+    for name in ("mean", "std"):
+        torch.add_argument(
+            f"--{name}",
+            type=float,
+            nargs=3,
+            metavar=("R", "G", "B"),
+            help=f"{_MOMENTS[name]} of the pixels from 0 to 1 (default: what the "
+            "library says, or ImageNet's)",
+        )
     torch.add_argument(
         "--method", choices=CALIBRATIONS, help="of finding thresholds (default: mse)"
     )

@@ -1,0 +1,140 @@
+"""An imported network as files: quantised, ready to be converted again.
+
+    program.json           the steps of the module
+    network.safetensors    its variables, by their names in PyTorch
+    constants.safetensors  indices and the like
+    quantised.json         levels, and what pictures it takes
+    theta.safetensors      the thresholds
+
+None of them holds code, and reading them needs no torch.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from msgspec import Struct
+
+from bitsnn_jax.conversion.relu_to_qcfs import ReplacedReLU, replace_relu
+from bitsnn_jax.interop.torch_files import read_state_dict, write_state_dict
+from bitsnn_jax.interop.torch_program import Program, TorchModule
+from bitsnn_jax.runtime.files import replace_json, replaced_folder
+from bitsnn_jax.runtime.reading import read_typed
+
+_ADVICE = "import the network again"
+
+
+@dataclass(frozen=True)
+class ChannelsFirst:
+    """Show images [N, H, W, C] to a network that takes [N, C, H, W].
+
+    Outputs with places come channels last too, so that classes are the last axis.
+
+    Attributes:
+      apply_fn: (variables, x) -> output.
+    """
+
+    apply_fn: Any
+
+    def __call__(self, variables: Any, x: Any) -> Any:
+        output = self.apply_fn(variables, jnp.moveaxis(x, -1, 1))
+        return jax.tree.map(lambda a: jnp.moveaxis(a, 1, -1), output)
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """What is in `quantised.json`.
+
+    Attributes:
+      steps: T that the thresholds were found for.
+      levels: 2**T - 1.
+      channel_axis: as of `replace_relu`.
+      size, mean, std: of the pictures, on the scale 0..1.
+    """
+
+    steps: int
+    levels: int
+    channel_axis: int | None
+    size: int
+    mean: list[float]
+    std: list[float]
+
+
+class Imported(NamedTuple):
+    """A network that was imported, as `load_imported` reads it.
+
+    Attributes:
+      apply_fn, variables: the quantised network, for `convert`, `spiking`, `verify`,
+        `lower` and training. It takes images [N, H, W, C].
+      float_fn, float_variables: the one that was imported.
+      setting: T, levels and pictures.
+    """
+
+    apply_fn: ReplacedReLU
+    variables: dict[str, Any]
+    float_fn: ChannelsFirst
+    float_variables: dict[str, np.ndarray]
+    setting: Setting
+
+
+def save_imported(
+    folder: Path, network: TorchModule, variables: Mapping[str, Any], setting: Setting
+) -> None:
+    """Write a quantised network; the folder is replaced whole or not at all.
+
+    Args:
+      folder: for the files.
+      network: that was imported.
+      variables: of `quantise`.
+      setting: what the variables do not say.
+    """
+    with replaced_folder(folder) as new:
+        new.mkdir(parents=True, exist_ok=True)
+        replace_json(new / "program.json", network.program)
+        replace_json(new / "quantised.json", setting)
+        arrays: dict[str, Mapping[str, Any]] = {
+            "network": variables["network"],
+            "constants": network.constants,
+            "theta": variables["theta"],
+        }
+        for name, held in arrays.items():
+            values = jax.tree.map(np.asarray, dict(held))
+            write_state_dict(new / f"{name}.safetensors", values)
+
+
+def load_imported(folder: str | os.PathLike[str]) -> Imported:
+    """Read a network that `convert.py --torch NAME` wrote.
+
+    Args:
+      folder: for instance runs/resnet18_torchvision/quantised.
+
+    Raises:
+      ValueError: files that are damaged; OSError: those that are not there.
+    """
+    folder = Path(folder)
+    program = read_typed(folder / "program.json", Program, advice=_ADVICE)
+    setting = read_typed(folder / "quantised.json", Setting, advice=_ADVICE)
+    network, constants, theta = (
+        _arrays(folder / f"{name}.safetensors")
+        for name in ("network", "constants", "theta")
+    )
+    float_fn = ChannelsFirst(TorchModule(program, constants))
+    apply_fn = replace_relu(
+        float_fn, levels=setting.levels, channel_axis=setting.channel_axis
+    )
+    variables = {"network": network, "theta": theta}
+    return Imported(apply_fn, variables, float_fn, network, setting)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read arrays by name, of which there may be none."""
+    try:
+        return read_state_dict(path)
+    except ValueError as error:
+        if "an empty dictionary" in str(error):
+            return {}
+        raise
