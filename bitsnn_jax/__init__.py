@@ -4,6 +4,7 @@ from bitsnn_jax.conversion.bias_shift import Conversion, Report, convert
 from bitsnn_jax.conversion.certificate import Certificate, LayerCertificate, verify
 from bitsnn_jax.conversion.relu_to_qcfs import Quantised, quantise, replace_relu
 from bitsnn_jax.conversion.spiking import SpikeStats, spiking
+from bitsnn_jax.interop.onnx_networks import from_onnx
 from bitsnn_jax.interop.torch_modules import from_torch
 from bitsnn_jax.numerics.layers import QCFS
 from bitsnn_jax.numerics.neurons import bit_serial_if, rate_if
@@ -25,6 +26,7 @@ __all__ = [
     "bit_serial_if",
     "codes",
     "convert",
+    "from_onnx",
     "from_torch",
     "in_float64",
     "qcfs",
