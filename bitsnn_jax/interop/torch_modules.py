@@ -48,14 +48,15 @@ def from_torch(module: Any, example: Any) -> tuple[TorchModule, dict[str, np.nda
     torch = _torch()
     _check_module(torch, module)
     given = _example(torch, example)
+    keys = list(given.options) or None
     try:
         exported = _exported(torch, module, given.doubled(torch), any_batch=True)
     except ValueError:
-        return read_exported(torch, _exported(torch, module, given))
-    apply_fn, variables = read_exported(torch, exported)
+        return read_exported(torch, _exported(torch, module, given), keys)
+    apply_fn, variables = read_exported(torch, exported, keys)
     if _runs(apply_fn, variables):
         return apply_fn, variables
-    return read_exported(torch, _exported(torch, module, given))
+    return read_exported(torch, _exported(torch, module, given), keys)
 
 
 def _torch() -> Any:
@@ -164,8 +165,10 @@ def _runs(apply_fn: TorchModule, variables: Variables) -> bool:
         jax.ShapeDtypeStruct([3 if n is None else n for n in each.shape], each.dtype)
         for each in apply_fn.program.inputs
     ]
+    keys = apply_fn.program.input_keys
+    x = tuple(shapes) if keys is None else dict(zip(keys, shapes, strict=True))
     try:
-        jax.eval_shape(apply_fn, variables, tuple(shapes))
+        jax.eval_shape(apply_fn, variables, x)
     except Exception:  # whatever JAX says of sizes that do not fit
         return False
     return True

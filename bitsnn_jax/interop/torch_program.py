@@ -99,6 +99,7 @@ class Program(Struct, frozen=True):
       steps: in order.
       outputs: what it returns.
       keys: of the dictionary that it returns; None for one array or a tuple.
+      input_keys: of the dictionary that it takes, likewise.
     """
 
     inputs: list[Input]
@@ -106,6 +107,7 @@ class Program(Struct, frozen=True):
     steps: list[Step]
     outputs: list[Argument]
     keys: list[str] | None = None
+    input_keys: list[str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +154,13 @@ class TorchModule:
         """Check the inputs, and list them."""
         expected = self.program.inputs
         given = list(x) if isinstance(x, (tuple, list)) else [x]
-        if isinstance(x, Mapping):
-            given = list(x.values())
+        if (keys := self.program.input_keys) is not None:
+            if not isinstance(x, Mapping) or x.keys() != set(keys):
+                got = list(x) if isinstance(x, Mapping) else type(x).__name__
+                raise ValueError(
+                    f"this network takes a dictionary of {', '.join(keys)}, got {got}"
+                )
+            given = [x[key] for key in keys]
         if len(given) != len(expected):
             raise ValueError(
                 f"this network takes {len(expected)} inputs, got {len(given)}"

@@ -23,12 +23,15 @@ Variables = dict[str, np.ndarray]
 _PLACES = frozenset("device layout memory_format non_blocking pin_memory".split())
 
 
-def read_exported(torch: Any, exported: Any) -> tuple[TorchModule, Variables]:
+def read_exported(
+    torch: Any, exported: Any, input_keys: list[str] | None = None
+) -> tuple[TorchModule, Variables]:
     """Read an exported program as (apply_fn, variables).
 
     Args:
       torch: the package, which this file does not import.
       exported: a `torch.export.ExportedProgram` in the operators of `OPERATORS`.
+      input_keys: of the dictionary that it takes.
 
     Raises:
       ValueError: operators without a JAX form.
@@ -61,6 +64,7 @@ def read_exported(torch: Any, exported: Any) -> tuple[TorchModule, Variables]:
         steps=steps,
         outputs=outputs,
         keys=_keys(exported.call_spec.out_spec, len(outputs)),
+        input_keys=input_keys,
     )
     return TorchModule(program, constants), variables
 
