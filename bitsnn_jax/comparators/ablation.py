@@ -230,7 +230,7 @@ class _Silence(TimedReading):
         first = not isinstance(z, Current)
         bias = jnp.zeros_like(z.value) if first else z.value
         self.found[site.path] = {"first": jnp.array(first), "bias": bias}
-        return Current(jnp.zeros_like(bias), site.sizes)
+        return Current(jnp.zeros_like(bias))
 
     def linear(self, eqn, values, operands, path):
         arrays = [
@@ -243,7 +243,7 @@ class _Silence(TimedReading):
 
     def maximum(self, eqn, spikes, sizes):
         [largest] = self.bind(eqn, [spikes.value])
-        return Current(largest, sizes)
+        return Current(largest)
 
     def decode(self, current, path):
         return Analog(current.value)

@@ -204,12 +204,12 @@ class _EachStep(_Simulation):
         layer = self.layer(site, theta)
         if self.before is None:
             self.states[site.path] = self.method.start(layer)
-            return Current(jnp.zeros(site.shape, z.value.dtype), site.sizes)
+            return Current(jnp.zeros(site.shape, z.value.dtype))
         state = self.before[site.path]
         state, sent = self.method.step(layer, state, z.value, self.t)
         self.states[site.path] = state
         self.count(site, sent.spikes)
-        return Current(sent.value.astype(z.value.dtype), site.sizes)
+        return Current(sent.value.astype(z.value.dtype))
 
     def linear(self, eqn, values, operands, path):
         arrays = [v.value for v in values]
@@ -219,7 +219,7 @@ class _EachStep(_Simulation):
         # The maximum of what is sent in this step, as all rate coded networks take it.
         # It is not the maximum of rates, and so not exact.
         [largest] = apply_equation(eqn, [spikes.value])
-        return Current(largest, sizes)
+        return Current(largest)
 
     def decode(self, current, path):
         return Analog(current.value)
@@ -256,7 +256,7 @@ class _LayerByLayer(_Simulation):
             ones = jnp.ones((1, len(value)), value.dtype)
             value = jnp.tensordot(ones, value, 1, precision=lax.Precision.HIGHEST)
             value /= self.length
-        return Current(value, site.sizes)
+        return Current(value)
 
     def linear(self, eqn, values, operands, path):
         timed = [isinstance(v, Current) for v in values]
@@ -275,7 +275,7 @@ class _LayerByLayer(_Simulation):
 
         # Means have the order of the values that the trains stand for.
         maximum = lax.map if self.method.by_sum else self.method.maximum
-        return Current(maximum(largest, spikes.value), sizes)
+        return Current(maximum(largest, spikes.value))
 
     def decode(self, current, path):
         return Analog(current.value[: self.steps].mean(0))

@@ -64,7 +64,7 @@ class _Depths(Reading):
 
     def neuron(self, site, z, theta):
         before = z.value if isinstance(z, Current) else 0
-        return Current(before + 1, site.sizes)
+        return Current(before + 1)
 
     def plain(self, eqn, values):
         is_product = eqn.primitive.name in PRODUCTS
@@ -77,7 +77,7 @@ class _Depths(Reading):
         return [Current(depth) for _ in eqn.outvars]
 
     def maximum(self, eqn, spikes, sizes):
-        return Current(spikes.value, sizes)
+        return Current(spikes.value)
 
 
 def _pairs(eqn) -> int:

@@ -32,10 +32,9 @@ from bitsnn_jax.conversion.spiking import spiking
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.independence import warn_unless_apart
-from bitsnn_jax.tracing.linearity import moved_sizes
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
 from bitsnn_jax.tracing.reading import Nonspiking, Reading, SpikingError
-from bitsnn_jax.tracing.real_valued import RealInput, real_numbers
+from bitsnn_jax.tracing.real_valued import RealInput, StreamedProduct, real_numbers
 from bitsnn_jax.tracing.values import Analog, Constant, Current
 
 
@@ -66,6 +65,7 @@ class Report(NamedTuple):
         real numbers: in front of the first neurons, or decoded.
       analog: convolutions and dense layers that real numbers feed in place of spikes.
         The first layers, which see the image, are not among them.
+      products: of two currents, and which of them is streamed.
     """
 
     steps: int
@@ -73,6 +73,7 @@ class Report(NamedTuple):
     neurons: list[Neurons]
     nonspiking: list[Nonspiking]
     analog: list[RealInput]
+    products: list[StreamedProduct]
 
     @property
     def lossless(self) -> bool:
@@ -164,7 +165,7 @@ def convert(
     real = real_numbers(
         program, leaves, jax.tree.leaves(example), nonspiking=nonspiking
     )
-    report = Report(steps, changed, reading.layers, real.operations, real.layers)
+    report = Report(steps, changed, reading.layers, *real)
     return Conversion(jax.tree.unflatten(tree, new_leaves), report)
 
 
@@ -174,6 +175,9 @@ class _Excess(Reading):
     Constants are computed, analog values are not. What becomes of biases is written
     into the ledger.
     """
+
+    has_tables = True
+    enters_all = True
 
     def __init__(self, ledger: BiasLedger, *, steps: int, nonspiking: str):
         super().__init__(nonspiking=nonspiking)
@@ -203,7 +207,17 @@ class _Excess(Reading):
         self.layers.append(
             Neurons(site.path, site.shape, jnp.squeeze(theta.value), site.levels)
         )
-        return Current(None, site.sizes)
+        return Current(None)
+
+    def pointwise_neuron(self, site, z, theta, fn):
+        self.keep(fn.constants, site.path)
+        return self.neuron(site, z, theta)
+
+    def product(self, eqn, values, streamed, path):
+        for i, value in enumerate(values):
+            if i != streamed:
+                self.must_be_even(value, path)
+        return self.linear(eqn, values, [streamed], path)
 
     def linear(self, eqn, values, operands, path):
         if bias := _added_bias(eqn, values):
@@ -213,8 +227,7 @@ class _Excess(Reading):
         self.keep(values, path)
         excess = {i: self.excess(eqn, values, i) for i in operands}
         if all(e is None for e in excess.values()):
-            sizes = moved_sizes(eqn, getattr(values[operands[0]], "sizes", None))
-            return [Current(None, sizes)] * len(eqn.outvars)
+            return [Current(None)] * len(eqn.outvars)
         arrays = []
         for i, value in enumerate(values):
             if i in excess:
@@ -253,7 +266,7 @@ class _Excess(Reading):
             raise self.uneven(path, str(error)) from None
 
     def maximum(self, eqn, spikes, sizes):
-        return Current(None, sizes)
+        return Current(None)
 
     def decode(self, current, path):
         self.must_be_even(current, path)

@@ -9,14 +9,21 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import export, lax
+from jax.extend.core import JaxprEqn
 from jaxtyping import Array
 
 from bitsnn_jax.numerics.neurons import fire_bits, integrate
 from bitsnn_jax.numerics.qcfs import grid_codes, qcfs, step_size
-from bitsnn_jax.numerics.spikes import check_steps, pack, plane_counts
+from bitsnn_jax.numerics.spikes import check_steps, code_type, pack, plane_counts
 from bitsnn_jax.numerics.stored import stored
+from bitsnn_jax.numerics.tables import (
+    fire_table,
+    known_shape,
+    shape_of,
+    threshold_table,
+)
 from bitsnn_jax.tracing.equations import apply_equation
-from bitsnn_jax.tracing.linearity import moved_sizes
+from bitsnn_jax.tracing.equations import shape_of as shape_of_atom
 from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
@@ -155,8 +162,40 @@ class Spikes(NamedTuple):
         return jnp.where(bit, worth, jnp.zeros((), self.delta.dtype))
 
 
+def moved_deltas(
+    eqn: JaxprEqn, values: Sequence[Value], sizes: Sequence[tuple[int, ...]]
+) -> list[Array]:
+    """Return the step sizes of trains after they were moved, joined or padded.
+
+    Args:
+      eqn: the operation.
+      values: its operands, trains as `Spikes`.
+      sizes: of the thresholds of each result.
+    """
+    delta = values[0].value.delta
+    if sizes[0] == ():
+        return [delta] * len(sizes)
+    if eqn.primitive.name == "pad":  # with neurons that never fire
+        widths = zip(delta.shape, eqn.params["padding_config"], strict=True)
+        config = [width if n > 1 else (0, 0, 0) for n, width in widths]
+        return [lax.pad(delta, jnp.ones((), delta.dtype), config)]
+    full = [
+        jnp.broadcast_to(v.value.delta, shape_of_atom(atom))
+        if isinstance(v, Current)
+        else v.value
+        for v, atom in zip(values, eqn.invars, strict=True)
+    ]
+    return [
+        delta[tuple(slice(n) for n in size)]
+        for delta, size in zip(apply_equation(eqn, full), sizes, strict=True)
+    ]
+
+
 class Stepped(TimedReading):
     """The spiking network. A current is a list of T arrays, or a layer's `Spikes`."""
+
+    has_tables = True
+    enters_all = True  # it has no gradient to lose
 
     def __init__(self, *, bias_shift="parameters", **options):
         super().__init__(**options)
@@ -175,7 +214,34 @@ class Stepped(TimedReading):
             membrane = z.value + delta / 2
         code = self.fire(membrane, delta)
         self.observe(site, membrane, code, delta)
-        return Current(Spikes(code, delta), site.sizes)
+        return Current(Spikes(code, delta))
+
+    def pointwise_neuron(self, site, z, theta, fn):
+        """Fire by the table of thresholds that fn makes."""
+        theta, delta = theta.value, self.grid(site, theta.value.dtype, theta.value)
+        levels, top = snn_levels(site.levels, self.steps), 2**self.steps - 1
+
+        def code(candidates):
+            values = fn(candidates).astype(theta.dtype)
+            return jnp.clip(jnp.floor(values * (levels / theta) + 0.5), 0, top)
+
+        sizes = jnp.broadcast_shapes(fn.sizes, site.sizes)
+        if fn.is_known:
+            shape = known_shape(fn, dtype=fn.dtype)
+        else:
+            shape = shape_of(fn, sizes=fn.sizes, dtype=fn.dtype)
+        table = threshold_table(code, shape, levels=top, sizes=sizes, dtype=fn.dtype)
+        is_current = isinstance(z, Current)
+        start = jnp.zeros(site.shape, fn.dtype)
+        membrane = self.collect(z, start) if is_current else z.value
+        fired = self.fire_table(membrane, table)
+        self.observe(site, fn(membrane[None])[0] + delta / 2, fired, delta)
+        return Current(Spikes(fired, delta))
+
+    def fire_table(self, membrane, table):
+        return fire_table(
+            membrane, table, steps=self.steps, dtype=code_type(self.steps)
+        )
 
     def collect(self, current, start):
         """Add up a current over time, from `start` on."""
@@ -203,10 +269,6 @@ class Stepped(TimedReading):
         return value.value / self.steps if once else value.value
 
     def linear(self, eqn, values, operands, path):
-        first = values[operands[0]]
-        sizes = moved_sizes(eqn, getattr(first, "sizes", None))
-        if sizes is not None:
-            return [Current(train, sizes) for train in self.moved(eqn, values)]
         timed = {i: self.charges(values[i]) for i in operands}
         columns = [
             self.bind(
@@ -217,17 +279,38 @@ class Stepped(TimedReading):
         ]
         return [Current(list(steps)) for steps in zip(*columns, strict=True)]
 
-    def moved(self, eqn, values):
-        codes, delta = values[0].value
-        if eqn.primitive.name == "convert_element_type":
-            return [Spikes(codes, delta.astype(eqn.params["new_dtype"]))]
-        moved = apply_equation(eqn, [codes, *(v.value for v in values[1:])])
-        return [Spikes(c, delta) for c in moved]
+    def product(self, eqn, values, streamed, path):
+        """Stream one operand; the sum of the other is held like a weight."""
+        values = [
+            self.decode(v, path) if isinstance(v, Current) and i != streamed else v
+            for i, v in enumerate(values)
+        ]
+        return self.linear(eqn, values, [streamed], path)
+
+    def moved(self, eqn, values, sizes, path):
+        """Move codes as the values that they stand for, and step sizes with them."""
+        name, parts = eqn.primitive.name, [v.value for v in values]
+        trains = [part for part in parts if isinstance(part, Spikes)]
+        if name == "convert_element_type" or name in ("mul", "div"):
+            [(codes, delta)] = trains
+            scaled = [delta if part is trains[0] else part for part in parts]
+            if name == "convert_element_type":
+                delta = delta.astype(eqn.params["new_dtype"])
+            else:
+                factor = jnp.ravel(next(p for p in scaled if p is not delta))[0]
+                delta = delta * factor if name == "mul" else delta / factor
+            return [Current(Spikes(codes, delta))]
+        codes = [part.codes if isinstance(part, Spikes) else part for part in parts]
+        if name == "pad":
+            codes[1] = jnp.zeros((), codes[0].dtype)
+        moved = apply_equation(eqn, codes)
+        deltas = moved_deltas(eqn, values, sizes)
+        return [Current(Spikes(*pair)) for pair in zip(moved, deltas, strict=True)]
 
     def maximum(self, eqn, spikes, sizes):
         codes, delta = spikes.value
         [largest] = apply_equation(eqn, [codes])
-        return Current(Spikes(largest, delta.reshape(sizes)), sizes)
+        return Current(Spikes(largest, delta.reshape(sizes)))
 
     def decode(self, current, path):
         return Analog(sum(self.charges(current)))

@@ -28,7 +28,7 @@ from jax.extend.core import JaxprEqn
 from bitsnn_jax.conversion.readings import Spikes, Stepped, decoded
 from bitsnn_jax.numerics.neurons import collect, fire_codes
 from bitsnn_jax.numerics.spikes import code_type
-from bitsnn_jax.tracing.linearity import moved_sizes
+from bitsnn_jax.numerics.tables import fire_table
 from bitsnn_jax.tracing.program import Analog, Current, read
 
 
@@ -82,9 +82,6 @@ class Rolled(Stepped):
         self.shared = frozenset(ahead.again)
 
     def linear(self, eqn, values, operands, path):
-        sizes = moved_sizes(eqn, getattr(values[operands[0]], "sizes", None))
-        if sizes is not None:
-            return [Current(train, sizes) for train in self.moved(eqn, values)]
         kept = [
             v if isinstance(v, Current) else self.held(v) if i in operands else v.value
             for i, v in enumerate(values)
@@ -117,6 +114,10 @@ class Rolled(Stepped):
     def fire(self, membrane, delta):
         return fire_codes(membrane, delta, steps=self.steps)
 
+    def fire_table(self, membrane, table):
+        dtype = code_type(max(self.steps, 16))  # as `fire_codes`
+        return fire_table(membrane, table, steps=self.steps, dtype=dtype, unroll=False)
+
     def decode(self, current, path):
         return Analog(self.collect(current, 0))
 
@@ -143,6 +144,9 @@ class _LookAhead(Rolled):
         return start + _zeros(_aval(current))
 
     def fire(self, membrane, delta):
+        return jnp.zeros(membrane.shape, code_type(self.steps))
+
+    def fire_table(self, membrane, table):
         return jnp.zeros(membrane.shape, code_type(self.steps))
 
     def observe(self, site, membrane, code, delta):

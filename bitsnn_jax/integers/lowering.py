@@ -28,7 +28,7 @@ from bitsnn_jax.integers.linear_rules import (
     window,
 )
 from bitsnn_jax.tracing.equations import apply_equation
-from bitsnn_jax.tracing.linearity import PRODUCTS, moved_sizes
+from bitsnn_jax.tracing.linearity import PRODUCTS
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
 from bitsnn_jax.tracing.reading import Reading
 from bitsnn_jax.tracing.real_valued import neuron_paths
@@ -168,10 +168,8 @@ class _Lowering(Reading):
             terms = folded(rule, eqn, values, currents, path)
             assert terms is not None, "terms of nodes have no scale"
         sources = tuple(s for i in currents for s in values[i].value.sources)
-        first = values[operands[0]]
-        sizes = moved_sizes(eqn, getattr(first, "sizes", None))
         return [
-            Current(Affine(of_result, sources, constant, out.aval.shape, path), sizes)
+            Current(Affine(of_result, sources, constant, out.aval.shape, path))
             for out, of_result, constant in zip(
                 eqn.outvars, terms, self.constants(eqn, values, operands), strict=True
             )

@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from bitsnn_jax.tracing.literals import known_result, number
-from bitsnn_jax.tracing.values import Constant, Value
+from bitsnn_jax.tracing.values import Constant, Waiting
 
 Scope = tuple[str, ...]
 
@@ -22,13 +22,13 @@ class Interpret(Protocol):
     """Run a program, whose modules stand in those of `scope`, on values."""
 
     def __call__(
-        self, program: ClosedJaxpr, inputs: Sequence[Value], scope: Scope
-    ) -> list[Value]: ...
+        self, program: ClosedJaxpr, inputs: Sequence[Waiting], scope: Scope
+    ) -> list[Waiting]: ...
 
 
 def unrolled_scan(
-    interpret: Interpret, eqn: JaxprEqn, values: Sequence[Value], scope: Scope
-) -> list[Value]:
+    interpret: Interpret, eqn: JaxprEqn, values: Sequence[Waiting], scope: Scope
+) -> list[Waiting]:
     """Run the body of a scan once for each layer."""
     p = eqn.params
     num_fixed, num_carry = p["num_consts"], p["num_carry"]
@@ -68,8 +68,8 @@ def _call(interpret, fn, avals, values, scope):
 
 
 def taken_branch(
-    interpret: Interpret, eqn: JaxprEqn, values: Sequence[Value], scope: Scope
-) -> list[Value] | None:
+    interpret: Interpret, eqn: JaxprEqn, values: Sequence[Waiting], scope: Scope
+) -> list[Waiting] | None:
     """Run the branch of a `cond` or `switch` that the program has decided for."""
     index, *operands = values
     known = number(index)
@@ -81,8 +81,8 @@ def taken_branch(
 
 
 def unrolled_while(
-    interpret: Interpret, eqn: JaxprEqn, values: Sequence[Value], scope: Scope
-) -> Sequence[Value] | None:
+    interpret: Interpret, eqn: JaxprEqn, values: Sequence[Waiting], scope: Scope
+) -> Sequence[Waiting] | None:
     """Run the body of a loop whose length the program knows, each time.
 
     The iterations are numbered as those of a scan.
@@ -101,7 +101,7 @@ def unrolled_while(
         count += 1
 
 
-CONTROL_FLOW: dict[str, Callable[..., Sequence[Value] | None]] = {
+CONTROL_FLOW: dict[str, Callable[..., Sequence[Waiting] | None]] = {
     "scan": unrolled_scan,
     "cond": taken_branch,
     "while": unrolled_while,

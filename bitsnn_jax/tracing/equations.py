@@ -38,6 +38,11 @@ def at_precision(eqn: JaxprEqn, precision: Any) -> JaxprEqn:
     return eqn.replace(params=eqn.params | asked)
 
 
+def shape_of(atom: Any) -> tuple[int, ...]:
+    """Return the shape of an operand or a result of an equation."""
+    return atom.aval.shape
+
+
 def body(eqn: JaxprEqn) -> ClosedJaxpr | None:
     """Return the program that a call runs; None for what is no call."""
     param = BODIES.get(eqn.primitive.name)

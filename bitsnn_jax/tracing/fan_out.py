@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array
 
 from bitsnn_jax.tracing.equations import apply_equation
-from bitsnn_jax.tracing.linearity import EACH, PRODUCTS, moved_sizes
+from bitsnn_jax.tracing.linearity import EACH, PRODUCTS
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
 from bitsnn_jax.tracing.reading import Reading
 from bitsnn_jax.tracing.sites import Site
@@ -82,6 +82,9 @@ class _Additions(Reading):
     count. It is zero behind a product, where other synapses begin.
     """
 
+    has_tables = True
+    enters_all = True
+
     def __init__(self, spikes, unit):
         super().__init__()
         self.spikes = spikes
@@ -90,30 +93,38 @@ class _Additions(Reading):
 
     def neuron(self, site, z, theta):
         spikes = self.spikes.get(site.path, jnp.ones(site.shape))
-        return Current(spikes.astype(jnp.float32), site.sizes)
+        return Current(spikes.astype(jnp.float32))
+
+    def pointwise_neuron(self, site, z, theta, fn):
+        return self.neuron(site, z, theta)
+
+    def product(self, eqn, values, streamed, path):
+        arrays = [
+            v.value if i == streamed else self.full(self.unit, atom)
+            for i, (v, atom) in enumerate(zip(values, eqn.invars, strict=True))
+        ]
+        if eqn.primitive.name in PRODUCTS:
+            eqn = eqn.replace(params=eqn.params | _FLOAT32)
+        [reached] = apply_equation(eqn, arrays)
+        self.total += jnp.sum(reached)
+        return [Current(self.full(0, eqn.outvars[0]))]
 
     def linear(self, eqn, values, operands, path):
         name = eqn.primitive.name
-        sizes = moved_sizes(eqn, getattr(values[operands[0]], "sizes", None))
         out = eqn.outvars[0].aval
         if name == "convert_element_type":
-            return [Current(values[0].value, sizes)]
+            return [Current(values[0].value)]
         if name in EACH and name not in PRODUCTS:
             return [Current(jnp.broadcast_to(values[operands[0]].value, out.shape))]
-        arrays = [v.value for v in values]
         if name in PRODUCTS:
-            [other] = {0, 1} - set(operands)
-            arrays[other] = self.full(self.unit, eqn.invars[other])
-            eqn = eqn.replace(params=eqn.params | _FLOAT32)
-            [reached] = apply_equation(eqn, arrays)
-            self.total += jnp.sum(reached)
-            return [Current(self.full(0, eqn.outvars[0]))]
+            return self.product(eqn, values, operands[0], path)
+        arrays = [v.value for v in values]
         for i in operands:
             if not isinstance(values[i], Current):
                 arrays[i] = self.full(0, eqn.invars[i])
         if name in _NEGATED:
             arrays[_NEGATED[name]] = -arrays[_NEGATED[name]]
-        return [Current(y, sizes) for y in apply_equation(eqn, arrays)]
+        return [Current(y) for y in apply_equation(eqn, arrays)]
 
     def full(self, value, variable) -> Array:
         return jnp.full(variable.aval.shape, value, jnp.float32)
@@ -122,10 +133,10 @@ class _Additions(Reading):
         # A neuron may be the largest in each of its windows, so this is a sum over
         # places.
         if eqn.primitive.name == "reduce_max":
-            return Current(jnp.sum(spikes.value, eqn.params["axes"]), sizes)
+            return Current(jnp.sum(spikes.value, eqn.params["axes"]))
         window = {k: v for k, v in eqn.params.items() if k in _WINDOW}
         summed = lax.reduce_window(spikes.value, 0.0, lax.add, **window)
-        return Current(summed, sizes)
+        return Current(summed)
 
 
 _FLOAT32 = {"preferred_element_type": jnp.dtype("float32")}

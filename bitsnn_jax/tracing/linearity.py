@@ -109,28 +109,3 @@ def is_product(eqn: JaxprEqn, is_current: Sequence[bool]) -> bool:
 def _is_floating(eqn) -> bool:
     avals: list[Any] = [v.aval for v in eqn.outvars]
     return all(jnp.issubdtype(a.dtype, jnp.floating) for a in avals)
-
-
-def moved_sizes(eqn: JaxprEqn, sizes: tuple[int, ...] | None) -> tuple | None:
-    """Return the thresholds' shape after a linear operation; None if spikes are lost.
-
-    `sizes` is that before, None for what is no spike train.
-    """
-    if eqn.primitive.name == "convert_element_type":
-        return sizes
-    return sizes if sizes == () and eqn.primitive.name in MOVES else None
-
-
-def merged_sizes(eqn: JaxprEqn, sizes: tuple[int, ...] | None) -> tuple | None:
-    """Do the same after a maximum: under equal thresholds codes order as values do."""
-    if not sizes:
-        return sizes
-    p = eqn.params
-    if eqn.primitive.name == "reduce_max":
-        left = tuple(n for i, n in enumerate(sizes) if i not in p["axes"])
-        touched = p["axes"]
-    else:
-        kinds = "window_dimensions window_strides padding base_dilation".split()
-        windows = enumerate(zip(*(p[kind] for kind in kinds), strict=True))
-        left, touched = sizes, [i for i, w in windows if w != (1, 1, (0, 0), 1)]
-    return None if any(sizes[i] > 1 for i in touched) else left

@@ -15,7 +15,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.linearity import MOVES
-from bitsnn_jax.tracing.values import Constant, Value
+from bitsnn_jax.tracing.values import Constant, Waiting
 
 
 def literal(atom: Literal) -> Constant:
@@ -24,14 +24,14 @@ def literal(atom: Literal) -> Constant:
     return Constant(atom.val, number=np.asarray(atom.val, aval.dtype))
 
 
-def number(value: Value) -> np.ndarray | None:
+def number(value: Waiting) -> np.ndarray | None:
     """Return the number that a value is known to be."""
     return value.number if isinstance(value, Constant) else None
 
 
 def with_number(
-    eqn: JaxprEqn, values: Sequence[Value], outputs: Sequence[Value]
-) -> Sequence[Value]:
+    eqn: JaxprEqn, values: Sequence[Waiting], outputs: Sequence[Waiting]
+) -> Sequence[Waiting]:
     """Return `outputs` of `eqn`, with the number of a result that is known to be one.
 
     Args:
@@ -67,7 +67,7 @@ def _number_of(eqn, numbers):
     return numbers[0] if is_moved else None
 
 
-def known_result(program: ClosedJaxpr, values: Sequence[Value]) -> np.ndarray | None:
+def known_result(program: ClosedJaxpr, values: Sequence[Waiting]) -> np.ndarray | None:
     """Run a program with one result, if all that the result needs is known."""
     jaxpr, used = dce_jaxpr(program.jaxpr, [True])
     numbers = [number(v) for v, u in zip(values, used, strict=True) if u]

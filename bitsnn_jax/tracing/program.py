@@ -11,7 +11,7 @@ Which operation is handed to which method of the reading is the table `RULES`.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,26 @@ from bitsnn_jax.tracing.equations import (
     module_path,
     parts,
 )
-from bitsnn_jax.tracing.linearity import is_product, linear_operands, merged_sizes
+from bitsnn_jax.tracing.linearity import is_product, linear_operands
 from bitsnn_jax.tracing.literals import literal, with_number
+from bitsnn_jax.tracing.pointwise import function_of, is_pointwise, with_sizes
 from bitsnn_jax.tracing.reading import Nonspiking, Reading, SpikingError
 from bitsnn_jax.tracing.sites import Site, check_theta, next_path
-from bitsnn_jax.tracing.values import Analog, Constant, Current, Value
+from bitsnn_jax.tracing.trains import (
+    is_driven,
+    merged_sizes,
+    moved_sizes,
+    streamed_operand,
+)
+from bitsnn_jax.tracing.values import (
+    Analog,
+    Constant,
+    Current,
+    Pointwise,
+    Step,
+    Value,
+    Waiting,
+)
 
 ApplyFn = Callable[[Any, Any], Any]
 
@@ -54,15 +69,16 @@ def read(
     """
     constants = [v if isinstance(v, Value) else Constant(v) for v in variables]
     inputs = [v if isinstance(v, Value) else Analog(v) for v in x]
-    return _interpret(reading, program, [*constants, *inputs], ())
+    results = _interpret(reading, program, [*constants, *inputs], ())
+    return [_computed(reading, v) for v in results]
 
 
 def _interpret(
     reading: Reading,
     program: ClosedJaxpr,
-    inputs: Sequence[Value],
+    inputs: Sequence[Waiting],
     scope: tuple[str, ...],
-) -> list[Value]:
+) -> list[Waiting]:
     """Walk the equations in turn; the first rule that has any gives the results."""
     jaxpr = program.jaxpr
     known = dict(zip(jaxpr.constvars, map(Constant, program.consts), strict=True))
@@ -80,9 +96,8 @@ def _interpret(
     results = set(v for v in jaxpr.outvars if not isinstance(v, Literal))
     for i, eqn in enumerate(jaxpr.eqns):
         values = [look_up(atom) for atom in eqn.invars]
-        here = _Operation(reading, eqn, values, (*scope, *module_path(eqn)))
-        outputs = next(ys for rule in RULES if (ys := rule(here)) is not None)
-        outputs = with_number(eqn, values, outputs)
+        outputs = _done(_Operation(reading, eqn, values, (*scope, *module_path(eqn))))
+        outputs = with_sizes(eqn, values, with_number(eqn, values, outputs))
         known |= dict(zip(eqn.outvars, outputs, strict=True))
         for atom in {a for a in eqn.invars if not isinstance(a, Literal)}:
             if last_use[atom] == i and atom not in results:
@@ -92,12 +107,21 @@ def _interpret(
 
 @dataclasses.dataclass(frozen=True)
 class _Operation:
-    """An equation that the walk has come to, with what it is given."""
+    """An equation that the walk has come to, with what it is given.
+
+    `may_wait` is whether it may become a `Pointwise`.
+    """
 
     reading: Reading
     eqn: JaxprEqn
-    values: Sequence[Value]
+    operands: Sequence[Waiting]
     scope: tuple[str, ...]  # the modules that it stands in
+    may_wait: bool = True
+
+    @property
+    def values(self) -> Sequence[Value]:
+        """The operands, once none of them waits."""
+        return cast(Sequence[Value], self.operands)
 
     @property
     def name(self) -> str:
@@ -109,7 +133,31 @@ class _Operation:
 
     @functools.cached_property
     def is_current(self) -> list[bool]:
-        return [isinstance(v, Current) for v in self.values]
+        return [isinstance(v, Current | Pointwise) for v in self.operands]
+
+    @functools.cached_property
+    def is_pointwise(self) -> bool:
+        """Whether it works element by element, in a reading that asks."""
+        return self.reading.has_tables and is_pointwise(self.eqn, self.operands)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an operand waits for a code."""
+        return any(isinstance(v, Pointwise) for v in self.operands)
+
+    @property
+    def depends(self) -> list[bool]:
+        """Which operands depend on the input."""
+        return [not isinstance(v, Constant) for v in self.operands]
+
+    @property
+    def made(self) -> Step:
+        return Step(self.eqn, self.operands, self.scope)
+
+    @property
+    def of_one(self) -> Step | None:
+        """The operation, if its result is made of one value, element by element."""
+        return self.made if self.is_pointwise and sum(self.depends) == 1 else None
 
     @functools.cached_property
     def has_neurons(self) -> bool:
@@ -118,7 +166,7 @@ class _Operation:
             _has_neurons(self.reading, p) for p in _parts(self.reading, self.eqn)
         )
 
-    def interpret(self, program, inputs, scope) -> list[Value]:
+    def interpret(self, program, inputs, scope) -> list[Waiting]:
         return _interpret(self.reading, program, inputs, scope)
 
 
@@ -134,10 +182,28 @@ def _has_neurons(reading, program) -> bool:
     )
 
 
+def _done(op: _Operation) -> Sequence[Waiting]:
+    """Apply the first rule that has the operation."""
+    return next(ys for rule in RULES if (ys := rule(op)) is not None)
+
+
+def _computed(reading: Reading, value: Waiting) -> Value:
+    """Do the operation of a value that waits, if it does."""
+    if not isinstance(value, Pointwise):
+        return value
+    made = value.made
+    if id(made) not in reading.computed:
+        values = [_computed(reading, v) for v in made.values]
+        op = _Operation(reading, made.eqn, values, made.scope, may_wait=False)
+        [result] = cast(Sequence[Value], _done(op))
+        reading.computed[id(made)] = made, result
+    return reading.computed[id(made)][1]
+
+
 def _neuron(op):
     if op.eqn.primitive is not qcfs_p:
         return None
-    z, theta = op.values
+    z, theta = op.operands
     path = next_path(op.reading.sites, op.scope)
     if not isinstance(theta, Constant):
         raise SpikingError(f"theta of {path} depends on the input; it must not")
@@ -146,7 +212,14 @@ def _neuron(op):
     op.reading.sites.append(site)
     check_theta(theta.value, path)
     theta = Constant(jnp.asarray(theta.value), theta.origin)
-    return [op.reading.neuron(site, z, theta)]
+    output = None
+    if isinstance(z, Pointwise) and (fn := function_of(z)) is not None:
+        output = op.reading.pointwise_neuron(site, fn.base, theta, fn)
+    if output is None:
+        output = op.reading.neuron(site, _computed(op.reading, z), theta)
+    if isinstance(output, Current):
+        output = dataclasses.replace(output, sizes=sizes, driven=True)
+    return [output]
 
 
 def _call(op):
@@ -156,13 +229,13 @@ def _call(op):
     opaque = op.name in OPAQUE_CALLS and not op.reading.enters_all
     if opaque and not any(op.is_current) and not op.has_neurons:
         return None
-    return op.interpret(program, op.values, op.scope)
+    return op.interpret(program, op.operands, op.scope)
 
 
 def _control_flow(op):
     if op.name not in CONTROL_FLOW or not (any(op.is_current) or op.has_neurons):
         return None
-    return CONTROL_FLOW[op.name](op.interpret, op.eqn, op.values, op.scope)
+    return CONTROL_FLOW[op.name](op.interpret, op.eqn, op.operands, op.scope)
 
 
 def _unknown_neurons(op):
@@ -176,23 +249,65 @@ def _unknown_neurons(op):
     )
 
 
+def _pointwise(op):
+    """Wait for a code: a function of one current that is not affine."""
+    if not (op.may_wait and op.is_pointwise and any(op.depends)):
+        return None
+    if not op.waiting and linear_operands(op.eqn, op.depends) is not None:
+        return None
+    value = Pointwise(op.made)
+    return None if function_of(value) is None else [value]
+
+
+def _after_waiting(op):
+    if not op.waiting:
+        return None
+    values = [_computed(op.reading, v) for v in op.operands]
+    return _done(dataclasses.replace(op, operands=values))
+
+
 def _timeless(op):
     if any(op.is_current):
         return None
-    return op.reading.timeless(op.eqn, op.values, op.scope)
+    outputs = op.reading.timeless(op.eqn, op.values, op.scope)
+    if (made := op.of_one) is None:
+        return outputs
+    return [
+        dataclasses.replace(v, made=made) if isinstance(v, Analog) else v
+        for v in outputs
+    ]
+
+
+def _moved(op):
+    sizes = moved_sizes(op.eqn, op.values)
+    if sizes is None or linear_operands(op.eqn, op.is_current) is None:
+        return None
+    outputs = op.reading.moved(op.eqn, op.values, sizes, op.path)
+    return [
+        dataclasses.replace(v, sizes=s, driven=True, made=op.of_one)
+        for v, s in zip(outputs, sizes, strict=True)
+    ]
 
 
 def _linear(op):
     operands = linear_operands(op.eqn, op.is_current)
     if operands is None:
         return None
-    return op.reading.linear(op.eqn, op.values, operands, op.path)
+    outputs = op.reading.linear(op.eqn, op.values, operands, op.path)
+    driven = is_driven(op.eqn, op.values, operands)
+    return [
+        dataclasses.replace(v, sizes=None, driven=driven, made=op.of_one)
+        for v in outputs
+    ]
 
 
 def _product(op):
     if not is_product(op.eqn, op.is_current):
         return None
-    return op.reading.product(op.eqn, op.values, op.path)
+    streamed = streamed_operand(op.eqn, op.values)
+    if streamed is None:
+        return None
+    return op.reading.product(op.eqn, op.values, streamed, op.path)
 
 
 def _maximum(op):
@@ -200,7 +315,10 @@ def _maximum(op):
         return None
     [spikes, *_] = op.values
     sizes = merged_sizes(op.eqn, spikes.sizes)
-    return None if sizes is None else [op.reading.maximum(op.eqn, spikes, sizes)]
+    if sizes is None:
+        return None
+    largest = op.reading.maximum(op.eqn, spikes, sizes)
+    return [dataclasses.replace(largest, sizes=sizes, driven=True)]
 
 
 def _nonspiking(op):
@@ -221,12 +339,15 @@ def _nonspiking(op):
 
 
 # In this order: the first that does not return None has the operation.
-RULES: tuple[Callable[[_Operation], Sequence[Value] | None], ...] = (
+RULES: tuple[Callable[[_Operation], Sequence[Waiting] | None], ...] = (
     _neuron,  # a QCFS
     _call,  # jit, remat, ...: its body is walked through
     _control_flow,  # scan, while, cond: written out
     _unknown_neurons,  # neurons inside of anything else: an error
+    _pointwise,  # element by element and not affine: waits for a code
+    _after_waiting,  # no code came: what waits is computed first
     _timeless,  # no current among the operands
+    _moved,  # spikes that stay spikes
     _linear,  # linear in its currents
     _product,  # linear in each of several currents
     _maximum,  # over places of spikes

@@ -7,8 +7,10 @@ from jax.extend.core import JaxprEqn
 
 from bitsnn_jax.numerics.qcfs import qcfs_p
 from bitsnn_jax.tracing.equations import apply_equation, at_precision
+from bitsnn_jax.tracing.linearity import linear_operands
+from bitsnn_jax.tracing.pointwise import PointwiseFn
 from bitsnn_jax.tracing.sites import Site
-from bitsnn_jax.tracing.values import Analog, Constant, Current, Value
+from bitsnn_jax.tracing.values import Analog, Constant, Current, Step, Value
 
 
 class Nonspiking(NamedTuple):
@@ -31,12 +33,15 @@ class Reading:
       enters_all: whether functions with gradients of their own are entered always, and
         not only for the neurons in them.
       precision: of operations that have one and ask for none themselves.
+      has_tables: whether it knows neurons with a function in front of the code.
+      computed: what became of values that waited for a code and got none.
     """
 
     activation_name = "QCFS"
     whole: frozenset[str] = frozenset()
     enters_all = False
     precision: Any = None
+    has_tables = False
 
     def __init__(self, *, nonspiking: str = "error"):
         if nonspiking not in ("error", "decode"):
@@ -46,6 +51,7 @@ class Reading:
         self.decodes = nonspiking == "decode"
         self.sites: list[Site] = []
         self.nonspiking: list[Nonspiking] = []
+        self.computed: dict[int, tuple[Step, Value]] = {}
 
     def marks(self, eqn: JaxprEqn) -> bool:
         """Tell whether this operation alone shows that it is one of its neurons."""
@@ -54,6 +60,15 @@ class Reading:
     def neuron(self, site: Site, z: Value, theta: Constant) -> Value:
         """Make something of a QCFS site."""
         raise NotImplementedError
+
+    def pointwise_neuron(
+        self, site: Site, z: Value, theta: Constant, fn: PointwiseFn
+    ) -> Value | None:
+        """Make something of a QCFS site that is fed fn(z).
+
+        None, as here: fn is computed like any operation without a spiking form.
+        """
+        return None
 
     def plain(self, eqn: JaxprEqn, values: Sequence[Value]) -> Sequence[Value]:
         """Do an operation on values without time: as it is, unless overridden."""
@@ -70,6 +85,18 @@ class Reading:
         """Do an operation on arrays."""
         return apply_equation(at_precision(eqn, self.precision), arrays)
 
+    def moved(
+        self,
+        eqn: JaxprEqn,
+        values: Sequence[Value],
+        sizes: Sequence[tuple[int, ...]],
+        path: str,
+    ) -> Sequence[Value]:
+        """Do what leaves trains of spikes trains; `sizes` of the results."""
+        operands = linear_operands(eqn, [isinstance(v, Current) for v in values])
+        assert operands is not None, "moves are linear"
+        return self.linear(eqn, values, operands, path)
+
     def linear(
         self, eqn: JaxprEqn, values: Sequence[Value], operands: Sequence[int], path: str
     ) -> Sequence[Value]:
@@ -80,11 +107,12 @@ class Reading:
         raise NotImplementedError
 
     def product(
-        self, eqn: JaxprEqn, values: Sequence[Value], path: str
+        self, eqn: JaxprEqn, values: Sequence[Value], streamed: int, path: str
     ) -> Sequence[Value] | None:
         """Do what is linear in each of two currents while the other is held.
 
-        None, as here: it has no spiking form.
+        The operand `streamed` is driven by spikes, each of which adds what the other
+        has brought in all steps. None, as here: it has no spiking form.
         """
         return None
 

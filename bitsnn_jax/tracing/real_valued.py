@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from bitsnn_jax.tracing.linearity import EACH, PRODUCTS, linear_operands, moved_sizes
+from bitsnn_jax.tracing.linearity import EACH, PRODUCTS, linear_operands
 from bitsnn_jax.tracing.program import read
 from bitsnn_jax.tracing.reading import Nonspiking, Reading
 from bitsnn_jax.tracing.sites import unique
@@ -28,11 +28,25 @@ class RealInput(NamedTuple):
     shape: tuple[int, ...]
 
 
+class StreamedProduct(NamedTuple):
+    """A product of two currents: spikes that add what another current has brought.
+
+    The spikes of the neurons `streamed` come step by step, and each adds numbers that
+    the neurons `held` have summed up before.
+    """
+
+    operation: str
+    path: str
+    streamed: tuple[str, ...]
+    held: tuple[str, ...]
+
+
 class RealNumbers(NamedTuple):
-    """What is done without spikes: by these operations, and in these layers."""
+    """What is done without spikes, by operations and in layers; and with held sums."""
 
     operations: list[Nonspiking]
     layers: list[RealInput]
+    products: list[StreamedProduct]
 
 
 def real_numbers(
@@ -46,10 +60,10 @@ def real_numbers(
     is data, as pixels are.
 
     A *layer* is a convolution or a dense layer. Real numbers feed it if its input,
-    since the last neurons, has passed such an operation, a convolution or a dense
-    layer, or has met a value without time: one that passed no neurons on its way from
-    the input, or was decoded. Scales and constants on the way (batch norm, bias) do not
-    matter.
+    since the last neurons, has passed such an operation, a convolution, a dense layer
+    or a product of two currents, or has met a value without time: one that passed no
+    neurons on its way from the input, or was decoded. Scales and constants on the way
+    (batch norm, bias) do not matter.
 
     Layers are not listed if their spikes were only moved, padded, concatenated, scaled,
     pooled or added: a layer is linear, so a sum of spike trains into it is several
@@ -72,7 +86,7 @@ def real_numbers(
     ('dot_general@2', 'dot_general', ('dot_general',))
     """
     reading = _passed(program, variables, x, nonspiking=nonspiking)
-    return RealNumbers(reading.nonspiking, reading.fed_by_numbers)
+    return RealNumbers(reading.nonspiking, reading.fed_by_numbers, reading.products)
 
 
 def neuron_paths(program: ClosedJaxpr, variables: Iterable, x: Iterable) -> list[str]:
@@ -83,22 +97,29 @@ def neuron_paths(program: ClosedJaxpr, variables: Iterable, x: Iterable) -> list
 
 def _passed(program, variables, x, **options) -> "_Passed":
     reading = _Passed(**options)
-    read(reading, program, [Constant(()) for _ in variables], [() for _ in x])
+    nothing = [Analog(_Trail()) for _ in x]
+    read(reading, program, [Constant(()) for _ in variables], nothing)
     return reading
 
 
-class _Passed(Reading):
-    """What a value has passed since the input or the last neurons: a tuple of names.
+class _Trail(NamedTuple):
+    """What a value has passed since the input or the last neurons, and these."""
 
-    Nothing is computed.
-    """
+    passed: tuple[str, ...] = ()
+    neurons: tuple[str, ...] = ()
+
+
+class _Passed(Reading):
+    """Follows the `_Trail` of each value. Nothing is computed."""
 
     enters_all = True
+    has_tables = True
 
     def __init__(self, **options):
         super().__init__(**options)
         self.layers: list[str] = []
         self.fed_by_numbers: list[RealInput] = []
+        self.products: list[StreamedProduct] = []
 
     def timeless(
         self, eqn: JaxprEqn, values: Sequence[Value], scope: tuple[str, ...]
@@ -107,24 +128,24 @@ class _Passed(Reading):
             return [Constant(())] * len(eqn.outvars)
         name, path = eqn.primitive.name, "/".join(scope)
         inputs = [v.value for v in values if isinstance(v, Analog)]
-        passed = tuple(dict.fromkeys(name for names in inputs for name in names))
+        passed = _union(trail.passed for trail in inputs)
         real = [
-            isinstance(v, Analog) and bool(v.value or _is_floating(atom))
+            isinstance(v, Analog) and bool(v.value.passed or _is_floating(atom))
             for v, atom in zip(values, eqn.invars, strict=True)
         ]
-        if not any(real):
-            return [Analog(passed)] * len(eqn.outvars)
-        if not any(map(_is_floating, eqn.outvars)):
+        if any(real) and not any(map(_is_floating, eqn.outvars)):
             # Like a comparison, it counts where it decides on numbers.
-            return [Analog(passed or (_said(name, path),))] * len(eqn.outvars)
-        operands = linear_operands(eqn, real)
-        if operands is None:
-            if (operation := Nonspiking(name, path)) not in self.nonspiking:
-                self.nonspiking.append(operation)
-            passed = (_said(name, path),)
-        elif name in PRODUCTS and passed:
-            passed = (self.layer(eqn, operands, path, passed),)
-        return [Analog(passed)] * len(eqn.outvars)
+            passed = passed or (_said(name, path),)
+        elif any(real):
+            operands = linear_operands(eqn, real)
+            if operands is None:
+                if (operation := Nonspiking(name, path)) not in self.nonspiking:
+                    self.nonspiking.append(operation)
+                passed = (_said(name, path),)
+            elif name in PRODUCTS and passed:
+                passed = (self.layer(eqn, operands, path, passed),)
+        trail = _Trail(passed, _union(trail.neurons for trail in inputs))
+        return [Analog(trail)] * len(eqn.outvars)
 
     def layer(self, eqn, operands, path, sources):
         """Name a layer that may be fed by real numbers."""
@@ -138,25 +159,43 @@ class _Passed(Reading):
         return layer
 
     def neuron(self, site, z, theta):
-        return Current((), site.sizes)
+        return Current(_Trail((), (site.path,)))
+
+    def pointwise_neuron(self, site, z, theta, fn):
+        return self.neuron(site, z, theta)
 
     def linear(self, eqn, values, operands, path):
         name = eqn.primitive.name
         first = values[operands[0]]
-        if name in PRODUCTS:
-            return [Current((self.layer(eqn, operands, path, first.value),))]
         joined = values if name in EACH else [values[i] for i in operands]
-        passed = [v.value for v in joined if isinstance(v, Current)]
-        passed += [(TIMELESS,) for v in joined if isinstance(v, Analog)]
-        sources = tuple(dict.fromkeys(path for paths in passed for path in paths))
-        sizes = moved_sizes(eqn, getattr(first, "sizes", None))
-        return [Current(sources, sizes)] * len(eqn.outvars)
+        trails = [v.value for v in joined if isinstance(v, Current | Analog)]
+        neurons = _union(trail.neurons for trail in trails)
+        if name in PRODUCTS:
+            layer = self.layer(eqn, operands, path, first.value.passed)
+            return [Current(_Trail((layer,), neurons))]
+        passed = _union(
+            v.value.passed if isinstance(v, Current) else (TIMELESS,)
+            for v in joined
+            if isinstance(v, Current | Analog)
+        )
+        return [Current(_Trail(passed, neurons))] * len(eqn.outvars)
+
+    def product(self, eqn, values, streamed, path):
+        name = eqn.primitive.name
+        [held] = [v for i, v in enumerate(values) if i != streamed]
+        spikes, numbers = values[streamed].value.neurons, held.value.neurons
+        self.products.append(StreamedProduct(name, path, spikes, numbers))
+        return [Current(_Trail((_said(name, path),), _union([spikes, numbers])))]
 
     def maximum(self, eqn, spikes, sizes):
-        return Current((), sizes)
+        return Current(spikes.value)
 
     def decode(self, current, path):
-        return Analog(())
+        return Analog(_Trail((), current.value.neurons))
+
+
+def _union(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for several in names for name in several))
 
 
 def _said(name, path) -> str:

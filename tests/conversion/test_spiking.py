@@ -164,7 +164,6 @@ CURRENT = {
     "softmax": (lambda x: nn.softmax(nn.Dense(3)(x)), "`exp`|`reduce_max`"),
     "layer_norm": (lambda x: nn.LayerNorm()(x), "`square`|`mul`"),
     "product": (lambda x: nn.Dense(3)(x) * nn.Dense(3)(x), "`mul` .current, current"),
-    "matrix_product": (lambda x: x @ nn.Dense(3)(x), "`dot_general`"),
     "relu": (lambda x: nn.relu(nn.Dense(3)(x)), "`max`"),
     "divisor": (lambda x: 1 / (nn.Dense(3)(x) + 3), "`div`"),
     "maximum_of_a_current": (lambda x: nn.Dense(3)(x).max(-1), "`reduce_max`"),

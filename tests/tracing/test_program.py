@@ -45,7 +45,7 @@ class Asked(Reading):
 
 
 class Multiplies(Asked):
-    def product(self, eqn, values, path):
+    def product(self, eqn, values, streamed, path):
         return self._outputs(eqn, "product")
 
 
