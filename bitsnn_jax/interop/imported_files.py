@@ -1,31 +1,37 @@
 """An imported network as files: quantised, ready to be converted again.
 
-    program.json           the steps of the module
+    program.json           the steps of the module, or the nodes of the file
     constants.safetensors  indices and the like
     quantised.json         levels, and what pictures it takes
-    variables.safetensors  network/NAME, a tensor of PyTorch; theta/NAME, a threshold
+    variables.safetensors  network/NAME, a weight; theta/NAME, a threshold
 
-None of them holds code, and reading them needs no torch.
+None of them holds code, and reading them needs no torch and no onnx.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from bitsnn_jax.conversion.relu_to_qcfs import ReplacedReLU, replace_relu
+from bitsnn_jax.interop import onnx_nodes, onnx_program, torch_program
 from bitsnn_jax.interop.torch_files import read_state_dict, write_state_dict
-from bitsnn_jax.interop.torch_program import Program, TorchModule
 from bitsnn_jax.runtime.files import replace_json, replaced_folder
 from bitsnn_jax.runtime.reading import read_typed
 
 _ADVICE = "import the network again"
+# How a program is written, and what runs it.
+_KINDS: dict[str, tuple[type, type]] = {
+    "torch": (torch_program.Program, torch_program.TorchModule),
+    "onnx": (onnx_nodes.Program, onnx_program.OnnxNetwork),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Setting(Struct, frozen=True, kw_only=True):
       levels: 2**T - 1.
       channel_axis: as of `replace_relu`.
       size, mean, std: of the pictures, on the scale 0..1.
+      kind: "torch" or "onnx", what the program is from.
+      channels_first: whether the program takes [N, C, H, W].
     """
 
     steps: int
@@ -61,6 +69,8 @@ class Setting(Struct, frozen=True, kw_only=True):
     size: int
     mean: list[float]
     std: list[float]
+    kind: Literal["torch", "onnx"] = "torch"
+    channels_first: bool = True
 
 
 class Imported(NamedTuple):
@@ -75,22 +85,27 @@ class Imported(NamedTuple):
 
     apply_fn: ReplacedReLU
     variables: dict[str, Any]
-    float_fn: ChannelsFirst
+    float_fn: Any
     float_variables: dict[str, np.ndarray]
     setting: Setting
 
 
 def save_imported(
-    folder: Path, network: TorchModule, variables: Mapping[str, Any], setting: Setting
+    folder: Path, network_fn: Any, variables: Mapping[str, Any], setting: Setting
 ) -> None:
     """Write a quantised network; the folder is replaced whole or not at all.
 
     Args:
       folder: for the files.
-      network: that was imported.
+      network_fn: that was imported: a `TorchModule` or an `OnnxNetwork`, maybe behind
+        `ChannelsFirst`.
       variables: of `quantise`.
       setting: what the variables do not say.
     """
+    is_first = isinstance(network_fn, ChannelsFirst)
+    network = network_fn.apply_fn if is_first else network_fn
+    [kind] = [k for k, (_, made) in _KINDS.items() if isinstance(network, made)]
+    setting = replace(setting, kind=kind, channels_first=is_first)
     with replaced_folder(folder) as new:
         new.mkdir(parents=True, exist_ok=True)
         replace_json(new / "program.json", network.program)
@@ -105,7 +120,7 @@ def save_imported(
 
 
 def load_imported(folder: str | os.PathLike[str]) -> Imported:
-    """Read a network that `convert.py --torch NAME` wrote.
+    """Read a network that `convert.py --torch NAME` or `--onnx` wrote.
 
     Args:
       folder: for instance runs/resnet18_torchvision/quantised.
@@ -114,14 +129,17 @@ def load_imported(folder: str | os.PathLike[str]) -> Imported:
       ValueError: files that are damaged; OSError: those that are not there.
     """
     folder = Path(folder)
-    program = read_typed(folder / "program.json", Program, advice=_ADVICE)
     setting = read_typed(folder / "quantised.json", Setting, advice=_ADVICE)
+    written, made = _KINDS[setting.kind]
+    program = read_typed(folder / "program.json", written, advice=_ADVICE)
     constants = _arrays(folder / "constants.safetensors")
     variables: dict[str, dict[str, np.ndarray]] = {"network": {}, "theta": {}}
     for path, a in _arrays(folder / "variables.safetensors").items():
         part, _, name = path.partition("/")
         variables.setdefault(part, {})[name] = a
-    float_fn = ChannelsFirst(TorchModule(program, constants))
+    float_fn = made(program, constants)
+    if setting.channels_first:
+        float_fn = ChannelsFirst(float_fn)
     apply_fn = replace_relu(
         float_fn, levels=setting.levels, channel_axis=setting.channel_axis
     )

@@ -18,6 +18,10 @@ run for --ckpt, `ann` in it to fine-tune from, and `import.json`.
 does the same for any PyTorch module: torchvision:NAME, timm:NAME, transformers:NAME, or
 package.module:function, a function of your own that returns one and that is run. It
 writes runs/NAME_timm: `quantised`, which `load_imported` reads, and `import.json`.
+
+    bitsnn-convert --onnx FILE --calibrate DIR
+
+does the same for a network of an ONNX file, and writes runs/FILE_onnx.
 """
 
 import sys
@@ -35,6 +39,7 @@ from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
 from bitsnn_jax.jobs.import_torch import ImportOptions, import_network
 from bitsnn_jax.jobs.integers import IntegerOptions
 from bitsnn_jax.jobs.module_sources import ModuleSource
+from bitsnn_jax.jobs.onnx_sources import OnnxSource
 from bitsnn_jax.jobs.sources import ImportSource, RunSource, TorchSource
 from bitsnn_jax.runtime import hosts
 from bitsnn_jax.runtime.cli import (
@@ -145,6 +150,18 @@ def _import_module(options: Namespace, command: str) -> None:
     _import(source, options, command)
 
 
+def _import_onnx(options: Namespace, command: str) -> None:
+    source = OnnxSource(
+        options.onnx,
+        pictures=options.pictures or options.calibrate,
+        size=options.size,
+        mean=options.mean,
+        std=options.std,
+        limit=options.limit,
+    )
+    _import(source, options, command)
+
+
 def _import(source: ImportSource, options: Namespace, command: str) -> None:
     import_network(
         source,
@@ -180,6 +197,9 @@ _KINDS = {
         own=f"weights strip_prefix mean std {_PICTURES}",
         needed=("calibrate",),
     ),
+    "onnx": _Kind(
+        "--onnx", _import_onnx, own=f"mean std {_PICTURES}", needed=("calibrate",)
+    ),
 }
 
 
@@ -191,6 +211,8 @@ def _kind(parser: Parser, options: Namespace) -> _Kind:
     """
     if options.ckpt is not None:
         given = _KINDS["ckpt"]
+    elif options.onnx is not None:
+        given = _KINDS["onnx"]
     else:
         given = _KINDS["module" if is_named(options.torch) else "torch"]
     for other in _KINDS.values():
@@ -223,14 +245,17 @@ def _parser() -> Parser:
         metavar="FILE|NAME",
         help="a checkpoint of PyTorch, or a module by name, see below",
     )
+    source.add_argument(
+        "--onnx", type=filled, metavar="FILE", help="a network of an ONNX file"
+    )
     parser.add_argument(
         "--steps",
         type=whole(1),
         action=Distinct,
         nargs="+",
         metavar="T",
-        help=f"time steps to simulate (default: {_listed(STEPS)}; with --torch, "
-        f"{_listed(TORCH_STEPS)})",
+        help=f"time steps to simulate (default: {_listed(STEPS)}; with --torch "
+        f"and --onnx, {_listed(TORCH_STEPS)})",
     )
     parser.add_argument(
         "--mode",
@@ -251,7 +276,7 @@ def _parser() -> Parser:
         type=filled,
         metavar="DIR",
         help="default: RUN/snn, runs/NAME/snn; with --torch, runs/MODEL_torch or "
-        "runs/NAME_LIBRARY",
+        "runs/NAME_LIBRARY; with --onnx, runs/FILE_onnx",
     )
     _add_torch(parser)
     _add_hosts(parser)
@@ -310,26 +335,27 @@ def _add_torch(parser: Parser) -> None:
         metavar="PREFIX",
         help="of the names in that file, such as model.",
     )
-    torch.add_argument(
+    pictures = parser.add_argument_group("a network of PyTorch or ONNX, and pictures")
+    pictures.add_argument(
         "--calibrate",
         type=filled,
         metavar="DIR",
         help="images to find thresholds with",
     )
-    torch.add_argument(
+    pictures.add_argument(
         "--pictures",
         type=filled,
         metavar="DIR",
         help="images to compare on (default: the same)",
     )
-    torch.add_argument(
+    pictures.add_argument(
         "--size",
         type=whole(32, SIDE),  # these networks halve it five times
         metavar="PIXELS",
-        help="side of images (default: 224, or what the library says)",
+        help="side of images (default: what the library or file says, or 224)",
     )
     for name in ("mean", "std"):
-        torch.add_argument(
+        pictures.add_argument(
             f"--{name}",
             type=float,
             nargs=3,
@@ -337,10 +363,10 @@ def _add_torch(parser: Parser) -> None:
             help=f"{_MOMENTS[name]} of the pixels from 0 to 1 (default: what the "
             "library says, or ImageNet's)",
         )
-    torch.add_argument(
+    pictures.add_argument(
         "--method", choices=CALIBRATIONS, help="of finding thresholds (default: mse)"
     )
-    torch.add_argument(
+    pictures.add_argument(
         "--per_channel", action="store_true", help="a threshold for each channel"
     )
 

@@ -123,7 +123,7 @@ def test_bad_input_leaves_nothing_behind(changed, words, pictures, tmp_path):
         (["--torch", "a.pth", "--fixed-point"], "--fixed-point belongs to --ckpt"),
         (["--torch", "a.pth", "--num_hosts", "2"], "--num_hosts belongs to --ckpt"),
         (["--ckpt", "a", "--model", "vgg16"], "--model belongs to --torch"),
-        ([], "one of the arguments --ckpt --torch is required"),
+        ([], "one of the arguments --ckpt --torch --onnx is required"),
     ],
 )
 def test_options_of_the_other_source_are_one_line(options, words, capsys):

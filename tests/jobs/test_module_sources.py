@@ -133,7 +133,7 @@ def test_weights_of_another_model_leave_nothing_behind(
     nets, pictures, weights, tmp_path
 ):
     options = ImportOptions(out=tmp_path / "out", calibrate=pictures, steps=(2,))
-    source = ModuleSource(f"{nets}:net", pictures, weights=weights)
+    source = ModuleSource(f"{nets}:net", pictures=pictures, weights=weights)
     with pytest.raises(ValueError, match=PREFIXED) as error:
         import_network(source, options)
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()

@@ -112,7 +112,7 @@ WRONG = {
         "--host_timeout=-5": "--host_timeout must be in 1..86400 seconds, got -5",
     },
     "convert": {
-        "": "one of the arguments --ckpt --torch is required",
+        "": "one of the arguments --ckpt --torch --onnx is required",
         "--ckpt": "argument --ckpt: expected one argument",
         "--ckpt=": "--ckpt must not be empty",
         "--ckpt={noutf8}": "--ckpt must be UTF-8",
