@@ -95,6 +95,8 @@ class FunctionSource:
             levels=levels,
             method=how.method,
             per_channel=how.per_channel,
+            sequential=how.sequential,
+            correct_biases=how.correct_biases,
         )
         model = dataclasses.replace(network.config.model, levels=levels)
         config = dataclasses.replace(network.config, model=model, steps=how.steps)

@@ -36,6 +36,7 @@ class ImportOptions:
       steps: the T's.
       method: of `quantise`.
       per_channel: a threshold for each channel.
+      sequential, correct_biases: of `quantise`.
       precisions: of the certificates.
       command: that was given, for the record.
 
@@ -48,6 +49,8 @@ class ImportOptions:
     steps: Sequence[int] = (4, 6, 8)
     method: str = "mse"
     per_channel: bool = False
+    sequential: bool = False
+    correct_biases: bool = False
     precisions: Sequence[str] = ("float64",)
     command: str = ""
 
@@ -119,7 +122,11 @@ def _measured(
     quantised, rows, report = imported, [], None
     for t in sorted(set(options.steps)):
         how = Thresholds(
-            steps=t, method=options.method, per_channel=options.per_channel
+            steps=t,
+            method=options.method,
+            per_channel=options.per_channel,
+            sequential=options.sequential,
+            correct_biases=options.correct_biases,
         )
         quantised = source.quantised(imported, images, how)
         row, report = _row(quantised, ann, options)
@@ -179,6 +186,8 @@ def _result(
         model=source.model,
         method=options.method,
         per_channel=options.per_channel,
+        sequential=options.sequential or options.method == "output",
+        correct_biases=options.correct_biases,
         calibrated_on=seen,
         compared_on=shown,
         same_images=Path(source.pictures) == Path(options.calibrate),

@@ -88,12 +88,14 @@ class Thresholds:
 
     Attributes:
       steps: T, for 2**T - 1 levels.
-      method, per_channel: see `quantise`.
+      method, per_channel, sequential, correct_biases: see `quantise`.
     """
 
     steps: int
     method: str = "mse"
     per_channel: bool = False
+    sequential: bool = False
+    correct_biases: bool = False
 
 
 class ImportSource(Source, Protocol):
@@ -266,6 +268,8 @@ class TorchSource:
             batches,
             method=how.method,
             cap=CAPS.get(network.config.model.activation),
+            sequential=how.sequential,
+            correct_biases=how.correct_biases,
         )
         return dataclasses.replace(
             network, apply_fn=apply_fn, variables=variables, config=config

@@ -32,7 +32,7 @@ class ImportResult(Struct, frozen=True, kw_only=True):
     Attributes:
       checkpoint: the name of its file; "" for none.
       model: what it is of.
-      method, per_channel: how thresholds were found.
+      method, per_channel, sequential, correct_biases: how thresholds were found.
       calibrated_on, compared_on: how many images.
       same_images: whether those are the same.
       steps: a row for each T.
@@ -46,6 +46,8 @@ class ImportResult(Struct, frozen=True, kw_only=True):
     model: str
     method: str
     per_channel: bool
+    sequential: bool = False
+    correct_biases: bool = False
     calibrated_on: int
     compared_on: int
     same_images: bool

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -309,7 +309,8 @@ def check_fit(
     if any(type(n) is not int or not 1 <= n < 2**16 for n in input_shape):
         raise CheckpointError(f"{where}: there are no inputs of {input_shape}")
     task = task_of(config)
-    init = partial(task.build(config, input_shape).init, train=False)
+    model = task.build(config, input_shape)
+    init = partial(model.init, train=False)
     placeholder = task.placeholder(input_shape)
     expected: Any = jax.eval_shape(init, jax.random.key(0), placeholder)
     expected = {name: expected.get(name, {}) for name in variables}
@@ -317,12 +318,27 @@ def check_fit(
         {name: leaf.shape for name, leaf in _leaves(tree)}
         for tree in (expected, variables)
     )
-    for name in sorted(want.keys() | have.keys()):
+    offsets = {name for name in have.keys() - want.keys() if _is_offset(name, want)}
+    for name in sorted((want.keys() | have.keys()) - offsets):
         if want.get(name) != have.get(name):
             raise CheckpointError(
                 f"{where} does not fit model.name={config.model.name}: {name} has "
                 f"shape {have.get(name, 'none')}, the model {want.get(name, 'none')}"
             )
+    if offsets:
+        try:
+            jax.eval_shape(partial(model.apply, train=False), variables, placeholder)
+        except (TypeError, ValueError) as error:  # of an addition that does not fit
+            raise CheckpointError(
+                f"{where} does not fit model.name={config.model.name}: an offset has "
+                "not one number for each channel"
+            ) from error
+
+
+def _is_offset(name: str, expected: Collection[str]) -> bool:
+    """Tell the offsets that bias correction puts beside thetas."""
+    module, _, leaf = name.rpartition("/")
+    return leaf == "offset" and f"{module}/theta" in expected
 
 
 def check_values(variables: dict, *, where: Path | str = "variables") -> None:

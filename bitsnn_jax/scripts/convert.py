@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitsnn_jax.conversion.calibration import CALIBRATIONS
+from bitsnn_jax.conversion.calibration import METHODS
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.execution import CARRIERS
 from bitsnn_jax.interop.torch_factories import FORMS, is_named
@@ -171,13 +171,15 @@ def _import(source: ImportSource, options: Namespace, command: str) -> None:
             steps=options.steps or TORCH_STEPS,
             method=options.method or "mse",
             per_channel=options.per_channel,
+            sequential=options.sequential,
+            correct_biases=options.correct_biases,
             precisions=PRECISIONS[options.certificate],
             command=command,
         ),
     )
 
 
-_PICTURES = "calibrate pictures size method per_channel"
+_PICTURES = "calibrate pictures size method per_channel sequential correct_biases"
 _KINDS = {
     "ckpt": _Kind(
         "--ckpt",
@@ -364,10 +366,20 @@ def _add_torch(parser: Parser) -> None:
             "library says, or ImageNet's)",
         )
     pictures.add_argument(
-        "--method", choices=CALIBRATIONS, help="of finding thresholds (default: mse)"
+        "--method", choices=METHODS, help="of finding thresholds (default: mse)"
     )
     pictures.add_argument(
         "--per_channel", action="store_true", help="a threshold for each channel"
+    )
+    pictures.add_argument(
+        "--sequential",
+        action="store_true",
+        help="find thresholds in the order of firing, behind quantised layers",
+    )
+    pictures.add_argument(
+        "--correct_biases",
+        action="store_true",
+        help="add what the mean of each channel lacks",
     )
 
 

@@ -13,7 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import errors  # noqa: F401  Importing them enters their tables.
+import calibrations  # noqa: F401  Importing them enters their tables.
+import errors  # noqa: F401
 import machines  # noqa: F401
 import methods  # noqa: F401
 import speed  # noqa: F401

@@ -49,7 +49,13 @@ def imported(pictures, tmp_path_factory):
         patch.setitem(sources.TORCHVISION, "resnet18", NARROW)
         results = import_network(
             TorchSource(file, model="resnet18", pictures=pictures, size=SIZE),
-            ImportOptions(out=folder / "out", calibrate=pictures, steps=(2,)),
+            ImportOptions(
+                out=folder / "out",
+                calibrate=pictures,
+                steps=(2,),
+                method="output",
+                correct_biases=True,
+            ),
         )
     return variables, results, folder / "out"
 
@@ -62,6 +68,7 @@ def test_every_code_is_that_of_the_quantised_network(imported):
         assert certificate.exact and certificate.examples == 5
         assert 0 <= row.agreement <= 1
     assert results.same_images and results.compared_on == 5
+    assert results.sequential and results.correct_biases
 
 
 def test_the_record_is_on_disk(imported):
