@@ -126,6 +126,8 @@ class _Entry:
             names = list(batch)
         works = [name for name in names if self.fails(batch[name]) is None]
         if len(works) != 1:
+            if names == [0] and hasattr(batch[0], "shape"):
+                reason = f"(the first entry) {self.fails(batch[0])}"
             raise _refused(batch, reason, "each of batches")
         return works[0]
 

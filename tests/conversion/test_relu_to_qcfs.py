@@ -376,7 +376,7 @@ def test_what_is_left_is_said_and_listed():
         ({"image": X}, r"got a dictionary: pass \[x\]"),
         (
             [(np.zeros(50), X)],
-            r"without labels; got tuple of shapes \(\(50,\), \(50, 6\)",
+            r"of shapes \(\(50,\), \(50, 6\)\), .*fails: \(the first entry\) ",
         ),
         ([{"x": X, "y": X}], r"without labels; got dict of shapes .*fails: "),
         ([X[:, :5]], r"without labels; got ndarray of shapes \(50, 5\), on which"),
