@@ -95,22 +95,22 @@ def neuron_paths(program: ClosedJaxpr, variables: Iterable, x: Iterable) -> list
     return [site.path for site in reading.sites]
 
 
-def _passed(program, variables, x, **options) -> "_Passed":
-    reading = _Passed(**options)
-    nothing = [Analog(_Trail()) for _ in x]
+def _passed(program, variables, x, **options) -> "Passed":
+    reading = Passed(**options)
+    nothing = [Analog(Trail()) for _ in x]
     read(reading, program, [Constant(()) for _ in variables], nothing)
     return reading
 
 
-class _Trail(NamedTuple):
+class Trail(NamedTuple):
     """What a value has passed since the input or the last neurons, and these."""
 
     passed: tuple[str, ...] = ()
     neurons: tuple[str, ...] = ()
 
 
-class _Passed(Reading):
-    """Follows the `_Trail` of each value. Nothing is computed."""
+class Passed(Reading):
+    """Follows the `Trail` of each value. Nothing is computed."""
 
     enters_all = True
     has_tables = True
@@ -144,7 +144,7 @@ class _Passed(Reading):
                 passed = (_said(name, path),)
             elif name in PRODUCTS and passed:
                 passed = (self.layer(eqn, operands, path, passed),)
-        trail = _Trail(passed, _union(trail.neurons for trail in inputs))
+        trail = Trail(passed, _union(trail.neurons for trail in inputs))
         return [Analog(trail)] * len(eqn.outvars)
 
     def layer(self, eqn, operands, path, sources):
@@ -159,7 +159,7 @@ class _Passed(Reading):
         return layer
 
     def neuron(self, site, z, theta):
-        return Current(_Trail((), (site.path,)))
+        return Current(Trail((), (site.path,)))
 
     def pointwise_neuron(self, site, z, theta, fn):
         return self.neuron(site, z, theta)
@@ -172,26 +172,26 @@ class _Passed(Reading):
         neurons = _union(trail.neurons for trail in trails)
         if name in PRODUCTS:
             layer = self.layer(eqn, operands, path, first.value.passed)
-            return [Current(_Trail((layer,), neurons))]
+            return [Current(Trail((layer,), neurons))]
         passed = _union(
             v.value.passed if isinstance(v, Current) else (TIMELESS,)
             for v in joined
             if isinstance(v, Current | Analog)
         )
-        return [Current(_Trail(passed, neurons))] * len(eqn.outvars)
+        return [Current(Trail(passed, neurons))] * len(eqn.outvars)
 
     def product(self, eqn, values, streamed, path):
         name = eqn.primitive.name
         [held] = [v for i, v in enumerate(values) if i != streamed]
         spikes, numbers = values[streamed].value.neurons, held.value.neurons
         self.products.append(StreamedProduct(name, path, spikes, numbers))
-        return [Current(_Trail((_said(name, path),), _union([spikes, numbers])))]
+        return [Current(Trail((_said(name, path),), _union([spikes, numbers])))]
 
     def maximum(self, eqn, spikes, sizes):
         return Current(spikes.value)
 
     def decode(self, current, path):
-        return Analog(_Trail((), current.value.neurons))
+        return Analog(Trail((), current.value.neurons))
 
 
 def _union(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
