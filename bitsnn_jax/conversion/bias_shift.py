@@ -30,6 +30,7 @@ from bitsnn_jax.conversion.bias_ledger import (
 )
 from bitsnn_jax.conversion.spiking import spiking
 from bitsnn_jax.numerics.spikes import check_steps
+from bitsnn_jax.numerics.tables import has_one_lobe
 from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.independence import warn_unless_apart
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
@@ -210,6 +211,12 @@ class _Excess(Reading):
         return Current(None)
 
     def pointwise_neuron(self, site, z, theta, fn):
+        if not fn.is_known and not has_one_lobe(fn, sizes=fn.sizes, dtype=fn.dtype):
+            raise SpikingError(
+                f"the function in front of {site.path} ({', '.join(fn.operations)}) "
+                "rises and falls more than once, so that no table of thresholds has "
+                "its codes: put a code behind each part that rises or falls"
+            )
         self.keep(fn.constants, site.path)
         return self.neuron(site, z, theta)
 

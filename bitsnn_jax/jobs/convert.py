@@ -36,6 +36,7 @@ from bitsnn_jax.results.conversion import (
     IntegersAtSteps,
     NeuronLayer,
     NonspikingOperation,
+    ProductOfCurrents,
     StepsResult,
     ThetaRange,
 )
@@ -243,6 +244,7 @@ def _changes(report: Report) -> Changes:
             AnalogLayer(**layer._replace(shape=layer.shape[1:])._asdict())
             for layer in report.analog
         ),
+        products=tuple(ProductOfCurrents(**p._asdict()) for p in report.products),
         bias_shift="parameters",
     )
 

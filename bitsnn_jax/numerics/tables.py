@@ -83,11 +83,7 @@ def shape_of(
 
 
 def known_shape(fn: Callable[[Array], Array], *, dtype: Any) -> Shape:
-    """Do the same for an f without variables, at once, and tell if it is monotone.
-
-    Raises:
-      ValueError: f rises and falls more than once.
-    """
+    """Do the same for an f without variables, at once, and tell if it is monotone."""
     with jax.ensure_compile_time_eval():
         values = np.asarray(_known(fn(_grid(dtype))))
         ends = np.asarray(_grid(dtype))[[0, -1]]
@@ -96,6 +92,26 @@ def known_shape(fn: Callable[[Array], Array], *, dtype: Any) -> Shape:
         if (values[1:] <= values[:-1]).all():
             return Shape(jnp.asarray(ends[0], dtype), rises=False)
         return shape_of(fn, dtype=dtype)
+
+
+def has_one_lobe(
+    fn: Callable[[Array], Array], *, sizes: tuple[int, ...] = (), dtype: Any
+) -> bool:
+    """Tell whether max(f, 0) rises and falls no more than once, for known variables.
+
+    Only then has each code one interval of membranes.
+
+    >>> has_one_lobe(jax.nn.silu, dtype="float32"), has_one_lobe(abs, dtype="float32")
+    (True, False)
+    """
+    with jax.ensure_compile_time_eval():
+        grid = _grid(dtype).reshape(-1, *(1,) * len(sizes))
+        values = np.asarray(jnp.maximum(_known(fn(grid)), 0), np.float64)
+    # Rounding may let a flat part fall by some units of the last place.
+    before, after = np.minimum(values[:-1], 1e300), np.minimum(values[1:], 1e300)
+    slack = 1e-5 * np.maximum(before, after)
+    falls, rises = after < before - slack, after > before + slack
+    return not (np.logical_or.accumulate(falls) & rises).any()
 
 
 def threshold_table(
@@ -246,6 +262,7 @@ __all__ = [
     "Shape",
     "Thresholds",
     "fire_table",
+    "has_one_lobe",
     "known_shape",
     "shape_of",
     "threshold_table",

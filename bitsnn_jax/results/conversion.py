@@ -159,7 +159,16 @@ class AnalogLayer(Struct, frozen=True, kw_only=True):
     shape: tuple[int, ...]
 
 
-class Changes(Struct, frozen=True, kw_only=True):
+class ProductOfCurrents(Struct, frozen=True, kw_only=True):
+    """A product in which spikes of some layers add what others have summed up."""
+
+    operation: str
+    path: str
+    streamed: tuple[str, ...]
+    held: tuple[str, ...]
+
+
+class Changes(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the conversion did to the network, and what it found in it."""
 
     changed: tuple[ChangedBias, ...]
@@ -167,6 +176,7 @@ class Changes(Struct, frozen=True, kw_only=True):
     nonspiking: tuple[NonspikingOperation, ...]
     analog: tuple[AnalogLayer, ...]
     bias_shift: str
+    products: tuple[ProductOfCurrents, ...] = ()
 
 
 class IntegerLayer(Struct, frozen=True, kw_only=True):

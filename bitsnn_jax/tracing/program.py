@@ -19,6 +19,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from bitsnn_jax.numerics.qcfs import qcfs_p
+from bitsnn_jax.numerics.tables import has_one_lobe
 from bitsnn_jax.tracing.control_flow import CONTROL_FLOW
 from bitsnn_jax.tracing.equations import (
     OPAQUE_CALLS,
@@ -213,7 +214,8 @@ def _neuron(op):
     check_theta(theta.value, path)
     theta = Constant(jnp.asarray(theta.value), theta.origin)
     output = None
-    if isinstance(z, Pointwise) and (fn := function_of(z)) is not None:
+    fn = function_of(z) if isinstance(z, Pointwise) else None
+    if fn is not None and not (fn.is_known and not has_one_lobe(fn, dtype=fn.dtype)):
         output = op.reading.pointwise_neuron(site, fn.base, theta, fn)
     if output is None:
         output = op.reading.neuron(site, _computed(op.reading, z), theta)

@@ -63,11 +63,16 @@ def test_thresholds_differ_from_neuron_to_neuron_as_the_function_does():
         return codes(fn(z), THETA, levels=LEVELS)
 
     z = jnp.linspace(-40, 40, 900).reshape(300, 3)
-    shape = shape_of(fn, sizes=(1, 3), dtype="float32")
-    table = threshold_table(code, shape, levels=LEVELS, sizes=(1, 3), dtype="float32")
-    assert table.rise.shape == (LEVELS, 1, 3)
-    fired = fire_table(z, table, steps=STEPS, dtype=jnp.uint8, unroll=False)
-    np.testing.assert_array_equal(fired, code(z))
+    sizes = (1, 3)
+
+    @jax.jit
+    def fired(z):
+        shape = shape_of(fn, sizes=sizes, dtype=z.dtype)
+        table = threshold_table(code, shape, levels=LEVELS, sizes=sizes, dtype=z.dtype)
+        assert table.rise.shape == (LEVELS, *sizes)
+        return fire_table(z, table, steps=STEPS, dtype=jnp.uint8, unroll=False)
+
+    np.testing.assert_array_equal(fired(z), code(z))
 
 
 def test_equal_steps_are_those_of_eq_10():
