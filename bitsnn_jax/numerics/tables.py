@@ -138,9 +138,9 @@ def threshold_table(
       Thresholds, [L, *sizes] each.
 
     >>> shape = known_shape(jax.nn.relu, dtype="float32")
-    >>> code = lambda z: jnp.clip(jnp.floor(z + 0.5), 0, 3)
+    >>> code = lambda z: jnp.clip(jnp.floor(z), 0, 3)
     >>> threshold_table(code, shape, levels=3, dtype="float32").rise
-    Array([0.5, 1.5, 2.5], dtype=float32)
+    Array([1., 2., 3.], dtype=float32)
     """
     bits = jnp.finfo(dtype).bits
     largest = _largest(dtype)

@@ -55,9 +55,9 @@ def real_numbers(
     """Find the operations and layers of a traced program that work on real numbers.
 
     An *operation* is listed if it is not affine in what depends on the input and is not
-    a neuron: an activation before the first neurons or, with nonspiking="decode", one
-    behind them. Table lookups and choices by integers do not count, since such an input
-    is data, as pixels are.
+    a neuron, nor a function in front of one: before the first neurons or, with
+    nonspiking="decode", behind them. Table lookups and choices by integers do not
+    count, since such an input is data, as pixels are.
 
     A *layer* is a convolution or a dense layer. Real numbers feed it if its input,
     since the last neurons, has passed such an operation, a convolution, a dense layer
@@ -78,10 +78,10 @@ def real_numbers(
     >>> from bitsnn_jax import qcfs
     >>> from bitsnn_jax.tracing.program import trace
     >>> w = jnp.eye(2)
-    >>> program, _ = trace(lambda w, x: qcfs(jnp.tanh(x), 1.0) @ w @ w, w, w)
-    >>> real = real_numbers(program, [w], [w])
+    >>> program, _ = trace(lambda w, x: qcfs(jnp.cumprod(x), 1.0) @ w @ w, w, w[0])
+    >>> real = real_numbers(program, [w], [w[0]])
     >>> real.operations
-    [Nonspiking(operation='tanh', path='')]
+    [Nonspiking(operation='cumprod', path='')]
     >>> real.layers[0][:3]
     ('dot_general@2', 'dot_general', ('dot_general',))
     """
