@@ -80,7 +80,9 @@ def of_package(options) -> None:
     network = Network(run.config, run.variables, run.metadata["image_shape"])
     rows = [{"set": "test", "accuracy": right(network.logits(shown), labels)}]
     rows[0] |= {"images": len(labels), "network": "as trained"}
-    out = options.out or Path(f"docs/results/calibration_{options.network}.json")
+    out = options.out or Path(
+        "docs/results/calibration_" + options.network.partition("_")[0] + ".json"
+    )
     for steps in options.steps:
         for way in WAYS[: options.ways]:
             rows += network.judged(steps, way, images, {"test": (shown, labels)})

@@ -21,7 +21,15 @@ PAGE = "# A\n\n<!-- table: cells -->\n<!-- end -->\n"
 def tool(monkeypatch):
     """The modules of docs/tables, all tables entered."""
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "tables"))
-    names = ("errors", "machines", "methods", "speed", "surveys", "trained")
+    names = (
+        "calibrations",
+        "errors",
+        "machines",
+        "methods",
+        "speed",
+        "surveys",
+        "trained",
+    )
     for name in names:
         importlib.import_module(name)
     pages, stored = map(importlib.import_module, ("pages", "stored"))

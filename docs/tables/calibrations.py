@@ -10,7 +10,8 @@ def way(row) -> str:
     name = _NAMES[row["method"]]
     if row.get("sequential"):
         name += ", sequential"
-    return name + (", corrected" if row.get("correct_biases") else "")
+    name += ", corrected" if row.get("correct_biases") else ""
+    return f"{name}; {row['variant']}" if "variant" in row else name
 
 
 def _each(row) -> str:
