@@ -6,9 +6,9 @@ from bitsnn_jax.conversion.relu_to_qcfs import Quantised, quantise, replace_relu
 from bitsnn_jax.conversion.spiking import SpikeStats, spiking
 from bitsnn_jax.interop.onnx_networks import from_onnx
 from bitsnn_jax.interop.torch_modules import from_torch
-from bitsnn_jax.numerics.layers import QCFS
+from bitsnn_jax.numerics.layers import QCFS, SignedQCFS
 from bitsnn_jax.numerics.neurons import bit_serial_if, rate_if
-from bitsnn_jax.numerics.qcfs import codes, qcfs
+from bitsnn_jax.numerics.qcfs import codes, qcfs, signed_qcfs
 from bitsnn_jax.numerics.spikes import spike_count, spike_planes
 from bitsnn_jax.tracing.precision import in_float64
 from bitsnn_jax.tracing.reading import SpikingError
@@ -21,6 +21,7 @@ __all__ = [
     "LayerCertificate",
     "Quantised",
     "Report",
+    "SignedQCFS",
     "SpikeStats",
     "SpikingError",
     "bit_serial_if",
@@ -33,6 +34,7 @@ __all__ = [
     "quantise",
     "rate_if",
     "replace_relu",
+    "signed_qcfs",
     "spike_count",
     "spike_planes",
     "spiking",

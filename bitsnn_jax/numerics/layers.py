@@ -50,6 +50,43 @@ class QCFS(nn.Module):
         return a.astype(z.dtype)
 
 
+class SignedQCFS(nn.Module):
+    """QCFS for values of both signs: a pair of neurons that own one threshold.
+
+        a = qcfs(z, theta) - qcfs(-z, theta)
+
+    Use it where no ReLU was: behind a linear layer, a tanh, for queries and keys. Both
+    activations are sown as those of `QCFS` are.
+
+    Attributes:
+      levels: highest code of either sign; 2**T - 1 converts without loss at T steps.
+      theta_init: where theta starts, in the units of the pre-activation.
+      per_channel: one theta for each channel (last axis) in place of one for the layer.
+
+    >>> act = SignedQCFS(levels=3, theta_init=1.0)
+    >>> variables = act.init(jax.random.key(0), jnp.zeros((1, 2)))
+    >>> act.apply(variables, jnp.array([[0.2, -0.9]]))
+    Array([[ 0.33333334, -1.        ]], dtype=float32)
+    """
+
+    levels: int = 15
+    theta_init: float = 8.0
+    per_channel: bool = False
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        theta = _theta(self, z)
+        wide = jnp.promote_types(z.dtype, jnp.float32)
+        signs = []
+        for sign in (1, -1):
+            a = qcfs(sign * z.astype(wide), theta.astype(wide), levels=self.levels)
+            if not self.is_initializing():
+                self.sow("activations", "a", (a, theta))
+            signs.append(a)
+        on, off = signs
+        return (on - off).astype(z.dtype)
+
+
 class ClippedReLU(nn.Module):
     """ReLU with a trained ceiling: what QCFS is before it is quantised.
 

@@ -76,6 +76,39 @@ def qcfs(z: Floats, theta: Floats | float, *, levels: int = 15) -> Float[Array, 
     return _qcfs(levels, z, theta)
 
 
+def signed_qcfs(
+    z: Floats, theta: Floats | float, *, levels: int = 15
+) -> Float[Array, "..."]:
+    """Apply QCFS to values of both signs, as a pair of neurons on one current.
+
+        a = qcfs(z, theta) - qcfs(-z, theta)
+
+    One neuron is ON, the other OFF, as in the retina; at most one of the two fires. The
+    codes run from -levels to levels.
+
+    Gradient: da/dz is 1 for 0 < |z| < theta and 0 elsewhere, da/dtheta is (a - z) /
+    theta inside, and the sign of z at and beyond theta.
+
+    Args:
+      z: [..., C] pre-activation.
+      theta: [] or broadcastable to z, e.g. [C]; largest |a|, in the units of z;
+        positive.
+      levels: highest code, at least 1.
+
+    Returns:
+      [..., C] values on the grid {-theta, ..., -delta, 0, delta, ..., theta}, in the
+      type of z.
+
+    Raises:
+      ValueError: as `qcfs`.
+
+    >>> signed_qcfs(jnp.array([-9.0, -0.3, 0.1, 0.5]), jnp.array(1.0), levels=4)
+    Array([-1.  , -0.25,  0.  ,  0.5 ], dtype=float32)
+    """
+    z = jnp.asarray(z)
+    return qcfs(z, theta, levels=levels) - qcfs(-z, theta, levels=levels)
+
+
 def _checked(z, theta, levels) -> tuple[Array, Array]:
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")

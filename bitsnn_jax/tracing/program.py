@@ -25,7 +25,6 @@ from bitsnn_jax.tracing.equations import (
     OPAQUE_CALLS,
     body,
     module_path,
-    parts,
 )
 from bitsnn_jax.tracing.linearity import is_product, linear_operands
 from bitsnn_jax.tracing.literals import literal, with_number
@@ -163,24 +162,10 @@ class _Operation:
     @functools.cached_property
     def has_neurons(self) -> bool:
         """Whether there are neurons in the programs inside of it."""
-        return any(
-            _has_neurons(self.reading, p) for p in _parts(self.reading, self.eqn)
-        )
+        return self.reading.holds(self.eqn, self.operands)
 
     def interpret(self, program, inputs, scope) -> list[Waiting]:
         return _interpret(self.reading, program, inputs, scope)
-
-
-def _parts(reading, eqn):
-    return [] if eqn.params.get("name") in reading.whole else parts(eqn)
-
-
-def _has_neurons(reading, program) -> bool:
-    return any(
-        reading.marks(eqn)
-        or any(_has_neurons(reading, part) for part in _parts(reading, eqn))
-        for eqn in program.jaxpr.eqns
-    )
 
 
 def _done(op: _Operation) -> Sequence[Waiting]:
@@ -226,7 +211,7 @@ def _neuron(op):
 
 def _call(op):
     program = body(op.eqn)
-    if program is None or op.eqn.params.get("name") in op.reading.whole:
+    if program is None:
         return None
     opaque = op.name in OPAQUE_CALLS and not op.reading.enters_all
     if opaque and not any(op.is_current) and not op.has_neurons:

@@ -6,11 +6,18 @@ from typing import Any, NamedTuple
 from jax.extend.core import JaxprEqn
 
 from bitsnn_jax.numerics.qcfs import qcfs_p
-from bitsnn_jax.tracing.equations import apply_equation, at_precision
+from bitsnn_jax.tracing.equations import apply_equation, at_precision, parts
 from bitsnn_jax.tracing.linearity import linear_operands
 from bitsnn_jax.tracing.pointwise import PointwiseFn
 from bitsnn_jax.tracing.sites import Site
-from bitsnn_jax.tracing.values import Analog, Constant, Current, Step, Value
+from bitsnn_jax.tracing.values import (
+    Analog,
+    Constant,
+    Current,
+    Step,
+    Value,
+    Waiting,
+)
 
 
 class Nonspiking(NamedTuple):
@@ -29,7 +36,6 @@ class Reading:
 
     Attributes:
       activation_name: what its neurons are in the program; for messages.
-      whole: names of functions that are never entered.
       enters_all: whether functions with gradients of their own are entered always, and
         not only for the neurons in them.
       precision: of operations that have one and ask for none themselves.
@@ -38,7 +44,6 @@ class Reading:
     """
 
     activation_name = "QCFS"
-    whole: frozenset[str] = frozenset()
     enters_all = False
     precision: Any = None
     has_tables = False
@@ -56,6 +61,14 @@ class Reading:
     def marks(self, eqn: JaxprEqn) -> bool:
         """Tell whether this operation alone shows that it is one of its neurons."""
         return eqn.primitive is qcfs_p
+
+    def holds(self, eqn: JaxprEqn, values: Sequence[Waiting]) -> bool:
+        """Tell whether its neurons are in the programs inside of this operation."""
+        return any(
+            self.marks(inner) or self.holds(inner, ())
+            for part in parts(eqn)
+            for inner in part.jaxpr.eqns
+        )
 
     def neuron(self, site: Site, z: Value, theta: Constant) -> Value:
         """Make something of a QCFS site."""

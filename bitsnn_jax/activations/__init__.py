@@ -1,0 +1,1 @@
+"""Where the activations of a traced program are, and what each of them is."""
