@@ -29,6 +29,7 @@ def tool(monkeypatch):
         "speed",
         "surveys",
         "trained",
+        "zoo",
     )
     for name in names:
         importlib.import_module(name)

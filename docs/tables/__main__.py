@@ -20,6 +20,7 @@ import methods  # noqa: F401
 import speed  # noqa: F401
 import surveys  # noqa: F401
 import trained  # noqa: F401
+import zoo  # noqa: F401
 from pages import ROOT, problems, rewritten, unmarked
 from stored import faults
 
