@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bitsnn_jax.integers.folding import extended
+from bitsnn_jax.integers.folding import NotFoldable, extended, fed
 from bitsnn_jax.integers.graph import (
     Conv,
     Max,
@@ -69,6 +69,34 @@ def as_in_the_program(node: Node) -> tuple[Weightless, ...]:
     if not node.order:
         return ()
     return (_transposition(node.shape, tuple(np.argsort(node.order))),)
+
+
+def with_one_unit(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Mark the sums that feed a weight with no place for a scale of each channel.
+
+    A resize, for instance, has weights along an axis of space.
+    """
+    shapes = {node.name: node.shape for node in nodes}
+    sums = {node.name for node in nodes if node.kind == "sum"}
+    marked = {
+        term.source
+        for node in nodes
+        for term in node.terms
+        if term.source in sums and not _takes_channels(term, shapes[term.source])
+    }
+    return tuple(
+        node._replace(has_one_unit=True) if node.name in marked else node
+        for node in nodes
+    )
+
+
+def _takes_channels(term: Term, shape: Shape) -> bool:
+    scales = np.arange(1.0, shape[-1] + 1).reshape((1,) * (len(shape) - 1) + (-1,))
+    try:
+        fed(term, scales, shape)
+    except NotFoldable:
+        return False
+    return True
 
 
 def _channels_behind(node: Node, sources: Sequence[Node]) -> Shape:

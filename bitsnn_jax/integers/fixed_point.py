@@ -135,12 +135,13 @@ def _neurons(node: Node, network: IntegerNetwork) -> IntegerNode:
 
 
 def _sum(node: Node, network: IntegerNetwork) -> IntegerNode:
-    """Count each channel in a unit of its own, and round the sum to 16 bits."""
+    """Count each channel in a unit of its own, if that can be; round to 16 bits."""
 
     def to_16_bits(guard, bound):
         return np.array(max(0, bound.bit_length() + 1 - SUM_BITS), np.int32)
 
-    return _without_delta(node, network, to_16_bits, per_channel=True)
+    per_channel = not node.has_one_unit
+    return _without_delta(node, network, to_16_bits, per_channel=per_channel)
 
 
 def _output(node: Node, network: IntegerNetwork) -> IntegerNode:

@@ -142,7 +142,7 @@ class Node(NamedTuple):
 
     Shapes have a batch axis of 1. `bias` and `theta` broadcast to `shape`. `order` is
     that of the axes, which may be stored in another one than the program has; () is the
-    same.
+    same. `has_one_unit` says that a "sum" in integers has one unit for all channels.
     """
 
     name: str
@@ -153,6 +153,7 @@ class Node(NamedTuple):
     theta: np.ndarray = np.ones(())
     levels: int = 0
     order: tuple[int, ...] = ()
+    has_one_unit: bool = False
 
 
 KINDS = ("input", "neurons", "maximum", "sum", "output")

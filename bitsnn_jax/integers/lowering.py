@@ -7,7 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.integers.agreement import drawn, graph_difference
-from bitsnn_jax.integers.channels_last import as_in_the_program, channels_last
+from bitsnn_jax.integers.channels_last import (
+    as_in_the_program,
+    channels_last,
+    with_one_unit,
+)
 from bitsnn_jax.integers.folding import (
     shrunk,
     simplified,
@@ -83,7 +87,7 @@ def lower(apply_fn: ApplyFn, variables: Any, example: Any) -> Graph:
     results = read(reading, program, constants, [start])
     for name, result in zip(outputs, results, strict=True):
         reading.output(name, result)
-    graph = Graph(tuple(reading.nodes))
+    graph = Graph(with_one_unit(reading.nodes))
     if difference := graph_difference(graph, apply_fn, variables, _input(leaves[0])):
         raise LoweringError(f"the layer graph is another network: {difference}")
     return graph

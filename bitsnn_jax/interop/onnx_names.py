@@ -27,6 +27,8 @@ def node_path(name: str, operator: str, notes: Mapping[str, str]) -> str:
 
     >>> node_path("/layer1/layer1.0/relu/Relu", "Relu", {})
     'layer1.0.relu'
+    >>> node_path("/net/layer1/layer1.0/conv/Conv_3", "Conv", {})
+    'net.layer1.0.conv'
     >>> node_path("node_relu_1", "Relu", {SCOPES: "['', 'layer1.0', 'relu_1']"})
     'layer1.0'
     >>> node_path("", "Relu", {})
@@ -35,10 +37,12 @@ def node_path(name: str, operator: str, notes: Mapping[str, str]) -> str:
     parts = _noted(notes) or [part for part in name.split("/") if part]
     if len(parts) > 1 and re.fullmatch(rf"{operator}(_\d+)?", parts[-1]):
         parts.pop()
-    path = ""
-    for part in parts:  # each with the path before it, or without
-        joined = part if part.startswith(f"{path}.") else f"{path}.{part}"
-        path = joined if path else part
+    path, before = "", ""
+    for part in parts:  # those in a list repeat its name: layer1, layer1.0
+        repeats = bool(before) and part.startswith(f"{before}.")
+        new = part.removeprefix(before) if repeats else f".{part}"
+        path, before = path + new, part
+    path = path.removeprefix(".")
     return re.sub(r"[()]", "", path) or operator
 
 

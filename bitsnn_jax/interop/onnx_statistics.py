@@ -15,7 +15,23 @@ from bitsnn_jax.interop.windows import per_channel
 Fn = Callable[..., Any]
 
 
-def _batch_norm(x, scale, bias, mean, var, *, epsilon=1e-5, momentum=0.9, spatial=1):
+def _batch_norm(
+    x,
+    scale,
+    bias,
+    mean,
+    var,
+    *,
+    epsilon=1e-5,
+    momentum=0.9,
+    spatial=1,
+    training_mode=0,
+):
+    if training_mode or not spatial:
+        raise ValueError(
+            "it has another form in training or without channels: export the network "
+            "for inference"
+        )
     scale = per_channel(scale * lax.rsqrt(var + epsilon), x)
     return (x - per_channel(mean, x)) * scale + per_channel(bias, x)
 

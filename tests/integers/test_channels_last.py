@@ -11,6 +11,7 @@ from bitsnn_jax.integers import fixed_point, lowering
 from bitsnn_jax.integers.agreement import graph_difference
 from bitsnn_jax.integers.channels_last import channels_last
 from bitsnn_jax.integers.graph import Conv, Graph, Move, Node, Scale, Term, evaluate
+from bitsnn_jax.interop import windows
 
 WIDTH, SIDE = 4, 6
 
@@ -71,11 +72,15 @@ def network(rank, *, first):
     return apply_fn
 
 
-@pytest.mark.parametrize("rank", [3, 4])
-def test_the_layout_of_a_network_does_not_change_its_integers(rank, monkeypatch):
-    # Both would be run to compare them with the program, as in the next test.
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Networks are not run to compare them with the program, as one test does."""
     monkeypatch.setattr(lowering, "graph_difference", lambda *args: None)
     monkeypatch.setattr(fixed_point, "integer_difference", lambda *args: None)
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+def test_the_layout_of_a_network_does_not_change_its_integers(rank, unchecked):
     networks = {}
     for first in (True, False):
         size = (*(3,) * first, *(SIDE,) * (rank - 2), *(3,) * (not first))
@@ -114,6 +119,20 @@ def test_the_graph_of_a_channels_first_network_is_compared_with_the_program():
     for wrong in (neurons._replace(bias=np.ones(())), neurons._replace(order=())):
         other = Graph((graph["input"], wrong, graph["output"]))
         assert graph_difference(other, apply_fn, {}, x)
+
+
+def test_a_sum_that_is_resized_has_one_unit_for_all_channels(unchecked):
+    """The weights of a resize are along an axis of space, and no channel's own."""
+    first, second = drawn(2, 2, 1, 1), windows.linear_weights(3, np.arange(5) / 2)
+
+    def apply_fn(_, x):
+        z = lax.conv_general_dilated(qcfs(x, 200.0, levels=15), first, (1, 1), "VALID")
+        return windows.along(z, 2, second)
+
+    graph = lowering.lower(apply_fn, {}, np.arange(12.0).reshape(1, 2, 3, 2))
+    assert [n.name for n in graph.nodes if n.has_one_unit] == ["sum"]
+    network = fixed_point.fixed_point(graph, steps=4)
+    assert network["sum"].unit.size == 1
 
 
 def test_nothing_moves_where_channels_are_last_or_unknown():
