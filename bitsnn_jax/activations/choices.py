@@ -152,7 +152,8 @@ class _Chooser:
             return Choice(path, name or "relu", region, True, 0, high)
         if found is None:
             return Choice(path, None, region)
-        return Choice(path, name, region, False, found.low, found.high)
+        note = "" if found.has_tables else "rises and falls again: decoded"
+        return Choice(path, name, region, False, found.low, found.high, note=note)
 
     def with_offset(self, region: Region) -> Region | None:
         """Take in a number that is added to weighted values in front of a clip.

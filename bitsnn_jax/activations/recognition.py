@@ -58,6 +58,8 @@ class Recognised(NamedTuple):
       low, high: what its values lie between, as far as the grid shows.
       is_increasing: whether it never decreases.
       clips: whether it is min(max(z, 0), high), to the last bit.
+      has_tables: whether its positive values rise and fall no more than once, and its
+        negative ones do not either: neurons have a table then.
     """
 
     name: str | None
@@ -65,6 +67,7 @@ class Recognised(NamedTuple):
     high: float
     is_increasing: bool
     clips: bool = False
+    has_tables: bool = True
 
 
 def recognise(values: Any) -> Recognised:
@@ -74,8 +77,8 @@ def recognise(values: Any) -> Recognised:
     'tanh'
     >>> recognise(np.where(GRID > 0, GRID, 0.1 * GRID)).name
     'leaky_relu(0.1)'
-    >>> recognise(np.clip(GRID, -2, 2))
-    Recognised(name='clip(-2, 2)', low=-2.0, high=2.0, is_increasing=True, clips=False)
+    >>> recognise(np.clip(GRID, -2, 2))[:4]
+    ('clip(-2, 2)', -2.0, 2.0, True)
     """
     y = np.asarray(values, np.float64)
     ends = [end[0] for end in (y[:3], y[-3:]) if np.isfinite(end).all() and _flat(end)]
@@ -89,7 +92,19 @@ def recognise(values: Any) -> Recognised:
     name = _name(GRID[_ON_LINE].astype(np.float64), y[_ON_LINE])
     # Rounding makes some functions fall by a unit in the last place.
     increasing = rise >= -1e-6 * np.abs(y[_ON_LINE]).max()
-    return Recognised(name, float(low), float(high), bool(increasing), bool(clips))
+    tables = _is_lobe(np.maximum(y, 0)) and _is_lobe(np.maximum(-y, 0))
+    return Recognised(
+        name, float(low), float(high), bool(increasing), bool(clips), tables
+    )
+
+
+def _is_lobe(y: np.ndarray) -> bool:
+    """Tell whether values rise and fall no more than once."""
+    peak = np.argmax(y)
+    slack = 1e-6 * np.abs(y[_ON_LINE]).max()
+    with np.errstate(invalid="ignore"):
+        rise, fall = np.diff(y[: peak + 1]), np.diff(y[peak:])
+    return bool(rise.min(initial=0) >= -slack and fall.max(initial=0) <= slack)
 
 
 def _flat(values: np.ndarray) -> bool:

@@ -72,17 +72,25 @@ FORMS = {
 }
 
 
-def all_forms(v, x):
-    """Side by side on one value, so that one program has them all."""
-    w, total = v["w"], 0
-    z = jax.nn.relu(x) @ w + v["b"]
-    for name, (form, _, _) in FORMS.items():
-        form = partial(form, slopes=v["slopes"]) if name == "prelu" else form
-        with jax.named_scope(f"net/{name}"):
-            total += form(z) @ w
-    return total
+def side_by_side(names):
+    """Activations of one value, so that one program has them all."""
+
+    def apply_fn(v, x):
+        w, total = v["w"], 0
+        z = jax.nn.relu(x) @ w + v["b"]
+        for name in names:
+            form = FORMS[name][0]
+            form = partial(form, slopes=v["slopes"]) if name == "prelu" else form
+            with jax.named_scope(f"net/{name}"):
+                total += form(z) @ w
+        return total
+
+    return jax.jit(apply_fn)
 
 
+# They rise and fall again, so that their neurons have no table.
+WITHOUT_TABLE = {"square", "abs", "other"}
+FEW = "relu_by_where hard_sigmoid prelu silu_by_quotient abs".split()
 VARIABLES = {"w": W, "b": W[0], "slopes": SLOPES}
 
 
@@ -90,15 +98,20 @@ def reported(quantised):
     return {each.path: each for each in quantised.report.activations}
 
 
-def test_activations_are_found_however_they_are_written():
-    apply_fn = jax.jit(all_forms)
+@pytest.mark.parametrize(
+    "names", [FEW, pytest.param(list(FORMS), marks=pytest.mark.slow)], ids=len
+)
+def test_activations_are_found_however_they_are_written(names):
+    apply_fn = side_by_side(names)
     quantised = quantise(apply_fn, VARIABLES, [X], levels=2**20 - 1, method="maximum")
     report = reported(quantised)
     assert report.pop("neuron").function == "relu"
     found = {path: (each.function, len(each.sites)) for path, each in report.items()}
-    assert found == {name: form[1:] for name, form in FORMS.items()}
+    assert found == {name: FORMS[name][1:] for name in names}
     sites = {"neuron", *(site for each in report.values() for site in each.sites)}
     assert set(quantised.variables["theta"]) == sites
+    noted = {path for path, each in report.items() if each.note}
+    assert noted == WITHOUT_TABLE & set(names)
     # Some 30 activations of up to 64, each off by half of a step of 2^-20 of it.
     np.testing.assert_allclose(
         jax.jit(quantised.apply_fn)(quantised.variables, X),
@@ -106,9 +119,20 @@ def test_activations_are_found_however_they_are_written():
         atol=2e-3,
     )
     table = str(quantised.report)
-    assert all(name in table for name in FORMS)
+    assert all(name in table for name in names)
 
 
+@pytest.mark.parametrize(
+    "names", [FEW[1:4:2], pytest.param(list(FORMS), marks=pytest.mark.slow)], ids=len
+)
+def test_the_neurons_of_activations_are_exact(names):
+    names = [name for name in names if name not in WITHOUT_TABLE]
+    quantised = quantise(side_by_side(names), VARIABLES, [X], levels=15)
+    assert not quantised.left
+    assert verify(*quantised, X, steps=4).exact
+
+
+@pytest.mark.slow
 def test_values_of_one_sign_get_one_neuron():
     def apply_fn(w, x):
         with jax.named_scope("net/minus"):
@@ -200,7 +224,13 @@ CODED = {
 }
 
 
-@pytest.mark.parametrize("name", LEFT)
+def often(names, *few):
+    """All of them, and a few in each run of the tests."""
+    slow = pytest.mark.slow
+    return [n if n in few else pytest.param(n, marks=slow) for n in names]
+
+
+@pytest.mark.parametrize("name", often(LEFT, "clipped_image", "boxes"))
 def test_input_and_output_keep_their_precision(name):
     quantised = quantise(LEFT[name], W, [X])
     assert len(quantised.variables["theta"]) == 1
@@ -208,7 +238,7 @@ def test_input_and_output_keep_their_precision(name):
     assert why.startswith(("of the input: ", "of the output: "))
 
 
-@pytest.mark.parametrize("name", CODED)
+@pytest.mark.parametrize("name", often(CODED, "features_of_relu6"))
 def test_features_and_inputs_with_negatives_are_coded(name):
     quantised = quantise(CODED[name], W, [X])
     assert all(each.sites for each in quantised.report.activations)
@@ -229,7 +259,7 @@ SKIPS = {
 }
 
 
-@pytest.mark.parametrize("kind", SKIPS)
+@pytest.mark.parametrize("kind", often(SKIPS, "pattern"))
 def test_activations_can_be_left_by_path(kind):
     quantised = quantise(three, W / 3, [X], skip=SKIPS[kind])
     assert [p for p, each in reported(quantised).items() if not each.sites] == [
@@ -306,16 +336,10 @@ POOLS = {
 }
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("name", often(POOLS, "generic"))
 def test_pooling_comes_behind_the_code(name):
     pool = POOLS[name]
-    acts = {
-        "relu": jax.nn.relu,
-        "relu6": jax.nn.relu6,
-        "hard_tanh": jax.nn.hard_tanh,
-        "leaky": lambda z: jnp.where(z > 0, z, 0.25 * z),
-    }
-    for act in acts.values():
+    for act in (jax.nn.relu6, lambda z: jnp.where(z > 0, z, 0.25 * z)):
         quantised = quantise(pooled("pool", act, pool), W, [X], levels=3)
         same = replace_relu(pooled("act", act, pool), levels=3)
         np.testing.assert_array_equal(
@@ -323,9 +347,7 @@ def test_pooling_comes_behind_the_code(name):
         )
         [each] = quantised.report.activations
         assert "in front of the maximum" in each.note
-    assert verify(
-        *quantise(pooled("pool", jax.nn.relu, pool), W, [X]), X, steps=4
-    ).exact
+    assert verify(*quantised, X, steps=4).exact
 
 
 def test_pooling_before_what_may_fall_stays():
@@ -367,7 +389,7 @@ TRAINED = {
 }
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("per_channel", often([False, True], True))
 def test_trained_scales_are_taken_over(per_channel):
     scale = np.linspace(0.1, 0.2, 6) if per_channel else np.float64(0.1)
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
+from bitsnn_jax.numerics.layers import QCFS, ClippedReLU, SignedQCFS
+from bitsnn_jax.numerics.qcfs import qcfs, signed_qcfs
 
 Z = np.array([-1.0, -0.0, 0.0, 0.25, 1.0, 1.5, 2.0, 3.0], np.float32)
 THETA = 1.5
@@ -48,3 +49,23 @@ def test_qcfs_is_within_half_a_step_of_the_clipped_relu(per_channel):
 def test_activations_return_the_type_of_their_input(act):
     for dtype in (jnp.bfloat16, jnp.float32):
         assert apply(jnp.asarray(Z, dtype), THETA, act).dtype == dtype
+
+
+def test_a_signed_activation_is_a_pair_of_neurons():
+    z = jnp.linspace(-2.5, 2.5, 41).reshape(1, -1)
+    act = SignedQCFS(levels=7, theta_init=1.5)
+    variables = act.init(jax.random.key(0), z)
+    a, sown = act.apply(variables, z, mutable=["activations"])
+    np.testing.assert_array_equal(a, signed_qcfs(z, 1.5, levels=7))
+    np.testing.assert_array_equal(a, qcfs(z, 1.5, levels=7) - qcfs(-z, 1.5, levels=7))
+    np.testing.assert_array_equal(a, -signed_qcfs(-z, 1.5, levels=7))
+    assert len(sown["activations"]["a"]) == 2
+
+    def total(z, theta):
+        return signed_qcfs(z, theta, levels=7).sum()
+
+    to_z, to_theta = jax.grad(total, argnums=(0, 1))(z, jnp.full_like(z, 1.5))
+    inside = np.abs(z) < 1.5
+    np.testing.assert_array_equal(to_z, inside & (z != 0))
+    wanted = np.where(inside, (a - z) / 1.5, np.sign(z))
+    np.testing.assert_allclose(to_theta, wanted, atol=1e-6)
