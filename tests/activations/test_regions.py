@@ -350,6 +350,7 @@ def test_pooling_comes_behind_the_code(name):
     assert verify(*quantised, X, steps=4).exact
 
 
+@pytest.mark.slow
 def test_pooling_before_what_may_fall_stays():
     act, pool = jax.nn.silu, POOLS["all"]
     quantised = quantise(pooled("pool", act, pool), W, [X], levels=2**20 - 1)
@@ -421,6 +422,7 @@ def test_trained_scales_are_taken_over(per_channel):
     assert "round" not in str(program) and "floor" not in str(program)
 
 
+@pytest.mark.slow
 def test_a_trained_scale_keeps_its_own_levels():
     quantised = quantise(
         lambda v, x: of_lsq(x @ v["w"], v["s"]) @ v["w"],
