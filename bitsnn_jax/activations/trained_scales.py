@@ -76,19 +76,28 @@ def _trained_cap(region: Region, numbers: Numbers) -> Trained | None:
         if isinstance(value, Constant) and value.number is None
     ]
     theta = numbers(caps[0]) if len(caps) == 1 else None
-    return None if theta is None else Trained(None, theta=np.asarray(theta, np.float32))
+    if theta is None:
+        return None
+    theta = theta if np.ptp(theta) else np.ravel(theta)[0]
+    return Trained(None, theta=np.asarray(theta, np.float32))
 
 
 def _grid(region: Region, numbers: Numbers) -> tuple[np.ndarray, int] | None:
     """Find theta and levels of a function, if it is round(clip(z / s, 0, L)) s."""
-    sizes = {np.size(numbers(c)) for c in region.constants if numbers(c) is not None}
+    found = [numbers(c) for c in region.constants]
+    sizes = {np.size(n) for n in found if n is not None and np.ptp(n)} | {1}
     channels = max(sizes, default=1)
     if not sizes <= {1, channels}:
         return None
-    top = values_of(region, np.full((1, channels), _HUGE), numbers)
+
+    def spread(constant):  # one number where all channels have the same
+        number = numbers(constant)
+        return number if number is None or np.ptp(number) else np.ravel(number)[0]
+
+    top = values_of(region, np.full((1, channels), _HUGE), spread)
     if top is None or not (np.isfinite(top).all() and (top > 0).all()):
         return None
-    y = values_of(region, _POINTS[:, None] * top, numbers) / top
+    y = values_of(region, _POINTS[:, None] * top, spread) / top
     levels = int(np.count_nonzero(np.diff(y[:, 0]) > 1e-4))
     steps = _POINTS[:, None] * levels
     wanted = np.clip(np.round(steps), 0, levels) / max(levels, 1)
