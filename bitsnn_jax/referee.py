@@ -13,12 +13,13 @@ An address takes three steps:
 1. routes: a table maps the address to none, one or several addresses. This covers
    reshaping, moving, summing and pooling.
 2. synapses: each address adds one row of weights for each place of the kernel that
-   sees it. Nothing is multiplied.
+   sees it. Nothing is multiplied. In a product of two nodes, the rows are the numbers
+   of the other node.
 3. routes again, from the sums of rows to the neurons.
 
 The sum of step t is shifted left by T - t and added to the membranes. Then the neurons
-compare and subtract. The image and nodes of kind "sum" are numbers instead of spikes:
-they take the same three steps, once, and multiply the rows.
+compare and subtract, or compare with a table. The image and nodes of kind "sum" are
+numbers instead of spikes: they take the same three steps, once, and multiply the rows.
 
 Operations are counted where they happen; see `Counts`.
 """
@@ -37,15 +38,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FORMAT, VERSION = "bitsnn", 2
+FORMAT, VERSION = "bitsnn", 3
 KINDS = ("input", "neurons", "maximum", "sum", "output")
 NUMBERS = ("input", "sum")  # values of these kinds of node have no time
+ALWAYS, NEVER = -(2**31), 2**31 - 1  # in a table: at every sum, at none
 # Limits on entries of an array on the way, and on pairs of an entry and its target, or
 # of an entry and a place of a window. All nodes together may have this many, or four
 # for each byte of the folder: test vectors alone have one for each.
 MOST, MOST_STEPS, MOST_OF_SMALL = 2**23, 30, 2**22
 STORED = {"kernel": "i1", "factor": "i2", "index": "i4"}
-STORED |= {"bias": "i4", "fraction": "i4", "unit": "f8"}
+STORED |= {"bias": "i4", "fraction": "i4", "unit": "f8", "rise": "i4", "fall": "i4"}
 # Of safetensors, little endian.
 DTYPES = {
     **{"I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"},
@@ -235,6 +237,13 @@ def synapses_of(weight: dict, shape: tuple[int, ...]) -> Synapses:
         rows = weight["kernel"].reshape(-1, inputs, groups, outputs // groups)
         rows = rows.swapaxes(1, 2).reshape(len(where), inputs * groups, -1)
         return Synapses(rows, where, groups, (*positions, outputs))
+    if weight["op"] == "Held":  # position p lands on row p; the rows come with a run
+        groups, inner, width = weight["shape"]
+        check(len(shape) == 2 and shape[1] == groups * inner, f"Held of {shape}")
+        check_entries(weight["shape"])
+        rows = np.zeros((1, groups * inner, width), np.int64)
+        every = np.arange(shape[0])[None]
+        return Synapses(rows, every, groups, (shape[0], groups * width))
     raise RefereeError(f"unknown operation {weight['op']!r}")
 
 
@@ -284,7 +293,8 @@ class Counts:
       multiply_accumulates: the same for the image and for sums, whatever their values.
       bias_additions: of the T parts of the bias.
       shifts: of the sum of a step, by T - t, for t < T; of terms with a `Shift`.
-      compares, resets: with a threshold, and subtractions of it. A maximum has none.
+      compares, resets: with a threshold, and subtractions of it. A maximum has none; a
+        table has up to two thresholds, and nothing is subtracted.
       membrane_reads, membrane_writes: one each for an addition, a read for a compare,
         a write for a reset.
       largest: the largest |membrane| seen, in its own units. A maximum, not a count.
@@ -316,6 +326,8 @@ class Term(NamedTuple):
     after: Routes
     reach: np.ndarray
     shift: int
+    held: str = ""  # the node that is the kernel of a product, if there is one
+    kernel: Routes | None = None  # where its numbers go
 
 
 class Node(NamedTuple):
@@ -327,6 +339,8 @@ class Node(NamedTuple):
     fraction: np.ndarray
     unit: np.ndarray
     bound: int
+    table: tuple[np.ndarray, ...]  # rise and fall, [levels, places]; or none
+    places: np.ndarray  # of each entry in a row of them
 
     @property
     def size(self) -> int:
@@ -390,7 +404,7 @@ def read(folder) -> Network:
         with damaged(name):
             left -= math.prod(entry["shape"])
             check(left >= 0, f"more entries than {held:,} bytes of files are read for")
-            nodes[name] = _node(entry, arrays, nodes, bits)
+            nodes[name] = _node(entry, arrays, nodes, bits, steps)
     with damaged("vectors.safetensors"):
         _check_vectors(vectors, nodes, steps, levels)
     return Network(tuple(nodes.values()), steps, levels, vectors)
@@ -465,7 +479,7 @@ def check_entries(shape) -> None:
     check(entries <= MOST, f"{entries:,} entries, more than {MOST:,}")
 
 
-def _node(entry: dict, arrays: dict, nodes: dict[str, Node], bits: int) -> Node:
+def _node(entry: dict, arrays: dict, nodes: dict, bits: int, steps: int) -> Node:
     kind, shape = entry["kind"], tuple(entry["shape"])
     check(kind in KINDS, f"unknown kind {kind!r:.40}")
     check(
@@ -476,7 +490,7 @@ def _node(entry: dict, arrays: dict, nodes: dict[str, Node], bits: int) -> Node:
     sources = [nodes[term["source"]] for term in entry["terms"]]
     check(all(source.kind != "output" for source in sources), "fed by an output")
     terms = tuple(
-        _term(term, arrays, source, bits, kind)
+        _term(term, arrays, nodes, source, bits, kind)
         for term, source in zip(entry["terms"], sources, strict=True)
     )
     for term in terms:
@@ -490,14 +504,35 @@ def _node(entry: dict, arrays: dict, nodes: dict[str, Node], bits: int) -> Node:
     check(((fraction >= 0) & (fraction <= 30)).all(), "a fraction that is not 0 to 30")
     check((np.isfinite(unit) & (unit > 0)).all(), "a unit that is not above 0")
     if kind == "maximum":
-        check(len(terms) == 1 and not terms[0].shift, "a maximum has one term")
-        check(sources[0].kind in ("neurons", "maximum"), "a maximum of numbers")
+        check(terms and not any(t.shift for t in terms), "a maximum of shifted codes")
+        check(all(term.has_time for term in terms), "a maximum of numbers")
+    if any(term.held for term in terms):
+        check(kind == "sum" and len(terms) == 1, "a product in another sum")
+        check(terms[0].has_time, "a product of numbers")
     check(not (terms and kind == "input"), "an input that is fed")
     bound = whole(entry["bound"], 0, 2**31 - 1, "bound")
-    return Node(entry["name"], kind, shape, terms, bias, fraction, unit, bound)
+    table, places = _table(entry, arrays, shape, 2**steps - 1)
+    check(not table or kind == "neurons", "a table without neurons")
+    numbers = bias, fraction, unit, bound
+    return Node(entry["name"], kind, shape, terms, *numbers, table, places)
 
 
-def _term(entry: dict, arrays: dict, source: Node, bits: int, kind: str) -> Term:
+def _table(entry: dict, arrays: dict, shape, levels: int):
+    """Return the two sides of the table, one row for each code; () without one."""
+    if not {"rise", "fall"} & entry.keys():
+        return (), np.zeros(0, int)
+    rise, fall = (
+        _array(entry, field, arrays).astype(np.int64) for field in ("rise", "fall")
+    )
+    check(rise.shape == fall.shape and len(rise) == levels, f"a table of {rise.shape}")
+    check((np.diff(rise, axis=0) >= 0).all(), "a code that begins below a lower one")
+    check((np.diff(fall, axis=0) <= 0).all(), "a code that ends above a lower one")
+    row = np.arange(math.prod(rise.shape[1:])).reshape(rise.shape[1:])
+    places = np.broadcast_to(row, shape).reshape(-1)
+    return (rise.reshape(levels, -1), fall.reshape(levels, -1)), places
+
+
+def _term(entry: dict, arrays: dict, nodes, source: Node, bits: int, kind: str) -> Term:
     def loaded(op):
         fields = {"kernel", "factor", "index"} & op.keys()
         for field in {"window", "strides", "lhs_dilation", "rhs_dilation"} & op.keys():
@@ -526,7 +561,14 @@ def _term(entry: dict, arrays: dict, source: Node, bits: int, kind: str) -> Term
     shift = sum(op["amount"] for op in entry["after"] if op["op"] == "Shift")
     whole(shift, 0, 30, "the sum of shifts")
     has_time = source.kind not in NUMBERS
-    return Term(source.name, has_time, before, synapses, after, reach, shift)
+    term = Term(source.name, has_time, before, synapses, after, reach, shift)
+    if weight["op"] != "Held":
+        return term
+    other = nodes[weight["source"]]
+    check(other.kind != "output", "fed by an output")
+    kernel = route([loaded(op) for op in weight["before"]], other.shape)
+    check(list(kernel.shape) == weight["shape"], f"a kernel of {kernel.shape}")
+    return term._replace(held=other.name, kernel=kernel)
 
 
 def _array(entry: dict, field: str, arrays: dict) -> np.ndarray:
@@ -619,11 +661,12 @@ def bias_part(bias: np.ndarray, t: int, steps: int) -> np.ndarray:
 def _integrate(node: Node, sent, steps: int, count: Counts) -> np.ndarray:
     """Integrate T steps: what all spikes, numbers and the bias bring."""
     membrane = np.zeros(node.size, np.int64)
-    for term in node.terms:
+    terms = [_given(term, sent) for term in node.terms]
+    for term in terms:
         if not term.has_time:  # enters once
             every = np.arange(sent[term.source].size)
             membrane += _bring(term, every, sent[term.source], count)
-    timed = [term for term in node.terms if term.has_time]
+    timed = [term for term in terms if term.has_time]
     for t in range(1, steps + 1):
         current = np.zeros(node.size, np.int64)
         for term in timed:
@@ -644,6 +687,17 @@ def _integrate(node: Node, sent, steps: int, count: Counts) -> np.ndarray:
             f"{node.bound:,} of the file"
         )
     return membrane
+
+
+def _given(term: Term, sent) -> Term:
+    """Put the numbers of the other node of a product into the rows."""
+    if term.kernel is None:
+        return term
+    numbers, rows = sent[term.held], np.zeros(math.prod(term.kernel.shape), np.int64)
+    numbers = pack(numbers) if numbers.ndim == 2 else numbers  # spikes, all sent
+    np.add.at(rows, term.kernel.targets, numbers[term.kernel.origins])
+    rows = rows.reshape(term.synapses.rows.shape)
+    return term._replace(synapses=term.synapses._replace(rows=rows))
 
 
 def _bring(term: Term, addresses, values, count: Counts) -> np.ndarray:
@@ -670,7 +724,11 @@ def _fire(node: Node, membrane, steps: int, count: Counts) -> np.ndarray:
     """Fire the bits of floor((membrane + half) / 2**fraction): bool [T, size].
 
     s(t) = u(t) >= 2**(fraction + T - t),  u(t + 1) = u(t) - s(t) 2**(fraction + T - t)
+
+    or, with a table, those of the code whose window the membrane is in.
     """
+    if node.table:
+        return _look_up(node, membrane, steps, count)
     u, spikes = membrane + half(node.fraction), []
     for t in range(1, steps + 1):
         threshold = 1 << (node.fraction + steps - t)
@@ -684,12 +742,31 @@ def _fire(node: Node, membrane, steps: int, count: Counts) -> np.ndarray:
     return np.array(spikes)
 
 
+def _look_up(node: Node, u, steps: int, count: Counts) -> np.ndarray:
+    """Fire bool [T, size]: s(t) = rise[c - 1] <= u < fall[c - 1].
+
+    c is the value of the bits so far and of this one, 2**(T - t).
+    """
+    rise, fall = node.table
+    looks = [(rise != ALWAYS).any(), (fall != NEVER).any()]
+    code, spikes = np.zeros(u.size, np.int64), []
+    for t in range(1, steps + 1):
+        row = code + (1 << (steps - t)) - 1
+        fires = (rise[row, node.places] <= u) & (u < fall[row, node.places])
+        code[fires] += 1 << (steps - t)
+        spikes.append(fires)
+        compared = max(1, sum(looks)) * u.size
+        count.compares += compared
+        count.membrane_reads += compared
+    return np.array(spikes)
+
+
 def _maximum(node: Node, sent, steps: int) -> np.ndarray:
     """Fire bool [T, size]: the bits of the largest code. No code is below 0."""
-    [term] = node.terms
-    codes = pack(sent[term.source])
     largest = np.zeros(node.size, np.int64)
-    np.maximum.at(largest, term.before.targets, codes[term.before.origins])
+    for term in node.terms:
+        codes = pack(sent[term.source])
+        np.maximum.at(largest, term.before.targets, codes[term.before.origins])
     return bits(largest, steps)
 
 

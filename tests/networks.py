@@ -220,13 +220,10 @@ NETWORKS = (
 )
 
 
-def build(network, seed=0):
-    """(apply_fn, variables, x) with every parameter and statistic off its default."""
-    model, key = network(), jax.random.key(seed)
-    x = INPUTS.get(network, image)(key)
-    variables = model.init(key, x)
+def with_odd_variables(variables, seed):
+    """Move every parameter and statistic off its default."""
     leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
     # Spread around the default: signs of gamma and beta both occur, variances and
     # thresholds stay positive.
     leaves = [
@@ -234,7 +231,15 @@ def build(network, seed=0):
         + (0.2 * jax.random.normal(k, a.shape) if a.ndim == 1 and not a.any() else 0)
         for k, a in zip(keys, leaves, strict=True)
     ]
-    variables = jax.tree.unflatten(tree, leaves)
+    return jax.tree.unflatten(tree, leaves)
+
+
+def build(network, seed=0):
+    """(apply_fn, variables, x) with every parameter and statistic off its default."""
+    model, key = network(), jax.random.key(seed)
+    x = INPUTS.get(network, image)(key)
+    variables = model.init(key, x)
+    variables = with_odd_variables(variables, seed + 1)
     return lambda v, x: model.apply(v, x), variables, x
 
 

@@ -10,7 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.integers.graph import Conv, Graph, Node, Scale, Term, apply, apply_term
+from bitsnn_jax.integers.graph import (
+    Conv,
+    Graph,
+    Held,
+    Node,
+    Product,
+    Scale,
+    Term,
+    apply,
+    apply_term,
+    collected,
+)
 from bitsnn_jax.integers.network import IntegerNetwork
 from bitsnn_jax.numerics.qcfs import codes, qcfs
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
@@ -48,9 +59,10 @@ def graph_difference(
         values: dict[str, Any] = {"input": jnp.asarray(np.asarray(x, np.float64))}
         sent = iter(activations)
         for node in graph.nodes[1:]:
-            terms = [apply_term(t, values[t.source]) for t in node.terms]
-            z = sum(terms, jnp.broadcast_to(node.bias, node.shape))
+            terms = [apply_term(t.given(values), values[t.source]) for t in node.terms]
+            z = collected(node, values, jnp.float64)
             if node.kind == "neurons":
+                z = node.charge(z)
                 values[node.name] = jnp.asarray(_as_stored(next(sent), node))
             else:
                 values[node.name] = z
@@ -105,19 +117,20 @@ def integer_difference(network: IntegerNetwork, graph: Graph, x: Any) -> str | N
         floats: dict[str, Any] = {"input": jnp.asarray(np.asarray(x, np.float64))}
         integers = dict(floats)
         for node, made in zip(graph.nodes[1:], network.nodes[1:], strict=True):
-            z = _sum(node, floats)
+            z = collected(node, floats, jnp.float64)
             if node.kind == "neurons":
                 theta = jnp.asarray(node.theta, z.dtype)
-                code = codes(z, theta, levels=top).astype(z.dtype)
+                code = codes(node.charge(z), theta, levels=top).astype(z.dtype)
                 floats[node.name], integers[node.name] = code * (theta / top), code
             else:
                 floats[node.name] = z
                 integers[node.name] = jnp.round(z / made.unit)
             if node.kind == "maximum":
                 continue
-            apart = jnp.abs(_sum(made, integers) - z / made.sum_unit)
+            sums = collected(made, integers, jnp.float64)
+            apart = jnp.abs(sums - z / made.sum_unit)
             bound = 0.5 + sum(
-                _half(term, jnp.abs(integers[term.source]))
+                _half(term, jnp.abs(integers[term.source]), graph)
                 + _of_rounded(term, integers[term.source], graph[term.source].kind)
                 for term in made.terms
             )
@@ -132,17 +145,15 @@ def integer_difference(network: IntegerNetwork, graph: Graph, x: Any) -> str | N
     return None
 
 
-def _sum(node, values) -> jax.Array:
-    total = jnp.broadcast_to(jnp.asarray(node.bias, jnp.float64), node.shape)
-    return sum((apply_term(t, values[t.source]) for t in node.terms), total)
-
-
-def _half(term: Term, sizes):
+def _half(term: Term, sizes, graph: Graph):
     """Add up half a unit for each input that each result has."""
     for op in term.before:
         sizes = apply(op, sizes)
     weight = term.weight
-    if isinstance(weight, Scale):
+    if isinstance(weight, Held):  # codes are not rounded
+        half = 0.5 * (graph[weight.source].kind == "sum")
+        sizes = apply(Product(np.full(weight.shape, half)), sizes)
+    elif isinstance(weight, Scale):
         sizes = jnp.broadcast_to(
             sizes / 2, np.broadcast_shapes(sizes.shape, np.shape(weight.factor))
         )

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.integers.graph import apply_term
+from bitsnn_jax.integers.maxima import largest_codes
 from bitsnn_jax.integers.network import IntegerNetwork
 
 Codes = Mapping[str, jax.Array]
@@ -63,8 +64,9 @@ def prefix_logits(
         if name in layers:
             missing = steps - t
             return jnp.asarray(codes[name], jnp.int32)[None] >> missing << missing
-        [term] = network[name].terms
-        return apply_term(term, prefix(term.source, codes, t))
+        node = network[name]
+        sources = {term.source for term in node.terms}
+        return largest_codes(node, {s: prefix(s, codes, t) for s in sources})
 
     def logits(codes, t):
         z = jnp.broadcast_to(jnp.asarray(node.bias, jnp.int32), node.shape)

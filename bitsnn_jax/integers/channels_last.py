@@ -14,6 +14,7 @@ import numpy as np
 from bitsnn_jax.integers.folding import NotFoldable, extended, fed
 from bitsnn_jax.integers.graph import (
     Conv,
+    Held,
     Max,
     Move,
     Node,
@@ -61,6 +62,7 @@ def channels_last(node: Node, source: Callable[[str], Node]) -> Node:
         terms=tuple(terms),
         bias=_ordered(node.bias, order),
         theta=_ordered(node.theta, order),
+        fn=node.fn and _ordered_fn(node.fn, order),
     )
 
 
@@ -74,7 +76,8 @@ def as_in_the_program(node: Node) -> tuple[Weightless, ...]:
 def with_one_unit(nodes: Sequence[Node]) -> tuple[Node, ...]:
     """Mark the sums that feed a weight with no place for a scale of each channel.
 
-    A resize, for instance, has weights along an axis of space.
+    A resize, for instance, has weights along an axis of space, and a product of
+    matrices adds up numbers that it holds.
     """
     shapes = {node.name: node.shape for node in nodes}
     sums = {node.name for node in nodes if node.kind == "sum"}
@@ -84,6 +87,8 @@ def with_one_unit(nodes: Sequence[Node]) -> tuple[Node, ...]:
         for term in node.terms
         if term.source in sums and not _takes_channels(term, shapes[term.source])
     }
+    weights = [term.weight for node in nodes for term in node.terms]
+    marked |= {w.source for w in weights if isinstance(w, Held) and w.shape[1] > 1}
     return tuple(
         node._replace(has_one_unit=True) if node.name in marked else node
         for node in nodes
@@ -120,6 +125,13 @@ def _ordered(array: np.ndarray, order: Shape) -> np.ndarray:
     return array.reshape(missing + array.shape).transpose(order)
 
 
+def _ordered_fn(fn: Callable, order: Shape) -> Callable:
+    """Make a function of arrays [k, ...] one of arrays in another order of axes."""
+    there = (0, *(1 + axis for axis in order))
+    back = tuple(int(axis) for axis in np.argsort(there))
+    return lambda z: fn(z.transpose(back)).transpose(there)
+
+
 def _transposition(shape: Shape, order: Sequence[int]) -> Move:
     places = np.arange(math.prod(shape)).reshape(shape)
     return Move(places.transpose(order).astype(np.int32))
@@ -131,6 +143,11 @@ def _channel_axis(term: Term, source: Node) -> int | None:
         shape, ops = source.shape, term.after
         for op in (*term.before, term.weight):
             shape = out_shape(op, shape)
+    elif isinstance(term.weight, Held):
+        if not source.order or term.weight.shape[1:] != (1, 1):
+            return None
+        # Entry by entry: what is moved before goes back behind.
+        shape, ops = source.shape, _cancelled((*term.before, *term.after), source.shape)
     elif source.order and not term.has_kernel:
         shape, ops = source.shape, term.before
     else:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, IntegerNode
+from bitsnn_jax.integers import tables
 from bitsnn_jax.integers.graph import (
+    Product,
     Scale,
     Sum,
     Weight,
@@ -19,6 +20,9 @@ from bitsnn_jax.integers.graph import (
     batched,
     out_shape,
 )
+from bitsnn_jax.integers.maxima import largest_codes
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
+from bitsnn_jax.integers.products import with_tops
 from bitsnn_jax.numerics.neurons import collect, fire_codes
 from bitsnn_jax.numerics.spikes import pack
 from bitsnn_jax.numerics.stored import stored
@@ -70,7 +74,12 @@ def one_shot(
     def run(x):
         values, codes = {"input": x}, {}
         for node in network.nodes[1:]:
-            terms = [(term, values[term.source]) for term in node.terms]
+            if node.kind == "maximum":
+                values[node.name] = largest_codes(node, values)
+                continue
+            terms = [
+                (with_tops(t, values, network), values[t.source]) for t in node.terms
+            ]
             values[node.name] = value = _value(node, add(node, terms), network.steps)
             if node.kind == "neurons":
                 values[node.name] = codes[node.name] = stored(value)
@@ -101,15 +110,17 @@ def stepped(
     def run(x):
         values, codes, trains = {"input": x}, {}, set()
         for node in network.nodes[1:]:
-            parts = [(term, values[term.source]) for term in node.terms]
+            if node.kind == "maximum":
+                values[node.name] = largest_codes(node, values)
+                trains.add(node.name)
+                continue
+            # What a product holds is complete: its layer has fired.
+            parts = [
+                (with_tops(t, values, network), values[t.source]) for t in node.terms
+            ]
             # The image and sums have no time: they are there at the first step.
             once = [part for part in parts if part[0].source not in trains]
             timed = [part for part in parts if part[0].source in trains]
-            if node.kind == "maximum":
-                [(term, code)] = timed
-                values[node.name] = apply_term(term, code)
-                trains.add(node.name)
-                continue
             start = add(node, once, bias=np.zeros((), np.int32))
 
             def charge(place, node=node, timed=timed):
@@ -150,6 +161,9 @@ def _unrolled(node, charge, start, steps):
         membrane += charge(place)
 
     def fire():
+        if node.has_table:
+            codes = tables.fired_codes(node, membrane, steps=steps, unroll=True)
+            return stored(codes)
         u, spikes = membrane + jnp.asarray(node.half, membrane.dtype), []
         for place in reversed(range(steps)):
             threshold = jnp.asarray(np.left_shift(1, node.fraction + place), u.dtype)
@@ -165,6 +179,8 @@ def _rolled(node, charge, start, steps):
     membrane = collect(charge, start, steps=steps)
 
     def fire():
+        if node.has_table:
+            return tables.fired_codes(node, membrane, steps=steps, unroll=False)
         half, delta = node.half, np.left_shift(1, node.fraction)
         u = membrane + jnp.asarray(half, membrane.dtype)
         return fire_codes(u, jnp.asarray(delta, u.dtype), steps=steps)
@@ -173,8 +189,10 @@ def _rolled(node, charge, start, steps):
 
 
 def _value(node: IntegerNode, z, steps: int):
-    if node.kind in ("output", "maximum"):
+    if node.kind == "output":
         return z
+    if node.has_table:
+        return tables.one_shot_codes(node, z)
     z = z + jnp.asarray(node.half, z.dtype)
     if z.dtype == jnp.int32:
         z = z >> node.fraction
@@ -217,6 +235,8 @@ def _product(weight: Weight, x, top, carrier, dtype):
     largest = _EXACT["float32"] // max(_gain(weight), 1)
     if carrier == "bfloat16":
         largest = min(largest, _EXACT["bfloat16"])
+        if isinstance(weight, Product) and weight.largest > _EXACT["bfloat16"]:
+            largest = 0  # numbers that are no bfloat16
     if top <= largest:
         return _in_floats(weight, x, top, carrier).astype(dtype)
     if largest < 2:  # not even bits would do
@@ -247,6 +267,8 @@ def _places(term, shape):
 
 def _gain(weight):
     """Return the largest |output| for inputs of 1."""
+    if isinstance(weight, Product):
+        return weight.kernel.shape[1] * weight.largest
     kernel = np.abs(weight.kernel.astype(np.int64))
     return int(kernel.reshape(-1, kernel.shape[-1]).sum(0).max())
 
@@ -256,6 +278,7 @@ def _in_floats(weight, x, top, carrier):
         accumulate = {"preferred_element_type": jnp.float32}
         return apply(weight, x.astype(jnp.bfloat16), **accumulate)
     # A backend may round float32 inputs to bfloat16, unless it is told not to.
+    top = max(top, weight.largest) if isinstance(weight, Product) else top
     precision = "highest" if top > _EXACT["bfloat16"] else "default"
     with jax.default_matmul_precision(precision):
         return apply(weight, x.astype(jnp.float32))

@@ -11,6 +11,7 @@ from bitsnn_jax.integers.folding import NotFoldable
 from bitsnn_jax.integers.graph import Graph, Node, Scale, Shift, Term
 from bitsnn_jax.integers.grid import (
     MAX_GUARD,
+    MAX_RESOLUTION,
     MULTIPLIER_BITS,
     enough,
     exponent,
@@ -18,19 +19,21 @@ from bitsnn_jax.integers.grid import (
     in_units,
     largest,
     largest_fraction,
+    largest_threshold,
     of_integers,
     smallest_unit,
     unit_without_delta,
 )
+from bitsnn_jax.integers.maxima import merged_units
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
+from bitsnn_jax.integers.products import SUM_BITS, held, product_node
+from bitsnn_jax.integers.tables import TableError, resolution, table
 from bitsnn_jax.numerics.spikes import check_steps
 
 # The largest weight of a term is at least so many units, where the width allows it,
 PRECISE = 8
 # unless the term brings less than this part of what the largest one can.
 FELT = 1 / 256
-# Signed bits of a "sum" after rounding.
-SUM_BITS = 16
 
 
 class FixedPointError(ValueError):
@@ -91,11 +94,19 @@ def fixed_point(
                 f"steps; train with levels={2**steps - 1}"
             )
         try:
-            made = _MAKERS[node.kind](node, network)
+            make = product_node if held(node) else _MAKERS[node.kind]
+            made = make(node, network)
         except NotFoldable as error:
             raise FixedPointError(
                 f"{node.name}: a scale of its input has no weight to go into: {error}"
             ) from None
+        except TableError as error:
+            raise FixedPointError(f"{node.name}: {error}") from None
+        if made.bound >= 2**31:
+            raise FixedPointError(
+                f"{node.name}: its sum can reach {made.bound:,}, which leaves 32 bits; "
+                "fewer steps would do"
+            )
         network = dataclasses.replace(network, nodes=(*network.nodes, made))
     for x in drawn(shape, white) if inputs is None else np.asarray(inputs):
         if difference := integer_difference(network, graph, x.reshape(shape)):
@@ -105,22 +116,30 @@ def fixed_point(
 
 def _maximum(node: Node, network: IntegerNetwork) -> IntegerNode:
     """Keep codes, which are compared, not computed with; thresholds must be equal."""
-    [term] = node.terms
-    source = network[term.source]
     # One for each channel, which no maximum mixes, or one for all.
-    unit = of_integers(term, source).numbers
-    one = term._replace(weight=Scale(np.ones((), np.int16)))
-    return IntegerNode(
-        node.name, node.kind, node.shape, (one,), unit=unit, bound=source.bound
-    )
+    unit = merged_units(node, network)
+    one = Scale(np.ones((), np.int16))
+    terms = tuple(term._replace(weight=one) for term in node.terms)
+    bound = max(network[term.source].bound for term in terms)
+    return IntegerNode(node.name, node.kind, node.shape, terms, unit=unit, bound=bound)
 
 
 def _neurons(node: Node, network: IntegerNetwork) -> IntegerNode:
-    """Count a channel in units of delta / 2**f, so that thresholds are powers of 2."""
+    """Count a channel in units of delta / 2**f, so that thresholds are powers of 2.
+
+    With a function in front of the code they are the numbers of a table, and the unit
+    is as fine as this takes.
+    """
     terms = _of_integers(node, network)
     least = smallest_unit(node, terms, network.largest_weight, per_channel=True)
-    delta = node.theta / (2**network.steps - 1)
-    fraction = largest_fraction(delta, least, network.steps)
+    levels = 2**network.steps - 1
+    delta = node.theta / levels
+    most, wanted = largest_threshold(network.steps), 0
+    if node.fn is not None:
+        wanted = resolution(node.fn, node.theta, levels, len(node.shape))
+        wanted = min(max(0, wanted), MAX_RESOLUTION)
+        most = np.where(least > 0, MAX_RESOLUTION, wanted)  # 0: no weights
+    fraction = largest_fraction(delta, least, most)
     if fraction.min() < -MAX_GUARD:
         raise FixedPointError(
             f"{node.name}: weights overflow: the smallest that this width can tell "
@@ -130,8 +149,18 @@ def _neurons(node: Node, network: IntegerNetwork) -> IntegerNode:
     def finer(guard, bound):
         return (fraction + guard).astype(np.int32)
 
-    sums = _Sums(delta / 2.0**fraction, fraction, finer)
-    return _fitted(node, terms, sums, network)
+    wanted = min(wanted - int(fraction.min()), MAX_GUARD)
+    sums = _Sums(delta / 2.0**fraction, fraction, finer, wanted)
+    made = _fitted(node, terms, sums, network)
+    if node.fn is None:
+        return made
+    rank, bound = len(node.shape), made.bound - int(made.half.max())
+    theta, unit = (
+        np.reshape(x, (1,) * (rank - np.ndim(x)) + np.shape(x))
+        for x in (node.theta, made.sum_unit)
+    )
+    rise, fall = table(node.fn, theta, unit, steps=network.steps, reach=bound)
+    return made._replace(rise=rise, fall=fall, bound=bound)
 
 
 def _sum(node: Node, network: IntegerNetwork) -> IntegerNode:
@@ -188,11 +217,13 @@ class _Sums(NamedTuple):
       unit: the coarsest one it may have.
       fraction: that goes with it.
       rounds: (bits below that unit, largest sum) -> the fraction of the node.
+      wanted: bits below that unit, where 32 bits have them.
     """
 
     unit: np.ndarray
     fraction: np.ndarray
     rounds: Callable[[int, int], np.ndarray]
+    wanted: int = 0
 
 
 def _fitted(
@@ -216,7 +247,7 @@ def _fitted(
     finer = [e for e, t in zip(exponents, terms, strict=True) if t.has_kernel]
     # As fine as the finest term asks for, if 32 bits hold the thresholds and the sum.
     most = 30 - network.steps - int(sums.fraction.max())
-    guard = max(least, min(max([*guards, *finer, 0]), most))
+    guard = max(least, min(max([*guards, *finer, sums.wanted]), most))
     while True:
         made = _rounded_node(node, terms, sums.unit, guard, exponents, limit)
         bound = largest_sum(made, network)

@@ -27,10 +27,18 @@ class NotFoldable(ValueError):
 def extended(term: Term, op: Weightless, shape: tuple) -> Term:
     """Apply a move or a sum, op(term). The term has `shape` until then."""
     if isinstance(term.weight, Scale):
-        factor = _pushed(op, term.weight.factor, shape)
+        factor = pushed(op, term.weight.factor, shape)
         before = simplified((*term.before, op), shape)
         return term._replace(before=before, weight=Scale(factor))
     return term._replace(after=simplified((*term.after, op), shape))
+
+
+def transposed(term: Term, order: tuple[int, ...], shape: tuple[int, ...]) -> Term:
+    """Put the axes of a term of `shape` in another order."""
+    if order == tuple(range(len(shape))):
+        return term
+    places = np.arange(math.prod(shape)).reshape(shape).transpose(order)
+    return extended(term, Move(places), shape)
 
 
 def weighted(term: Term, weight: Weight, shape: tuple) -> Term:
@@ -46,7 +54,7 @@ def fed(term: Term, factor: np.ndarray, source: tuple) -> Term:
     """Write factor * source, of that shape, as a term of the source."""
     shape = source
     for op in term.before:
-        factor = _pushed(op, factor, shape)
+        factor = pushed(op, factor, shape)
         shape = out_shape(op, shape)
     if isinstance(term.weight, Scale):
         return term._replace(weight=Scale(shrunk(term.weight.factor * factor)))
@@ -67,8 +75,7 @@ def scaled(term: Term, factor: np.ndarray, source: tuple) -> Term:
         factor = _pulled(op, np.broadcast_to(factor, shape), shapes[-1])
     if any(n > 1 for n in np.shape(factor)[:-1]):
         raise NotFoldable("it differs from place to place")
-    kernel = term.weight.kernel * np.reshape(factor, -1)
-    return term._replace(weight=term.weight._replace(kernel=kernel))
+    return term.with_numbers(term.numbers * np.reshape(factor, -1))
 
 
 def _fed(weight, factor, shape):
@@ -86,7 +93,7 @@ def _fed(weight, factor, shape):
     return weight._replace(kernel=kernel * channels)
 
 
-def _pushed(op: Weightless, factor: np.ndarray, shape: tuple) -> np.ndarray:
+def pushed(op: Weightless, factor: np.ndarray, shape: tuple) -> np.ndarray:
     """Push a factor through: return f with op(factor * x) = f * op(x)."""
     if np.ndim(factor) == 0:
         return factor

@@ -6,6 +6,7 @@ or program. `lowering.lower` makes one from a network.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -92,9 +93,32 @@ class Shift(NamedTuple):
     amount: int
 
 
-# Moves numbers or adds them up; holds numbers of its own.
+# Moves numbers or adds them up.
 Weightless = Reshape | Move | Sum | WindowSum | Max | WindowMax | Shift
-Weight = Scale | Conv | Dense
+
+
+class Held(NamedTuple):
+    """A kernel that is the value of another node: a product of two nodes.
+
+    `before(source)` is a kernel [groups, K, N]. Each group of an x [rows, groups * K]
+    goes through its own [K, N], to [rows, groups * N]. A product of matrices has a
+    group for each one of a batch; entry by entry, each entry is a group of K = N = 1.
+    """
+
+    source: str
+    before: tuple[Weightless, ...]
+    shape: tuple[int, ...]  # of the kernel
+
+
+class Product(NamedTuple):
+    """A `Held`, with the numbers that it holds."""
+
+    kernel: Any  # [groups, K, N]
+    largest: int = 0  # |number|, where that is known
+
+
+# Holds numbers of its own, or of another node.
+Weight = Scale | Conv | Dense | Held | Product
 
 
 class Term(NamedTuple):
@@ -111,18 +135,35 @@ class Term(NamedTuple):
 
     @property
     def has_kernel(self) -> bool:
-        """Whether it has weights, and not only a factor."""
-        return not isinstance(self.weight, Scale)
+        """Whether it has weights of its own, and not only a factor."""
+        return isinstance(self.weight, Conv | Dense)
 
     @property
     def numbers(self) -> np.ndarray:
         """Its kernel or its factor."""
-        weight = self.weight
+        weight: Any = self.weight
         return weight.factor if isinstance(weight, Scale) else weight.kernel
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The nodes that it is made of: one, or the two of a product."""
+        if isinstance(self.weight, Held):
+            return self.source, self.weight.source
+        return (self.source,)
+
+    def given(self, values: Mapping[str, Any]) -> "Term":
+        """Return the term with the numbers of the node that it holds, if it does."""
+        weight = self.weight
+        if not isinstance(weight, Held):
+            return self
+        kernel = values[weight.source]
+        for op in weight.before:
+            kernel = apply(op, kernel)
+        return self._replace(weight=Product(kernel))
 
     def with_numbers(self, numbers: Any) -> "Term":
         """Return the term with another kernel, or another factor."""
-        weight: Weight = self.weight
+        weight: Any = self.weight
         if isinstance(weight, Scale):
             return self._replace(weight=Scale(numbers))
         return self._replace(weight=weight._replace(kernel=numbers))
@@ -134,15 +175,17 @@ class Node(NamedTuple):
     z = sum of terms + bias, and the value of the node is
 
         "input"    the input of the network; no terms
-        "neurons"  qcfs(z, theta, levels=levels)
-        "maximum"  z, whose one term takes a maximum of spikes
+        "neurons"  qcfs(z, theta, levels=levels), or qcfs(fn(z), theta, levels=levels)
+        "maximum"  the largest of its terms, each a maximum of spikes
         "sum"      z: numbers instead of spikes, to which a second weight is applied, as
-                   behind the linear bottleneck of MobileNetV2
+                   behind the linear bottleneck of MobileNetV2; or the product of two
+                   nodes
         "output"   z
 
-    Shapes have a batch axis of 1. `bias` and `theta` broadcast to `shape`. `order` is
-    that of the axes, which may be stored in another one than the program has; () is the
-    same. `has_one_unit` says that a "sum" in integers has one unit for all channels.
+    Shapes have a batch axis of 1. `bias` and `theta` broadcast to `shape`. `fn` is
+    given arrays [k, ...] that broadcast to [k, *shape]. `order` is that of the axes,
+    which may be stored in another one than the program has; () is the same.
+    `has_one_unit` says that a "sum" in integers has one unit for all channels.
     """
 
     name: str
@@ -154,6 +197,11 @@ class Node(NamedTuple):
     levels: int = 0
     order: tuple[int, ...] = ()
     has_one_unit: bool = False
+    fn: Callable[[Any], Any] | None = None
+
+    def charge(self, z: jax.Array) -> jax.Array:
+        """Return what the code of neurons is of: z, or fn(z)."""
+        return z if self.fn is None else self.fn(z[None])[0]
 
 
 KINDS = ("input", "neurons", "maximum", "sum", "output")
@@ -176,11 +224,10 @@ class Graph:
                 raise ValueError(
                     f"two nodes are named {node.name}: each needs a name of its own"
                 )
-            for term in node.terms:
-                if term.source not in before:
+            for source in (name for term in node.terms for name in term.sources):
+                if source not in before:
                     raise ValueError(
-                        f"{node.name} is fed by {term.source}, which is no node "
-                        "before it"
+                        f"{node.name} is fed by {source}, which is no node before it"
                     )
             before.add(node.name)
 
@@ -210,8 +257,9 @@ class Graph:
                 f'  "{node.name}" [shape={form}, label="{node.name}\\n{shape}"]'
             )
             lines += [
-                f'  "{t.source}" -> "{node.name}" [label="{_described(t)}"]'
+                f'  "{source}" -> "{node.name}" [label="{_described(t)}"]'
                 for t in node.terms
+                for source in t.sources
             ]
         return "\n".join([*lines, "}"])
 
@@ -221,6 +269,8 @@ def _described(term: Term) -> str:
     weight = term.weight
     if isinstance(weight, Scale):
         ops.append("identity")
+    elif isinstance(weight, Held):  # spikes of the first stream through the second
+        ops.append(f"times {weight.source}")
     else:
         size = "x".join(map(str, weight.kernel.shape))
         ops.append(f"{type(weight).__name__.lower()} {size}")
@@ -245,6 +295,14 @@ def apply_term(term: Term, x: jax.Array, product: Callable = apply) -> jax.Array
     return x
 
 
+def collected(node: Any, values: Mapping[str, Any], dtype: Any) -> jax.Array:
+    """Add up the terms and the bias of a node; of a maximum, take the largest term."""
+    terms = [apply_term(t.given(values), values[t.source]) for t in node.terms]
+    if node.kind == "maximum":
+        return functools.reduce(jnp.maximum, terms)
+    return sum(terms, jnp.asarray(np.broadcast_to(node.bias, node.shape), dtype))
+
+
 def evaluate(
     graph: Graph, x: jax.Array, *, steps: int | None = None
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
@@ -262,13 +320,12 @@ def evaluate(
     def one(x):
         values, seen = {"input": x}, {}
         for node in graph.nodes[1:]:
-            z = jnp.asarray(np.broadcast_to(node.bias, node.shape), x.dtype)
-            z = sum((apply_term(t, values[t.source]) for t in node.terms), z)
+            z = collected(node, values, x.dtype)
             if node.kind == "neurons":
                 levels = (
                     node.levels if steps is None else snn_levels(node.levels, steps)
                 )
-                theta = jnp.asarray(node.theta, x.dtype)
+                theta, z = jnp.asarray(node.theta, x.dtype), node.charge(z)
                 seen[node.name] = codes(z, theta, levels=levels)
                 z = qcfs(z, theta, levels=levels)
             values[node.name] = z
@@ -288,6 +345,8 @@ def batched(fn: Callable) -> Callable:
 
 def out_shape(op: Weightless | Weight, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape that the operation makes of `shape`."""
+    if isinstance(op, Held):
+        op = Product(np.broadcast_to(np.int8(0), op.shape))
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     return jax.eval_shape(lambda x: apply(op, x), x).shape
 
@@ -307,12 +366,22 @@ def _move(op, x):
 
 
 def _conv(op, x, **accumulate):
+    padding, dilation = op.padding, op.lhs_dilation
+    if min(map(min, padding), default=0) < 0:
+        # XLA's convolutions of floats on CPUs have wrong numbers then (JAX 0.10.2).
+        edges = [
+            (*pair, between - 1)
+            for pair, between in zip(padding, dilation, strict=True)
+        ]
+        none = (0, 0, 0)
+        x = lax.pad(x, jnp.zeros((), x.dtype), [none, *edges, none])
+        padding, dilation = ((0, 0),) * len(edges), (1,) * len(edges)
     return lax.conv_general_dilated(
         x,
         jnp.asarray(op.kernel, x.dtype),
         op.strides,
-        op.padding,
-        op.lhs_dilation,
+        padding,
+        dilation,
         op.rhs_dilation,
         conv_dimensions(x.ndim),
         op.groups,
@@ -322,6 +391,17 @@ def _conv(op, x, **accumulate):
 
 def _dense(op, x, **accumulate):
     return jnp.matmul(x, jnp.asarray(op.kernel, x.dtype), **accumulate)
+
+
+def _product(op, x, **accumulate):
+    groups, inner, outer = op.kernel.shape
+    kernel, x = jnp.asarray(op.kernel, x.dtype), x.reshape(-1, groups, inner)
+    if inner == 1:  # nothing is added up
+        dtype = accumulate.get("preferred_element_type", x.dtype)
+        y = x.astype(dtype) * kernel[:, 0].astype(dtype)
+    else:
+        y = jnp.einsum("rgk,gkn->rgn", x, kernel, **accumulate)
+    return y.reshape(-1, groups * outer)
 
 
 def _window(init, combine):
@@ -344,4 +424,5 @@ _APPLY: Mapping[type, Callable[..., Any]] = {
     Scale: lambda op, x: x * jnp.asarray(op.factor, x.dtype),
     Conv: _conv,
     Dense: _dense,
+    Product: _product,
 }

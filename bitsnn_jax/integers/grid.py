@@ -6,6 +6,7 @@ units of unit / 2**exponent, and their products are shifted to the unit of the s
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ PRECISE_BITS = 6
 MAX_GUARD = 8
 # Channels without large weights would have thresholds that leave 32 bits.
 MAX_FRACTION = 12
+# A table has thresholds no larger than the sums, and may be finer.
+MAX_RESOLUTION = 20
 
 
 def of_integers(term: Term, source: IntegerNode) -> Term:
@@ -79,11 +82,15 @@ def smallest_unit(
     return unit.reshape((1,) * (len(node.shape) - 1) + (-1,))
 
 
-def largest_fraction(delta: np.ndarray, unit: np.ndarray, steps: int) -> np.ndarray:
+def largest_fraction(delta: np.ndarray, unit: np.ndarray, most: Any) -> np.ndarray:
     """Return the largest f, for each channel, with delta / 2**f not below the unit."""
-    most = min(MAX_FRACTION, 30 - MAX_GUARD - steps)
     with np.errstate(divide="ignore"):
         return np.minimum(np.floor(np.log2(delta / unit)), most)
+
+
+def largest_threshold(steps: int) -> int:
+    """Return the largest f of which 32 bits have all thresholds, 2**(f + T - t)."""
+    return min(MAX_FRACTION, 30 - MAX_GUARD - steps)
 
 
 def unit_without_delta(terms: list[Term], unit: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from bitsnn_jax.integers.grid import (
     weight_unit,
 )
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
+from bitsnn_jax.integers.products import held
 
 # A grid finer by so many bits is tried for each channel, its largest weights clipped.
 FINER = 3
@@ -69,7 +70,7 @@ def latent(graph: Graph, *, steps: int, bits: int, white: int = 255) -> Latent:
     params, low, high = {}, {}, {}
     for node, near in zip(graph.nodes[1:], clipped[1:], strict=True):
         integers = network[node.name]
-        if node.kind == "maximum":
+        if node.kind == "maximum" or held(node):  # nothing of its own to train
             continue
         if _is_fixed(node, integers):
             start = [t.numbers / limit for t in _with_kernel(integers.terms)]

@@ -8,15 +8,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import JaxprEqn
 
+from bitsnn_jax.integers.contractions import contraction
 from bitsnn_jax.integers.folding import (
     NotFoldable,
     extended,
     scaled,
     shrunk,
+    transposed,
     weighted,
 )
 from bitsnn_jax.integers.graph import (
@@ -26,7 +30,6 @@ from bitsnn_jax.integers.graph import (
     Reshape,
     Sum,
     Term,
-    Weightless,
     WindowSum,
     out_shape,
 )
@@ -109,14 +112,35 @@ def folded(
     ]
 
 
-def window(eqn: JaxprEqn, path: str) -> tuple[Any, Any, Any]:
-    """Return size, strides and padding of a pooling."""
+def pooled(
+    term: Term, eqn: JaxprEqn, shape: tuple[int, ...], kinds: tuple[Any, Any]
+) -> Term:
+    """Apply a pooling over windows to a term of `shape`.
+
+    Args:
+      term: without a weight, where the pooling is a maximum.
+      eqn: the pooling.
+      shape: that it has until then.
+      kinds: of operation over windows, and over axes.
+    """
     p = eqn.params
-    dilations = (*p["base_dilation"], *p["window_dilation"])
-    if any(d != 1 for d in dilations):
-        raise LoweringError(f"{path}: a pooling with dilations cannot be lowered")
+    sizes, strides = tuple(p["window_dimensions"]), tuple(p["window_strides"])
     padding = tuple(map(tuple, p["padding"]))
-    return tuple(p["window_dimensions"]), tuple(p["window_strides"]), padding
+    base, dilation = p["base_dilation"], p["window_dilation"]
+    over_windows, over_axes = kinds
+    if all(d == 1 for d in (*base, *dilation)):
+        return extended(term, over_windows(sizes, strides, padding), shape)
+    # Each place of the window on an axis of its own; what is padded is 0, or no code.
+    edges = [(low, high, d - 1) for (low, high), d in zip(padding, base, strict=True)]
+    places = np.arange(math.prod(shape)).reshape(shape)
+    index = np.asarray(lax.pad(jnp.asarray(places), -1, edges))
+    windows = np.lib.stride_tricks.sliding_window_view(
+        index, [(n - 1) * d + 1 for n, d in zip(sizes, dilation, strict=True)]
+    )
+    windows = windows[tuple(slice(None, None, n) for n in (*strides, *dilation))]
+    index = windows.reshape(*windows.shape[: len(shape)], -1)
+    term = extended(term, Move(index), shape)
+    return extended(term, over_axes((len(shape),)), index.shape)
 
 
 def _same(operand: Operand) -> list[Terms]:
@@ -168,12 +192,11 @@ def _numbered(operand: Operand) -> list[Any]:
 
 
 def _summed(operand: Operand) -> list[Terms]:
-    eqn = operand.eqn
+    terms, eqn = operand.affine.terms, operand.eqn
     if eqn.primitive.name == "reduce_sum":
-        op: Weightless = Sum(tuple(eqn.params["axes"]))
-    else:
-        op = WindowSum(*window(eqn, operand.path))
-    return [[extended(term, op, operand.shape) for term in operand.affine.terms]]
+        op = Sum(tuple(eqn.params["axes"]))
+        return [[extended(term, op, operand.shape) for term in terms]]
+    return [[pooled(t, eqn, operand.shape, (WindowSum, Sum)) for t in terms]]
 
 
 def _convolved(operand: Operand) -> list[Terms]:
@@ -198,42 +221,85 @@ def _convolved(operand: Operand) -> list[Terms]:
     order = tuple(np.argsort((batch_out, *space_out, channel_out)))
     terms = []
     for term in operand.affine.terms:
-        term = _transposed(term, channels_last, operand.shape)
+        term = transposed(term, channels_last, operand.shape)
         term = weighted(term, conv, shape)
-        terms.append(_transposed(term, order, out_shape(conv, shape)))
+        terms.append(transposed(term, order, out_shape(conv, shape)))
     return [terms]
 
 
 def _dotted(operand: Operand) -> list[Terms]:
-    contracted, batch = operand.eqn.params["dimension_numbers"]
-    if any(batch):
-        raise LoweringError(
-            f"{operand.path}: a product with batch dimensions cannot be lowered"
-        )
-    i, shape = operand.index, operand.shape
-    [other] = {0, 1} - {i}
-    kernel = np.asarray(operand.values[other].value, np.float64)
-    mine, theirs = contracted[i], contracted[other]
-    free = [axis for axis in range(len(shape)) if axis not in mine]
-    others = [axis for axis in range(kernel.ndim) if axis not in theirs]
-    inner = math.prod(shape[axis] for axis in mine)
-    dense = Dense(kernel.transpose(*theirs, *others).reshape(inner, -1))
-    rows = tuple(shape[axis] for axis in free)
-    outputs = tuple(kernel.shape[axis] for axis in others)
-    arranged = tuple(shape[axis] for axis in (*free, *mine))
-    flat = Reshape((math.prod(rows), inner))
-    product = (math.prod(rows), math.prod(outputs))
+    form = contraction(operand.eqn, operand.index)
+    kernel = np.asarray(operand.values[1 - operand.index].value, np.float64)
+    kernel = kernel.transpose(form.kernel_order)
+    kernel = kernel.reshape(form.groups, form.inner, form.outer)
+    arranged = tuple(operand.shape[axis] for axis in form.order)
+    flat: tuple[int, ...] = form.rows, form.groups * form.inner
+    if form.groups == 1:
+        weight = Dense(kernel[0])
+    else:  # each group its own weights, as in a convolution of a row of places
+        flat = 1, *flat
+        rows = kernel.swapaxes(0, 1).reshape(1, form.inner, -1)
+        weight = Conv(rows, (1,), ((0, 0),), (1,), (1,), form.groups)
     terms = []
     for term in operand.affine.terms:
-        term = _transposed(term, (*free, *mine), shape)
-        term = extended(term, flat, arranged)
-        term = weighted(term, dense, flat.shape)
-        term = extended(term, Reshape(rows + outputs), product)
-        if i == 1:
-            order = (*range(len(rows), len(rows + outputs)), *range(len(rows)))
-            term = _transposed(term, order, rows + outputs)
-        terms.append(term)
+        term = transposed(term, form.order, operand.shape)
+        term = extended(term, Reshape(flat), arranged)
+        term = weighted(term, weight, flat)
+        term = extended(term, Reshape(form.result), out_shape(weight, flat))
+        terms.append(transposed(term, form.result_order, form.result))
     return [terms]
+
+
+def _accumulated(operand: Operand) -> list[Terms]:
+    """Add up what comes before each place: a window as long as the axis."""
+    axis, shape = operand.eqn.params["axis"], operand.shape
+    rest = shape[axis] - 1
+    ends = (0, rest) if operand.eqn.params["reverse"] else (rest, 0)
+    window = tuple(n if i == axis else 1 for i, n in enumerate(shape))
+    padding = tuple(ends if i == axis else (0, 0) for i in range(len(shape)))
+    op = WindowSum(window, (1,) * len(shape), padding)
+    return [[extended(term, op, shape) for term in operand.affine.terms]]
+
+
+def _added_to(operand: Operand) -> list[Terms]:
+    """Add updates to places, of which several may be the same."""
+    if operand.index == 0:
+        return _same(operand)
+    avals: list[Any] = [v.aval for v in operand.eqn.invars]
+    target, updates = avals[0].shape, avals[2]
+
+    def scattered(updates):
+        arrays = [jnp.zeros(target, updates.dtype), operand.values[1].value, updates]
+        [result] = apply_equation(operand.eqn, arrays)
+        return result
+
+    # Transposed, it says where each update goes; 0 for those that go nowhere. Floats of
+    # any type have integers of eight bits.
+    back = jax.linear_transpose(scattered, updates)
+    places = np.arange(1, math.prod(target) + 1).reshape(target)
+    landed = -1
+    for bits in range(0, places.size.bit_length(), 8):
+        [digit] = back(jnp.asarray(places >> bits & 255, avals[0].dtype))
+        landed = landed + (np.abs(np.asarray(digit, np.int64)).reshape(-1) << bits)
+    index = _gathered(np.asarray(landed), places.size).reshape(*target, -1)
+    sign = np.asarray(1.0 if operand.eqn.primitive.name == "scatter-add" else -1.0)
+    terms = []
+    for term, source in operand.affine.sourced():
+        term = extended(term, Move(index), operand.shape)
+        term = extended(term, Sum((index.ndim - 1,)), index.shape)
+        terms.append(scaled(term, sign, source))
+    return [terms]
+
+
+def _gathered(landed: np.ndarray, places: int) -> np.ndarray:
+    """Turn where each entry goes into what each place gets: [places, most], or -1."""
+    order = np.argsort(landed, kind="stable")
+    order = order[landed[order] >= 0]
+    count = np.bincount(landed[order], minlength=places)
+    nth = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+    index = np.full((places, max(1, count.max(initial=0))), -1)
+    index[landed[order], nth] = order
+    return index
 
 
 _IDENTITIES = "add add_any convert_element_type copy copy_p optimization_barrier "
@@ -248,15 +314,11 @@ RULES: dict[str, Rule] = {
     "mul": _factor,
     "div": _factor,
     "scatter-mul": _factor,
+    "cumsum": _accumulated,
+    "scatter-add": _added_to,
+    "scatter-sub": _added_to,
     "reduce_sum": _summed,
     "reduce_window_sum": _summed,
     "conv_general_dilated": _convolved,
     "dot_general": _dotted,
 }
-
-
-def _transposed(term, order, shape):
-    if order == tuple(range(len(shape))):
-        return term
-    places = np.arange(math.prod(shape)).reshape(shape).transpose(order)
-    return extended(term, Move(places), shape)

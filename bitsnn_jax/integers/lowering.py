@@ -12,10 +12,7 @@ from bitsnn_jax.integers.channels_last import (
     channels_last,
     with_one_unit,
 )
-from bitsnn_jax.integers.folding import (
-    shrunk,
-    simplified,
-)
+from bitsnn_jax.integers.folding import extended, scaled, shrunk
 from bitsnn_jax.integers.graph import (
     Graph,
     Max,
@@ -28,9 +25,10 @@ from bitsnn_jax.integers.linear_rules import (
     Affine,
     LoweringError,
     folded,
+    pooled,
     rule_for,
-    window,
 )
+from bitsnn_jax.integers.product_rules import is_one_node, product_terms
 from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.linearity import PRODUCTS
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
@@ -103,6 +101,8 @@ def _input(example):
 class _Lowering(Reading):
     """A current is an `Affine`; the input is one, too."""
 
+    has_tables = True
+
     def __init__(self, outputs, paths):
         super().__init__()
         self.nodes: list[Node] = []
@@ -130,6 +130,9 @@ class _Lowering(Reading):
         self.node(Node(name, "output", value.shape, value.terms, value.constant))
 
     def neuron(self, site, z, theta):
+        return self.pointwise_neuron(site, z, theta, None)
+
+    def pointwise_neuron(self, site, z, theta, fn):
         value = z.value
         if isinstance(z, Constant):
             value = Affine((), (), shrunk(value), site.shape, site.path)
@@ -144,20 +147,35 @@ class _Lowering(Reading):
             value.constant,
             theta,
             site.levels,
+            fn=fn,
         )
         return self.node(neurons, site.sizes)
 
     def maximum(self, eqn, spikes, sizes):
-        [term], p = spikes.value.terms, eqn.params
+        value = spikes.value  # of several layers side by side, if these were joined
         if eqn.primitive.name == "reduce_max":
-            op = Max(tuple(p["axes"]))
+            op = Max(tuple(eqn.params["axes"]))
+            terms = [extended(term, op, value.shape) for term in value.terms]
         else:
-            op = WindowMax(*window(eqn, "maximum"))
-        before = simplified((*term.before, op))
-        name = self.unused(f"{spikes.value.path}/max")
+            kinds = WindowMax, Max
+            terms = [pooled(term, eqn, value.shape, kinds) for term in value.terms]
+        name = self.unused(f"{value.path}/max")
         shape = eqn.outvars[0].aval.shape
-        terms = (term._replace(before=before),)
-        return self.node(Node(name, "maximum", shape, terms), sizes)
+        return self.node(Node(name, "maximum", shape, tuple(terms)), sizes)
+
+    def product(self, eqn, values, streamed, path):
+        spikes, other = values[streamed].value, values[1 - streamed]
+        held = self.sums.get(id(other.value), (None, other))[1].value
+        if not is_one_node(held):
+            held = self.named(other).value
+        shape, terms, sources = eqn.outvars[0].aval.shape, [], []
+        for term, factor in product_terms(eqn, spikes, held, streamed, path):
+            name = self.unused(f"{path}/product")
+            made = self.node(Node(name, "sum", shape, (term,))).value
+            terms.append(scaled(made.terms[0], factor, made.sources[0]))
+            sources += made.sources
+        value = Affine(tuple(terms), tuple(sources), np.zeros(()), shape, path)
+        return [Current(value)]
 
     def linear(self, eqn, values, operands, path):
         rule = rule_for(eqn, path)
@@ -211,7 +229,11 @@ class _Lowering(Reading):
         return name
 
     def decode(self, current, path):
-        raise LoweringError(f"{path}: a decoded value cannot be lowered")
+        operation = self.nonspiking[-1].operation
+        raise LoweringError(
+            f"{path or 'the program'}: `{operation}` would be computed outside the "
+            "spiking network, and has no integers; put a QCFS behind it, or replace it"
+        )
 
 
 def _is_weighted(value):

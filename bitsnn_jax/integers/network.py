@@ -7,25 +7,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.integers.graph import Graph, Term, apply_term
+from bitsnn_jax.integers.graph import Graph, Product, Term, apply_term
 from bitsnn_jax.runtime.columns import table
+
+NO_TABLE = np.zeros((0,), np.int32)
 
 
 class IntegerNode(NamedTuple):
     """A node whose numbers are integers. With z = sum of terms + bias, its value is
 
         "neurons"  code = clip(floor((z + half) / 2**fraction), 0, 2**T - 1), which the
-                   neuron finds bit by bit with the thresholds 2**(fraction + T - t)
+                   neuron finds bit by bit with the thresholds 2**(fraction + T - t);
+                   with a table, the number of k with rise[k-1] <= z < fall[k-1]
+        "maximum"  the largest of its terms
         "sum"      floor((z + half) / 2**fraction), in 16 bits: z, rounded
         others     z
 
     Attributes:
       name, kind, shape, terms: as in `graph.Node`; kernels are int8, multipliers int16.
       bias: int32, broadcasts to `shape`.
-      fraction: int32, broadcasts to `shape`; 0 where nothing is divided.
+      fraction: int32, broadcasts to `shape`; 0 where nothing is divided. Beside a table
+        it only says what z = 1 stands for.
       unit: what a value of 1 stands for in the float network, e.g. delta.
       bound: the largest |sum of terms + bias + half| that any input can cause, in any
         order of addition.
+      rise, fall: a table, int32 [2**T - 1, *what broadcasts to shape], see `tables`.
+        Empty without one.
     """
 
     name: str
@@ -36,10 +43,22 @@ class IntegerNode(NamedTuple):
     fraction: np.ndarray = np.zeros((), np.int32)
     unit: np.ndarray = np.ones(())
     bound: int = 0
+    rise: np.ndarray = NO_TABLE
+    fall: np.ndarray = NO_TABLE
+
+    @property
+    def has_table(self) -> bool:
+        """Whether a function stands in front of its code."""
+        return self.rise.size > 0
 
     @property
     def half(self) -> np.ndarray:
-        """The half step that makes the floor of Eq. (2) round; 0 at fraction 0."""
+        """The half step that makes the floor of Eq. (2) round; 0 at fraction 0.
+
+        A table holds the rounding.
+        """
+        if self.has_table:
+            return np.zeros((), np.int32)
         return np.left_shift(1, self.fraction) >> 1
 
     @property
@@ -73,7 +92,7 @@ class IntegerNetwork(Graph):
         """Return the largest |value| of a node."""
         node = self[name]
         if node.kind == "maximum":
-            return self.top(node.terms[0].source)
+            return max(self.top(term.source) for term in node.terms)
         if node.kind == "sum":
             return (node.bound >> int(node.fraction)) + 1
         return {"input": self.white, "neurons": 2**self.steps - 1}[node.kind]
@@ -82,7 +101,7 @@ class IntegerNetwork(Graph):
         rows = [("layer", "kind", "fed by", "fraction", "bound", "bits")]
         for node in self.nodes:
             low, high = node.fraction.min(), node.fraction.max()
-            sources = ", ".join(term.source for term in node.terms)
+            sources = ", ".join(" x ".join(term.sources) for term in node.terms)
             bits = str(node.bound.bit_length() + 1) if node.terms else ""
             spread = f"{low}" if low == high else f"{low}..{high}"
             rows.append(
@@ -96,8 +115,12 @@ def largest_sum(node: IntegerNode, network: IntegerNetwork) -> int:
     with jax.enable_x64(True):
         total = np.abs(np.broadcast_to(node.bias, node.shape).astype(np.float64))
         for term in node.terms:
-            term = term.with_numbers(np.abs(term.numbers.astype(np.float64)))
-            top = network.top(term.source)
-            full = jnp.full(network[term.source].shape, top, jnp.float64)
-            total = total + np.asarray(apply_term(term, full))
+            full = {
+                name: jnp.full(network[name].shape, network.top(name), jnp.float64)
+                for name in term.sources
+            }
+            term = term.given(full)
+            if not isinstance(term.weight, Product):
+                term = term.with_numbers(np.abs(term.numbers.astype(np.float64)))
+            total = total + np.asarray(apply_term(term, full[term.source]))
     return int(total.max(initial=0))

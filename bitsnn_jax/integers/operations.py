@@ -11,14 +11,16 @@ import numpy as np
 from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
+    Held,
+    Product,
     Scale,
     Shift,
     Term,
     apply,
-    apply_term,
-    batched,
 )
+from bitsnn_jax.integers.maxima import largest_codes
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
+from bitsnn_jax.integers.tables import sides
 from bitsnn_jax.runtime.columns import table
 
 # Kinds of node whose values have no time: they enter the nodes they feed once.
@@ -38,15 +40,15 @@ class NodeOperations:
       entries: of the node, for one example.
       spikes: emitted at each step, t = 1 first; () without spikes.
       synaptic_operations: additions of a weight into this node caused by spikes: the
-        paths of all spikes.
+        paths of all spikes. In a product, a weight is a number of the other node.
       multiply_accumulates: paths from the image and from sums, once per example,
         whatever the values.
       bias_additions: T per entry, one for each part of the bias.
       shifts: T - 1 per entry of a node fed by spikes, for the current of each step but
         the last; one more per entry of a term that ends in a shift, each time the term
         is added.
-      compares: T per neuron, with its thresholds.
-      resets: subtractions of a threshold; as many as spikes.
+      compares: T per neuron, with its thresholds; 2 T with a table of both sides.
+      resets: subtractions of a threshold; as many as spikes, none with a table.
       paths: from codes, one for each connection: the products of an ANN.
       nonzero_paths: those from codes other than 0: what remains if zeros are skipped.
       nonzero: neurons whose code is not 0.
@@ -253,7 +255,7 @@ def count(
         if node.kind == "neurons":
             sent[node.name] = _checked(node, codes, network.steps, examples)
         elif node.kind == "maximum":
-            sent[node.name] = _maximum(node.terms[0], sent)
+            sent[node.name] = _maximum(node, sent)
         if node.name in sent:
             activity[node.name] = _activity(sent[node.name], network.steps)
         nodes.append(_counts(node, network, paths, activity, examples))
@@ -281,8 +283,8 @@ def _counts(node: IntegerNode, network, paths, activity, examples) -> NodeOperat
     spikes = tuple(int(plane.sum()) for plane in own.planes) if own else ()
     if node.kind == "neurons":
         counts["nonzero"] = int(own.nonzero.sum())
-        counts["compares"] = steps * entries * examples
-        counts["resets"] = sum(spikes)
+        counts["compares"] = sides(node) * steps * entries * examples
+        counts["resets"] = 0 if node.has_table else sum(spikes)
     if node.kind in ("input", "maximum"):
         return NodeOperations(node.name, node.kind, entries, spikes, **counts)
     counts["bias_additions"] = steps * entries * examples
@@ -328,6 +330,8 @@ def _with_ones(op, x):
     if isinstance(op, Dense):
         total = jnp.sum(x, -1, keepdims=True)
         return jnp.broadcast_to(total, (*x.shape[:-1], op.kernel.shape[-1]))
+    if isinstance(op, Held):
+        return apply(Product(np.ones(op.shape)), x)
     if isinstance(op, Conv):
         # Sum the channels of a group, spread the sum over space, send it everywhere.
         *window, inputs, outputs = op.kernel.shape
@@ -339,9 +343,10 @@ def _with_ones(op, x):
     return apply(op, x)
 
 
-def _maximum(term, sent) -> np.ndarray:
-    codes = batched(lambda x: apply_term(term, x))(jnp.asarray(sent[term.source]))
-    return np.asarray(codes)[:, 0]
+def _maximum(node, sent) -> np.ndarray:
+    codes = {term.source: jnp.asarray(sent[term.source]) for term in node.terms}
+    largest = jax.vmap(lambda one: largest_codes(node, one))
+    return np.asarray(largest(jax.tree.map(lambda x: x[:, None], codes)))[:, 0]
 
 
 def _checked(node, codes, steps, examples) -> np.ndarray:

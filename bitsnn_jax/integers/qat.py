@@ -5,6 +5,7 @@ number behind every integer: the pass forward rounds it, the gradient does not s
 The grid, which is a unit for each channel, is read off `fixed_point` and stays.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from bitsnn_jax.integers.latent import (
     written_back,
 )
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
+from bitsnn_jax.integers.tables import differentiable_codes
 from bitsnn_jax.numerics.qcfs import qcfs
 
 LEARNING_RATE = 2e-3
@@ -41,7 +43,8 @@ def forward(
     """Return `execution.one_shot` as a function of its weights, with gradients.
 
     Computes in the type of its input: float32 is exact while sums stay below 2**24.
-    Gradient: that of `qcfs` in neurons; rounding is passed straight through.
+    Gradient: that of `qcfs` in neurons, and of a table the slope between thresholds;
+    rounding is passed straight through.
 
     Returns:
       (params, integers [n, ...] as floats) -> logits by name, in the units of the float
@@ -57,8 +60,12 @@ def forward(
                 of = weights.get(node.name, {"kernels": [], "bias": 0})
                 bias = jnp.asarray(of["bias"], x.dtype)
                 z = jnp.broadcast_to(bias, node.shape)
+                if node.kind == "maximum":
+                    terms = [_term(t, values[t.source]) for t in node.terms]
+                    values[node.name] = functools.reduce(jnp.maximum, terms)
+                    continue
                 for term in filled(node.terms, of["kernels"]):
-                    z += _term(term, values[term.source])
+                    z += _term(term.given(values), values[term.source])
                 values[node.name] = _value(node, z, network.steps)
                 if node.kind == "neurons":
                     codes[node.name] = values[node.name]
@@ -143,6 +150,8 @@ def tune(
 
 def _value(node: IntegerNode, z, steps: int):
     one = jnp.asarray(2.0**node.fraction, z.dtype)
+    if node.has_table:
+        return differentiable_codes(node, z)
     if node.kind == "neurons":
         levels = 2**steps - 1
         return qcfs(z, levels * one, levels=levels) / one

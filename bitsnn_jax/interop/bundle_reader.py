@@ -15,6 +15,7 @@ from safetensors.numpy import load as load_arrays
 from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
+    Held,
     Max,
     Move,
     Reshape,
@@ -34,11 +35,11 @@ from bitsnn_jax.interop.node_checks import (
 )
 from bitsnn_jax.runtime.reading import ReadingError, parse_json, unsealed
 
-FORMAT, VERSION = "bitsnn", 2
+FORMAT, VERSION = "bitsnn", 3
 NETWORK, ARRAYS, VECTORS = "network.json", "network.safetensors", "vectors.safetensors"
 
 _STRUCTURES = (Reshape, Move, Sum, WindowSum, Max, WindowMax, Shift)
-_WEIGHTS = (Scale, Conv, Dense)
+_WEIGHTS = (Scale, Conv, Dense, Held)
 # The array fields of nodes and operations.
 DTYPES: Mapping[str, Any] = {
     "kernel": np.int8,
@@ -47,6 +48,8 @@ DTYPES: Mapping[str, Any] = {
     "bias": np.int32,
     "fraction": np.int32,
     "unit": np.float64,
+    "rise": np.int32,
+    "fall": np.int32,
 }
 
 
@@ -140,7 +143,8 @@ def _read_text(folder):
         if not isinstance(text, dict) or text.get("format") != FORMAT:
             raise ReadingError(f"the format is not {FORMAT!r}")
         if (version := text.get("version")) != VERSION:
-            anew = " and has no checksum: export the network anew" * (version == 1)
+            anew = ": export the network anew" if version in (1, 2) else ""
+            anew = " and has no checksum" * (version == 1) + anew
             raise ReadingError(
                 f"version {version!r}{anew}; this reader knows {VERSION}"
             )
@@ -185,17 +189,18 @@ def _node_in(entry, arrays, network: IntegerNetwork, where: str) -> IntegerNode:
     )
     bound = _field(entry, "bound", int, name)
     node = IntegerNode(name, kind, shape, terms, bias, fraction, unit, bound)
+    if "rise" in entry or "fall" in entry:
+        rise, fall = (
+            _array(entry, field, arrays, name, (2**network.steps - 1, *shape))
+            for field in ("rise", "fall")
+        )
+        node = node._replace(rise=rise, fall=fall)
     check_node(node, network)
     return node
 
 
 def _term_in(entry, arrays, network, name, shape) -> Term:
     source = _field(entry, "source", str, name)
-    [fed_by] = [n for n in network.nodes if n.name == source] or [None]
-    if fed_by is None:
-        raise ExchangeError(f"{name}: its source {source!r} does not come before it")
-    if fed_by.kind == "output":
-        raise ExchangeError(f"{name}: its source {source!r} is an output")
     before = [
         _op_in(op, _STRUCTURES, arrays, name)
         for op in _field(entry, "before", list, name)
@@ -206,6 +211,14 @@ def _term_in(entry, arrays, network, name, shape) -> Term:
         for op in _field(entry, "after", list, name)
     ]
     term = Term(source, tuple(before), weight, tuple(after))
+    for source in term.sources:
+        [fed_by] = [n for n in network.nodes if n.name == source] or [None]
+        if fed_by is None:
+            raise ExchangeError(
+                f"{name}: its source {source!r} does not come before it"
+            )
+        if fed_by.kind == "output":
+            raise ExchangeError(f"{name}: its source {source!r} is an output")
     check_term(term, network, name=name, shape=shape)
     return term
 
@@ -220,6 +233,13 @@ def _op_in(entry, allowed, arrays, name):
     for field in cls._fields:
         if field in DTYPES:
             values[field] = _array(entry, field, arrays, name)
+        elif field == "source":
+            values[field] = _field(entry, field, str, name)
+        elif field == "before":
+            values[field] = tuple(
+                _op_in(op, _STRUCTURES, arrays, name)
+                for op in _field(entry, field, list, name)
+            )
         elif field in ("groups", "amount"):
             values[field] = _field(entry, field, int, name)
         elif field == "padding":

@@ -134,6 +134,8 @@ def _node_out(node: IntegerNode, arrays: dict) -> dict:
         fields = {
             field: stored(f"{prefix}/{field}", field, value)
             if field in DTYPES
+            else [written(o, f"{prefix}/{i}") for i, o in enumerate(value)]
+            if field == "before"
             else value
             for field, value in op._asdict().items()
         }
@@ -157,6 +159,11 @@ def _node_out(node: IntegerNode, arrays: dict) -> dict:
         **{
             field: stored(f"{node.name}/{field}", field, getattr(node, field))
             for field in ("bias", "fraction", "unit")
+        },
+        **{
+            field: stored(f"{node.name}/{field}", field, getattr(node, field))
+            for field in ("rise", "fall")
+            if node.has_table
         },
         "bound": node.bound,
         "terms": terms,

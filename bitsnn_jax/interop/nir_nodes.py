@@ -65,6 +65,41 @@ class BitSerialIF(_Same):
 
 
 @dataclass(eq=False)
+class BitSerialTable(_Same):
+    """Neurons that collect for T steps and then fire for T, by a table of thresholds.
+
+        u    = sum_t current(t) + bias
+        s(t) = rise[c - 1] <= u < fall[c - 1],   c = sum_(r<t) spike[r] s(r) + spike[t]
+
+    and sends spike[t] s(t). 2**fraction units of u are worth one of `unit`.
+    """
+
+    rise: np.ndarray  # [2**T - 1, *shape]
+    fall: np.ndarray  # [2**T - 1, *shape]
+    bias: np.ndarray  # [*shape], once, not at each step
+    spike: np.ndarray  # [T], 2**(T - t)
+    fraction: np.ndarray  # [*shape]
+    unit: np.ndarray  # [*shape], what 1 is worth in the float network
+
+
+@dataclass(eq=False)
+class BitSerialProduct(nir.NIRNode):
+    """x [groups * K, rows], or without rows, times the numbers of another node.
+
+    That node, `held`, has no edge to this one, for edges bring what comes step by step.
+    Its sum over time is complete when the first spike of x comes. With y this sum,
+    flattened, the kernel [groups, K, N] is y[index], and 0 where the index is -1. x is
+    multiplied with it at each step, to [groups * N, rows].
+    """
+
+    held: str
+    index: np.ndarray
+
+    def __post_init__(self):
+        set_types(self, None, None)
+
+
+@dataclass(eq=False)
 class BitSerialRound(_Same):
     """floor((sum_t current(t) + bias + v_init) / 2**shift), sent on once."""
 
@@ -84,9 +119,10 @@ class BitSerialReadout(_Same):
 
 @dataclass(eq=False)
 class BitSerialMax(nir.NIRNode):
-    """sum_t current(t), sent on as the spikes that are its binary digits.
+    """The largest that an edge brings, sent on as spikes: its binary digits.
 
-    It is fed by maxima of codes, so take these of the sums over time.
+    Edges are not added here. They bring maxima of codes, so take these of the sums over
+    time.
     """
 
     shape: np.ndarray
@@ -126,6 +162,8 @@ OWN = {
     node.__name__: node
     for node in (
         BitSerialIF,
+        BitSerialTable,
+        BitSerialProduct,
         BitSerialRound,
         BitSerialReadout,
         BitSerialMax,
@@ -137,6 +175,7 @@ OWN = {
 KINDS = {
     nir.Input: "input",
     BitSerialIF: "neurons",
+    BitSerialTable: "neurons",
     BitSerialRound: "sum",
     BitSerialReadout: "output",
     BitSerialMax: "maximum",

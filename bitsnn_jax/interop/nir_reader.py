@@ -16,6 +16,7 @@ from bitsnn_jax.integers.folding import shrunk, simplified
 from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
+    Held,
     Move,
     Reshape,
     Scale,
@@ -33,6 +34,8 @@ from bitsnn_jax.interop.nir_nodes import (
     VERSION,
     BitSerialGather,
     BitSerialPool,
+    BitSerialProduct,
+    BitSerialTable,
     NIRError,
     channels_last,
     ints,
@@ -83,19 +86,19 @@ def _from_nir(graph: nir.NIRGraph) -> IntegerNetwork:
     }
     check_numbers(steps, bits, white, where="metadata")
     network = IntegerNetwork((), steps, bits, white)
-    for name in _ordered(chains):
+    for name in _ordered(graph, chains):
         node = _from_anchor(name, graph.nodes[name], steps, white)
         terms = []
         for source, links in chains[name]:
             ops = [(link, graph.nodes[link]) for link in links]
             feeding = network[unquoted(source)]
-            term = _term(feeding.name, feeding.shape, ops)
+            term = _term(feeding.name, feeding.shape, ops, network)
             check_term(term, network, name=node.name, shape=node.shape)
             terms.append(term)
         node = node._replace(terms=tuple(terms))
         if node.kind == "maximum":
-            [term] = terms
-            node = node._replace(bound=network[term.source].bound)
+            bound = max((network[term.source].bound for term in terms), default=0)
+            node = node._replace(bound=bound)
         elif node.kind != "input":
             node = node._replace(
                 bound=largest_sum(node, network) + int(node.half.max())
@@ -127,12 +130,19 @@ def _chains(graph, name) -> list[tuple[str, list[str]]]:
     return chains
 
 
-def _ordered(chains) -> list[str]:
+def _needed(graph, chains) -> list[str]:
+    """List the nodes that chains start from, and those that products hold."""
+    links = [link for _, links in chains for link in links]
+    held = [getattr(graph.nodes[link], "held", None) for link in links]
+    return [*(source for source, _ in chains), *(name for name in held if name)]
+
+
+def _ordered(graph, chains) -> list[str]:
     """Order nodes so that sources come before what they feed."""
     ordered: list[str] = []
     left = sorted(chains, key=lambda name: (bool(chains[name]), name))
     while left:
-        ready = [n for n in left if all(s in ordered for s, _ in chains[n])]
+        ready = [n for n in left if {*ordered} >= {*_needed(graph, chains[n])}]
         if not ready:
             raise NIRError(f"a loop of {', '.join(left)}")
         ordered += ready
@@ -160,6 +170,11 @@ def _from_anchor(name, node, steps, white) -> IntegerNode:
     made = made._replace(bias=small(node.bias))
     if kind == "output":
         return made
+    if isinstance(node, BitSerialTable):
+        if not np.array_equal(node.spike, weights(steps)):
+            raise NIRError(f"{name}: spikes that do not halve down to 1")
+        rise, fall = (_table(side, sizes, name) for side in (node.rise, node.fall))
+        return made._replace(fraction=small(node.fraction), rise=rise, fall=fall)
     if kind == "sum":
         fraction = _exact(node.shift, np.int32, name)
     else:
@@ -183,16 +198,47 @@ def _from_anchor(name, node, steps, white) -> IntegerNode:
     return made
 
 
-def _term(source: str, shape: tuple, links: list[tuple[str, nir.NIRNode]]) -> Term:
+def _table(side: np.ndarray, sizes: tuple[int, ...], name: str) -> np.ndarray:
+    """Return a side of a table, one entry along each axis where it is constant."""
+    if np.ndim(side) < 1 or np.shape(side)[1:] != sizes:
+        raise NIRError(f"{name}: a table of {np.shape(side)}, expected rows of {sizes}")
+    table = np.stack([channels_last(row) for row in _exact(side, np.int32, name)])
+    for axis in range(1, table.ndim):
+        first = table.take([0], axis)
+        table = first if (table == first).all() else table
+    return table
+
+
+def _held(node: BitSerialProduct, network: IntegerNetwork, name: str) -> Held:
+    source = unquoted(node.held)
+    found = [other for other in network.nodes if other.name == source]
+    if not found or node.index.ndim != 3:
+        raise NIRError(f"{name}: a product with {source!r}, which is no kernel")
+    move = Move(_places(node.index, found[0].shape))
+    before = simplified((move,), found[0].shape)
+    return Held(source, before, ints(node.index.shape))
+
+
+def _term(
+    source: str,
+    shape: tuple,
+    links: list[tuple[str, nir.NIRNode]],
+    network: IntegerNetwork,
+) -> Term:
     before: tuple[Weightless, ...] = ()
     weight: Weight | None = None
     after: tuple[Weightless, ...] = ()
     for name, node in links:
-        op = _read_op(name, node, shape)
+        if isinstance(node, BitSerialProduct):
+            op = _held(node, network, name)
+        else:
+            op = _read_op(name, node, shape)
         made = made_shape(op, shape, name=name)
         if isinstance(op, Dense) and before and weight is None:
             before, op = _rows_moved(before, op)
-        if isinstance(op, (Conv, Dense)) or (isinstance(op, Scale) and weight is None):
+        if isinstance(op, (Conv, Dense, Held)) or (
+            isinstance(op, Scale) and weight is None
+        ):
             if weight is not None:
                 raise NIRError(f"{name}: a second weight between two nodes")
             weight = op
@@ -243,10 +289,15 @@ def _read_op(name: str, node: nir.NIRNode, shape: tuple) -> Weightless | Weight:
 
 
 def _read_move(index, shape):
+    return Move(channels_last(_places(index, shape)))
+
+
+def _places(index, shape) -> np.ndarray:
+    """Return the places here of places in NIR."""
     order = nir_places(shape)
     if not (-1 <= index.min(initial=-1) and index.max(initial=-1) < order.size):
         raise ReadingError(f"an index beyond the {order.size} entries of {shape}")
-    return Move(channels_last(np.where(index < 0, -1, order[np.maximum(index, 0)])))
+    return np.where(index < 0, -1, order[np.maximum(index, 0)])
 
 
 def _read_pool(node):

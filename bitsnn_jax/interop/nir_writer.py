@@ -26,6 +26,7 @@ from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
     Graph,
+    Held,
     Max,
     Move,
     Reshape,
@@ -49,8 +50,10 @@ from bitsnn_jax.interop.nir_nodes import (
     BitSerialIF,
     BitSerialMax,
     BitSerialPool,
+    BitSerialProduct,
     BitSerialReadout,
     BitSerialRound,
+    BitSerialTable,
     NIRError,
     channels_first,
     ints,
@@ -96,7 +99,7 @@ def to_nir(
         nodes[name] = _anchor(node, network.steps)
         for i, term in enumerate(node.terms):
             before = quoted(term.source)
-            for j, made in enumerate(_chain(term, network[term.source].shape, node)):
+            for j, made in enumerate(_chain(term, network, node)):
                 link = f"{name}:{i:03}.{j}"
                 nodes[link] = made
                 edges.append((before, link))
@@ -178,6 +181,10 @@ def _anchor(node: IntegerNode, steps: int) -> nir.NIRNode:
     bias = full(node.bias)
     if node.kind == "output":
         return BitSerialReadout(bias, unit)
+    if node.has_table:
+        rise, fall = (np.stack([*map(full, side)]) for side in (node.rise, node.fall))
+        spike = np.array(weights(steps), np.int64)
+        return BitSerialTable(rise, fall, bias, spike, full(node.fraction), unit)
     half, fraction = full(node.half).astype(np.int64), full(node.fraction)
     if node.kind == "sum":
         return BitSerialRound(fraction, half, bias, unit)
@@ -185,8 +192,11 @@ def _anchor(node: IntegerNode, steps: int) -> nir.NIRNode:
     return BitSerialIF(thresholds(fraction, spike), half, bias, spike, unit)
 
 
-def _chain(term: Term, shape: tuple, node: IntegerNode) -> Iterator[nir.NIRNode]:
+def _chain(
+    term: Term, network: IntegerNetwork, node: IntegerNode
+) -> Iterator[nir.NIRNode]:
     """Make the nodes of a term, in order, with their types."""
+    shape = network[term.source].shape
     # A maximum weights its input with 1.
     weight = () if node.kind == "maximum" else (term.weight,)
     ops: list[Weightless | Weight] = [*term.before, *weight, *term.after]
@@ -206,9 +216,27 @@ def _chain(term: Term, shape: tuple, node: IntegerNode) -> Iterator[nir.NIRNode]
         elif isinstance(op, Dense) and target[0] == 1:
             kernel = op.kernel if order is None else op.kernel[order]
             yield _made(nir.Linear(kernel.T.copy()), shape, target)
+        elif isinstance(op, Held):
+            product = _held(op, network[op.source].shape, node)
+            yield _made(product, shape, target)
         else:
             yield from _nodes(op, shape, target, node)
         shape = target
+
+
+def _held(op: Held, shape, node) -> BitSerialProduct:
+    index = np.arange(math.prod(shape)).reshape(shape)
+    for move in op.before:
+        if not isinstance(move, (Move, Reshape)):
+            raise NIRError(f"{node.name}: a product with sums of {op.source}")
+        flat = index.reshape(-1)
+        if isinstance(move, Reshape):
+            index = flat.reshape(move.shape)
+        else:
+            index = np.where(move.index < 0, -1, flat[np.maximum(move.index, 0)])
+    place = np.argsort(nir_places(shape))
+    index = np.where(index < 0, -1, place[np.maximum(index, 0)])
+    return BitSerialProduct(quoted(op.source), index.astype(np.int32))
 
 
 def _made(made, shape, target):

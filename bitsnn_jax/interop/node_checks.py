@@ -11,10 +11,12 @@ import numpy as np
 from bitsnn_jax.integers.graph import (
     KINDS,
     Conv,
+    Held,
     Max,
     Move,
     Scale,
     Shift,
+    Sum,
     Term,
     Weight,
     Weightless,
@@ -23,6 +25,8 @@ from bitsnn_jax.integers.graph import (
     out_shape,
 )
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
+from bitsnn_jax.integers.products import SPIKING, held
+from bitsnn_jax.integers.tables import NEVER
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.runtime.reading import ReadingError
 
@@ -67,9 +71,11 @@ def check_term(
     shifts = sum(op.amount for op in term.after if isinstance(op, Shift))
     if not 0 <= shifts <= 30:
         raise ReadingError(f"{name}: Shift must be 0 to 30, got {shifts}")
-    if not isinstance(term.weight, Scale):
+    if isinstance(term.weight, Held):
+        _check_held(term.weight, network, name=name)
+    elif term.has_kernel:
         limit = 2 ** (network.bits - 1) - 1
-        largest = int(np.abs(term.weight.kernel.astype(np.int32)).max(initial=0))
+        largest = int(np.abs(term.numbers.astype(np.int32)).max(initial=0))
         if largest > limit:
             raise ReadingError(
                 f"{name}: a weight of {largest} does not fit {network.bits} bits, "
@@ -81,6 +87,20 @@ def check_term(
     if made != shape:
         raise ReadingError(
             f"{name}: what comes from {term.source} has shape {made}, not {shape}"
+        )
+
+
+def _check_held(held: Held, network: IntegerNetwork, *, name: str) -> None:
+    """Raise ReadingError unless the node that is held makes a kernel of its shape."""
+    made = network[held.source].shape
+    for op in held.before:
+        if isinstance(op, Shift):
+            raise ReadingError(f"{name}: a Shift comes after the weight only")
+        made = made_shape(op, made, name=name)
+    if len(held.shape) != 3 or made != held.shape:
+        raise ReadingError(
+            f"{name}: what it holds of {held.source} has shape {made}, not the three "
+            f"axes {held.shape}"
         )
 
 
@@ -110,22 +130,51 @@ def check_node(node: IntegerNode, network: IntegerNetwork) -> None:
         ensure(fraction.size == 1, "a sum has one fraction")
     if node.kind == "input":
         ensure(not node.terms, "the input has no terms")
-    is_max = [_has_maximum(term) for term in node.terms]
     if node.kind == "maximum":
         ensure(
-            is_max == [True]
-            and not node.terms[0].after
-            and isinstance(node.terms[0].weight, Scale)
-            and np.all(node.terms[0].weight.factor == 1)
-            and sources[0].kind in ("neurons", "maximum"),
-            "a maximum has one term, of spikes, with factor 1",
+            node.terms
+            and all(_is_plain(term) for term in node.terms)
+            and all(source.kind in SPIKING for source in sources),
+            "a maximum has terms of spikes, with factor 1",
         )
     else:
-        ensure(not any(is_max), "a maximum is in a node of kind 'maximum' only")
+        inside = any(_has_maximum(term) for term in node.terms)
+        ensure(not inside, "a maximum is in a node of kind 'maximum' only")
+    if held(node):
+        ensure(
+            node.kind == "sum" and len(sources) == 1 and sources[0].kind in SPIKING,
+            "a product is a sum of one term, whose source spikes",
+        )
+    if node.has_table or node.fall.size:
+        ensure(node.kind == "neurons", "a node without neurons has no table")
+        ensure(
+            len(node.rise) == len(node.fall) == 2**network.steps - 1,
+            f"a table has {2**network.steps - 1} rows",
+        )
+        ensure(
+            (node.rise[1:] >= node.rise[:-1]).all()
+            and (node.fall[1:] <= node.fall[:-1]).all(),
+            "a table in which a higher code begins before a lower one, or ends after",
+        )
+        ensure(node.bound < NEVER, "a bound that no table tells from 'never'")
+
+
+def _is_plain(term) -> bool:
+    """Tell whether it moves codes or takes their maxima, and does nothing else."""
+    sums = (Sum, WindowSum, Shift)
+    return (
+        isinstance(term.weight, Scale)
+        and bool(np.all(term.weight.factor == 1))
+        and not term.after
+        and not any(isinstance(op, sums) for op in term.before)
+    )
 
 
 def _has_maximum(term) -> bool:
-    return any(isinstance(op, (Max, WindowMax)) for op in (*term.before, *term.after))
+    ops = (*term.before, *term.after)
+    if isinstance(term.weight, Held):
+        ops += term.weight.before
+    return any(isinstance(op, (Max, WindowMax)) for op in ops)
 
 
 def made_shape(
