@@ -36,7 +36,7 @@ from bitsnn_jax.integers.execution import CARRIERS
 from bitsnn_jax.interop.torch_factories import FORMS, is_named
 from bitsnn_jax.interop.torch_networks import TORCHVISION
 from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
-from bitsnn_jax.jobs.import_torch import ImportOptions, import_network
+from bitsnn_jax.jobs.import_network import ImportOptions, import_network
 from bitsnn_jax.jobs.integers import IntegerOptions
 from bitsnn_jax.jobs.module_sources import ModuleSource
 from bitsnn_jax.jobs.onnx_sources import OnnxSource

@@ -10,7 +10,7 @@ from bitsnn_jax.interop.imported_files import load_imported
 from bitsnn_jax.interop.torch_factories import named_module
 from bitsnn_jax.interop.torch_files import write_state_dict
 from bitsnn_jax.interop.torch_weights import load_weights
-from bitsnn_jax.jobs.import_torch import ImportOptions, import_network
+from bitsnn_jax.jobs.import_network import ImportOptions, import_network
 from bitsnn_jax.jobs.module_sources import ModuleSource
 from bitsnn_jax.results.imported import ImportResult
 from bitsnn_jax.runtime.reading import read_typed

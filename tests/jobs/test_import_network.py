@@ -10,7 +10,7 @@ from PIL import Image
 from bitsnn_jax.interop.torch_files import write_state_dict
 from bitsnn_jax.interop.torch_networks import TORCHVISION, to_torch
 from bitsnn_jax.jobs import sources
-from bitsnn_jax.jobs.import_torch import ImportOptions, import_network
+from bitsnn_jax.jobs.import_network import ImportOptions, import_network
 from bitsnn_jax.jobs.sources import TorchSource
 from bitsnn_jax.models import build_model
 from bitsnn_jax.results.imported import ImportResult
