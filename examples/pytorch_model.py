@@ -4,7 +4,7 @@
     python examples/pytorch_model.py
 
 `main` trains a small network in PyTorch; `spikes` makes it spiking and needs to know
-nothing about it. Takes half a minute on two CPU cores. Expect about 97 % for both, 0
+nothing about it. Takes about 30 seconds on two CPU cores. Expect about 97 % for both, 0
 codes that differ, and 1 to 2 spikes a neuron.
 """
 

@@ -55,7 +55,7 @@ def _unit(term: Term, network: IntegerNetwork) -> np.ndarray:
         shape = out_shape(op, shape)
     mine = _constant(np.broadcast_to(mine, shape).reshape(-1, groups, inner), 2)
     theirs = _constant(np.broadcast_to(theirs, other.shape), 1)
-    unit = (mine * theirs).reshape(-1, groups * outer)
+    unit = (mine * theirs[:, 0]).reshape(-1, groups * outer)
     unit, shape = shrunk(unit), (shape[0], groups * outer)
     for op in term.after:
         unit = pushed(op, unit, shape)

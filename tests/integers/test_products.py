@@ -154,6 +154,7 @@ def test_nir_keeps_tables_and_products(tmp_path):
     assert_same(expected(), jax.jit(one_shot(read))(PIXELS))
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_the_network_in_integers():
     start = latent(graph(), steps=4, bits=8)
     result = one_shot(start.network)(PIXELS)

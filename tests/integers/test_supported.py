@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import lax
 
 from bitsnn_jax import qcfs
@@ -54,6 +55,7 @@ BETWEEN = {
 }
 
 
+@pytest.mark.slow
 def test_what_converts_also_lowers():
     def net(_, x):
         a = qcfs(x / 255, 1.0)
