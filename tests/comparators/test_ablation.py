@@ -41,7 +41,10 @@ def run(cell, apply_fn, variables, x, steps):
     return jax.jit(snn)(variables, x)
 
 
-@pytest.mark.parametrize(("network", "steps"), [(BUILT[0], 3), (BUILT[1], 4)])
+@pytest.mark.parametrize(
+    ("network", "steps"),
+    [(BUILT[0], 3), pytest.param(BUILT[1], 4, marks=pytest.mark.slow)],
+)
 def test_none_is_the_rate_network(network, steps):
     apply_fn, variables, x = built(network)
     ours = run(CELLS["none"], apply_fn, variables, x, steps)

@@ -403,7 +403,7 @@ def test_bit_serial_networks_are_the_fused_ones(network):
     check_fused(network, 4)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 24])
+@pytest.mark.parametrize("steps", [1, 3, pytest.param(24, marks=pytest.mark.slow)])
 def test_bit_serial_networks_at_other_steps(steps):
     # 24 steps are the most that `can` allows; here in float64.
     check_fused(small, steps)

@@ -42,14 +42,14 @@ class Block(nn.Module):
 @pytest.fixture(scope="module")
 def block():
     with jax.enable_x64(True):
-        variables = Block().init(jax.random.key(0), X)
+        variables = jax.jit(Block().init)(jax.random.key(0), X)
         return jax.tree.map(lambda a: np.asarray(a, np.float64), variables)
 
 
 def test_a_block_of_functions_gates_and_branches_is_exact(block):
     with jax.enable_x64(True):
-        certificate = verify(Block().apply, block, X, steps=4)
-        report = convert(Block().apply, block, X[:1], steps=4).report
+        converted, report = convert(Block().apply, block, X[:1], steps=4)
+        certificate = verify(Block().apply, block, X, steps=4, snn_variables=converted)
     assert certificate.exact
     assert not report.nonspiking
     assert [p.operation for p in report.products] == ["mul"]

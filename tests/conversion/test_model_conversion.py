@@ -61,7 +61,7 @@ def test_every_model_is_among_the_cases():
         # Their blocks are those of another network here.
         pytest.param(
             n,
-            marks=pytest.mark.slow if n in ("mobilenetv2_spiking", "resnet34") else (),
+            marks=pytest.mark.slow if n.startswith("mobile") or n == "resnet34" else (),
         )
         for n in sorted(CASES)
     ],

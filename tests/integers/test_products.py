@@ -106,7 +106,13 @@ def assert_same(ours, theirs):
 
 @pytest.mark.parametrize(
     "steps, options",
-    [(4, {}), (8, {"carrier": "bfloat16", "unroll": False}), (8, {"carrier": "int32"})],
+    [
+        (4, {}),
+        pytest.param(
+            *(8, {"carrier": "bfloat16", "unroll": False}), marks=pytest.mark.slow
+        ),
+        pytest.param(*(8, {"carrier": "int32"}), marks=pytest.mark.slow),
+    ],
 )
 def test_spikes_of_products_are_those_of_codes(steps, options):
     assert_same(expected(steps), jax.jit(stepped(network(steps), **options))(PIXELS))
