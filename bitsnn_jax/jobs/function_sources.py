@@ -66,10 +66,11 @@ class FunctionSource:
         network_fn, variables = self.function()
         shown = jax.ShapeDtypeStruct((2, side, side, 3), np.float32)
         output = jax.eval_shape(network_fn, variables, shown)
-        if not hasattr(output, "shape") or output.ndim < 2:
+        if not hasattr(output, "shape") or output.ndim != 2:
             raise ValueError(
-                f"{self.name()} must return one array of logits, got "
-                f"{jax.tree.map(lambda a: a.shape, output)}: take one that does"
+                f"{self.name()} must return logits [images, classes], got "
+                f"{jax.tree.map(lambda a: a.shape, output)} for two images: take a "
+                "classifier, or convert it in Python (see docs/pytorch_models.md)"
             )
         return Network(
             apply_fn=network_fn,
