@@ -43,7 +43,7 @@ def run(cell, apply_fn, variables, x, steps):
 
 @pytest.mark.parametrize(
     ("network", "steps"),
-    [(BUILT[0], 3), pytest.param(BUILT[1], 4, marks=pytest.mark.slow)],
+    [pytest.param(BUILT[0], 3, marks=pytest.mark.slow), (BUILT[1], 4)],
 )
 def test_none_is_the_rate_network(network, steps):
     apply_fn, variables, x = built(network)

@@ -118,6 +118,7 @@ def test_snnc_corrects_layer_by_layer(method, steps):
         )
 
 
+@pytest.mark.slow
 def test_snnc_corrections_are_those_of_the_network_run_step_by_step():
     """What the last layer lacks without its own correction is that correction.
 

@@ -221,6 +221,7 @@ def test_pascal_takes_spikes_back_at_every_extreme_order():
         assert np.array_equal(sent.sum(0), np.clip(sums, 0, steps))
 
 
+@pytest.mark.slow
 def test_inverse_leaky_neurons_of_unweighted_spikes_make_the_same_network():
     """SpikeConverter and radix encoding as they are: 0/1 spikes, membranes that double.
 

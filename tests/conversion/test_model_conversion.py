@@ -58,10 +58,10 @@ def test_every_model_is_among_the_cases():
 @pytest.mark.parametrize(
     "name",
     [
-        # Their blocks are those of another network here.
+        # The blocks of the others are those of smaller networks in other tests.
         pytest.param(
             n,
-            marks=pytest.mark.slow if n.startswith("mobile") or n == "resnet34" else (),
+            marks=() if n in ("resnet20", "small") else pytest.mark.slow,
         )
         for n in sorted(CASES)
     ],

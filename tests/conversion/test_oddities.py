@@ -149,7 +149,9 @@ def test_pooling_that_skips_neurons_keeps_their_own_thresholds(window, strides):
         verify(apply_fn, {"theta": theta}, x, steps=4)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    "dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)]
+)
 def test_half_precision_converts_and_pools(dtype):
     class Half(nn.Module):
         @nn.compact

@@ -60,7 +60,7 @@ def test_output_is_least_in_what_the_next_layer_is_fed():
         return np.sum(((a - np.maximum(z, 0)) @ w[1]) ** 2)
 
     by_activation, by_output = (
-        quantise(network, w, [X], levels=LEVELS, method="mse").variables["theta"]
+        quantise(network, w, [X], levels=LEVELS, method=method).variables["theta"]
         for method in ("mse", "output")
     )
     theta = by_activation["neuron"]

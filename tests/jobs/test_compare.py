@@ -94,6 +94,7 @@ def test_a_second_call_computes_what_is_missing(trained, compared, monkeypatch):
         run_job(trained, methods=["qcfs"], steps=[1], limit=LIMIT - 1, out=out)
 
 
+@pytest.mark.slow
 def test_methods_of_another_network_go_into_the_same_folder(trained, tmp_path):
     options = {"steps": [2], "limit": LIMIT, "out": tmp_path}
     first = run_job(trained, methods=["qcfs"], **options)
