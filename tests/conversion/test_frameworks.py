@@ -181,7 +181,12 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("nnx_scan", "linen_shared")  # a scan and a shared module are here elsewhere
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NETWORKS]
+)
 def test_a_network_with_relu_spikes_as_its_quantised_self(name):
     apply_fn, variables = NETWORKS[name]()
     batches = [images(2), images(3)]

@@ -81,9 +81,13 @@ CARRIED = [Convolutions, Pooling, Inverted, Concatenated]
 
 @pytest.mark.parametrize(
     ("steps", "network"),
-    [(8, network) for network in CARRIED]
-    + [(2, Pooling)]
-    + [pytest.param(2, n, marks=pytest.mark.slow) for n in CARRIED if n != Pooling],
+    [
+        pytest.param(
+            steps, n, marks=[pytest.mark.slow] * (n not in (Pooling, Inverted))
+        )
+        for steps in (8, 2)
+        for n in CARRIED
+    ],
 )
 def test_the_carrier_does_not_matter(network, steps):
     integers = fixed_point(lowered(network), steps=steps)
