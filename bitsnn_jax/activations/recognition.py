@@ -14,6 +14,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from bitsnn_jax.activations.regions import Region
+from bitsnn_jax.numerics.tables import is_lobe
 from bitsnn_jax.tracing.equations import apply_equation, body
 from bitsnn_jax.tracing.literals import number
 from bitsnn_jax.tracing.values import Constant
@@ -92,19 +93,10 @@ def recognise(values: Any) -> Recognised:
     name = _name(GRID[_ON_LINE].astype(np.float64), y[_ON_LINE])
     # Rounding makes some functions fall by a unit in the last place.
     increasing = rise >= -1e-6 * np.abs(y[_ON_LINE]).max()
-    tables = _is_lobe(np.maximum(y, 0)) and _is_lobe(np.maximum(-y, 0))
+    tables = all(is_lobe(np.maximum(side, 0), GRID) for side in (y, -y))
     return Recognised(
         name, float(low), float(high), bool(increasing), bool(clips), tables
     )
-
-
-def _is_lobe(y: np.ndarray) -> bool:
-    """Tell whether values rise and fall no more than once."""
-    peak = np.argmax(y)
-    slack = 1e-6 * np.abs(y[_ON_LINE]).max()
-    with np.errstate(invalid="ignore"):
-        rise, fall = np.diff(y[: peak + 1]), np.diff(y[peak:])
-    return bool(rise.min(initial=0) >= -slack and fall.max(initial=0) <= slack)
 
 
 def _flat(values: np.ndarray) -> bool:

@@ -56,6 +56,11 @@ def shown(z: jax.Array, activation: Activation) -> jax.Array:
     return z.astype(jnp.float32)
 
 
+def along(values: jax.Array, z: jax.Array, axis: int) -> jax.Array:
+    """Shape values of channels, [C], so that they broadcast against z."""
+    return values.reshape(-1, *(1,) * (z.ndim - 1 - axis % z.ndim))
+
+
 class Trials(NamedTuple):
     """Statistics of the candidates, [97, *theta.shape], largest theta first.
 

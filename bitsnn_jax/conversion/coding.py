@@ -15,6 +15,7 @@ from bitsnn_jax.activations.recognition import evaluated
 from bitsnn_jax.activations.replay import Schedule
 from bitsnn_jax.activations.trained_scales import Trained
 from bitsnn_jax.conversion.by_path import ByPath, Skip, at_path, is_skipped
+from bitsnn_jax.conversion.candidates import along
 from bitsnn_jax.conversion.random_keys import Key, with_keys
 from bitsnn_jax.conversion.report import ActivationReport
 from bitsnn_jax.numerics.qcfs import qcfs
@@ -93,15 +94,15 @@ class ReplacedReLU:
         wide = jnp.promote_types(z.dtype, jnp.float32)
         theta = jnp.asarray(thetas[path], wide)
 
-        def along(values):
+        def shaped(values):
             axis = choice.region.source.channels
             axis = channels_of(axis, self.channel_axis, choice, z)
             return _along(values, axis, choice, z)
 
         with named(("network", path)):
             if path in offsets:
-                z = z + along(jnp.asarray(offsets[path], z.dtype))
-            theta = along(theta) if theta.ndim else theta
+                z = z + shaped(jnp.asarray(offsets[path], z.dtype))
+            theta = shaped(theta) if theta.ndim else theta
             if cap is not None:  # not jnp.minimum, whose gradient is halved at the cap
                 theta = jnp.where(theta > cap, cap, theta)
             return qcfs(z.astype(wide), theta, levels=levels).astype(z.dtype)
@@ -155,7 +156,7 @@ def _along(theta, axis, choice, z):
             f"{z.shape[axis : axis + 1]}, one for each channel; got the shape "
             f"{theta.shape}"
         )
-    return theta.reshape(-1, *(1,) * (z.ndim - 1 - axis))
+    return along(theta, z, axis)
 
 
 def _the(choice: Choice) -> str:

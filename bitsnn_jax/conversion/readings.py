@@ -13,17 +13,16 @@ from jax.extend.core import JaxprEqn
 from jaxtyping import Array
 
 from bitsnn_jax.numerics.neurons import fire_bits, integrate
-from bitsnn_jax.numerics.qcfs import grid_codes, qcfs, step_size
+from bitsnn_jax.numerics.qcfs import codes, grid_codes, qcfs, step_size
 from bitsnn_jax.numerics.spikes import check_steps, code_type, pack, plane_counts
 from bitsnn_jax.numerics.stored import stored
 from bitsnn_jax.numerics.tables import (
     fire_table,
-    known_shape,
-    shape_of,
+    known_turning_point,
     threshold_table,
+    turning_point,
 )
-from bitsnn_jax.tracing.equations import apply_equation
-from bitsnn_jax.tracing.equations import shape_of as shape_of_atom
+from bitsnn_jax.tracing.equations import apply_equation, shape_of
 from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
@@ -180,7 +179,7 @@ def moved_deltas(
         config = [width if n > 1 else (0, 0, 0) for n, width in widths]
         return [lax.pad(delta, jnp.ones((), delta.dtype), config)]
     full = [
-        jnp.broadcast_to(v.value.delta, shape_of_atom(atom))
+        jnp.broadcast_to(v.value.delta, shape_of(atom))
         if isinstance(v, Current)
         else v.value
         for v, atom in zip(values, eqn.invars, strict=True)
@@ -223,14 +222,14 @@ class Stepped(TimedReading):
 
         def code(candidates):
             values = fn(candidates).astype(theta.dtype)
-            return jnp.clip(jnp.floor(values * (levels / theta) + 0.5), 0, top)
+            return jnp.minimum(codes(values, theta, levels=levels), top)
 
         sizes = jnp.broadcast_shapes(fn.sizes, site.sizes)
         if fn.is_known:
-            shape = known_shape(fn, dtype=fn.dtype)
+            turn = known_turning_point(fn, dtype=fn.dtype)
         else:
-            shape = shape_of(fn, sizes=fn.sizes, dtype=fn.dtype)
-        table = threshold_table(code, shape, levels=top, sizes=sizes, dtype=fn.dtype)
+            turn = turning_point(fn, sizes=fn.sizes, dtype=fn.dtype)
+        table = threshold_table(code, turn, levels=top, sizes=sizes, dtype=fn.dtype)
         is_current = isinstance(z, Current)
         start = jnp.zeros(site.shape, fn.dtype)
         membrane = self.collect(z, start) if is_current else z.value

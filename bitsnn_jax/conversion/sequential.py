@@ -25,6 +25,7 @@ from bitsnn_jax.conversion.batches import progress
 from bitsnn_jax.conversion.candidates import (
     Activation,
     Run,
+    along,
     as_relu,
     capped,
     checked,
@@ -220,11 +221,6 @@ def _sent(activation, z, theta, offset):
     if theta.ndim:
         theta = along(theta, z, activation.axis)
     return qcfs(z.astype(wide), theta, levels=activation.levels).astype(z.dtype)
-
-
-def along(values: jax.Array, z: jax.Array, axis: int) -> jax.Array:
-    """Shape values of channels, [C], so that they broadcast against z."""
-    return values.reshape(-1, *(1,) * (z.ndim - 1 - axis % z.ndim))
 
 
 def with_offset(z: jax.Array, offset: Any, axis: int) -> jax.Array:

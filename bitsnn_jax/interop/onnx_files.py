@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bitsnn_jax.interop.onnx_names import node_path
-from bitsnn_jax.interop.onnx_nodes import Attribute, Input, Node
+from bitsnn_jax.interop.onnx_nodes import Attribute, Node
+from bitsnn_jax.interop.program_inputs import Input
 from bitsnn_jax.runtime.reading import ReadingError
 
 OLDEST = 7  # operators that broadcast as NumPy does

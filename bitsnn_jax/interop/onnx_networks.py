@@ -19,6 +19,7 @@ from bitsnn_jax.interop.onnx_quantised import (
     without_quantised_types,
 )
 from bitsnn_jax.interop.onnx_shapes import KNOWN
+from bitsnn_jax.interop.program_inputs import traced
 from bitsnn_jax.runtime.reading import ReadingError
 
 Arrays = dict[str, np.ndarray]
@@ -190,9 +191,8 @@ def _shapes(network: OnnxNetwork, variables: Arrays, count: int) -> Any:
         )
         for each in network.program.inputs
     )
-    try:
-        results = jax.eval_shape(network, variables, x)
-    except Exception:  # whatever JAX says of sizes that do not fit
+    results = traced(network, variables, x)
+    if results is None:
         return None
     shapes = [y.shape for y in jax.tree.leaves(results)]
     return [s[1:] for s in shapes] if all(s[:1] == (count,) for s in shapes) else None

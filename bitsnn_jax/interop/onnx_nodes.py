@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from bitsnn_jax.interop.program_inputs import Input
+
 Attribute = int | float | str | list[int | float | str]
 
 
@@ -22,20 +24,6 @@ class Node(Struct, frozen=True):
     inputs: list[str]
     outputs: list[str]
     attributes: dict[str, Attribute]
-
-
-class Input(Struct, frozen=True):
-    """An input of the program.
-
-    Attributes:
-      name: of its value.
-      shape: None where any size goes.
-      dtype: by its name in NumPy.
-    """
-
-    name: str
-    shape: list[int | None]
-    dtype: str
 
 
 class Program(Struct, frozen=True):

@@ -4,7 +4,6 @@
 as JSON: it names operators, and holds no code.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from msgspec import structs
 
 from bitsnn_jax.interop.onnx_layers import LAYERS
 from bitsnn_jax.interop.onnx_nodes import Node, Program
@@ -21,6 +21,7 @@ from bitsnn_jax.interop.onnx_resize import RESIZE
 from bitsnn_jax.interop.onnx_shapes import SHAPES
 from bitsnn_jax.interop.onnx_statistics import STATISTICS
 from bitsnn_jax.interop.onnx_values import is_known
+from bitsnn_jax.interop.program_inputs import Input, check_inputs, floating_type
 
 # The JAX form of each operator that has one.
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -70,7 +71,7 @@ class OnnxNetwork:
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _run(self, variables, inputs) -> list[Any]:
-        floating = _floating([*variables.values(), *inputs])
+        floating = floating_type([*variables.values(), *inputs])
         values: dict[str, Any] = {"": None}
         for name, array in self.constants.items():
             is_float = np.issubdtype(array.dtype, np.floating)
@@ -99,32 +100,19 @@ class OnnxNetwork:
             given = [x[name] for name in names]
         else:
             given = list(x) if isinstance(x, (tuple, list)) else [x]
-        if len(given) != len(expected):
-            names = ", ".join(each.name for each in expected)
-            raise ValueError(
-                f"this network takes {len(expected)} inputs ({names}), got {len(given)}"
-            )
-        for each, array in zip(expected, given, strict=True):
-            wanted = list(each.shape)
-            if self.program.batch != "fixed" and wanted:
-                wanted[0] = None
-            shape = np.shape(array)
-            if len(shape) != len(wanted) or any(
-                n not in (None, m) for n, m in zip(wanted, shape, strict=True)
-            ):
-                sizes = ", ".join("n" if n is None else str(n) for n in wanted)
-                raise ValueError(
-                    f"input {each.name} must have the shape [{sizes}] that the file "
-                    f"says, got {list(shape)}"
+        if self.program.batch != "fixed":
+            expected = [
+                structs.replace(
+                    each, shape=[None, *each.shape[1:]] if each.shape else []
                 )
+                for each in expected
+            ]
+        check_inputs(expected, given, said="that the file says")
         return given
 
 
-def _floating(arrays: Sequence[Any]) -> Any:
-    """Find the floating type of them all together."""
-    types = [jnp.result_type(a) for a in arrays]
-    types = [t for t in types if jnp.issubdtype(t, jnp.floating)]
-    return functools.reduce(jnp.promote_types, types, jnp.dtype(jnp.float32))
+def _of_any_batch(each: Input) -> Input:
+    return structs.replace(each, shape=[None] * bool(each.shape) + each.shape[1:])
 
 
 def _as(floating, array) -> Any:

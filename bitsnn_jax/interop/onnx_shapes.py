@@ -1,5 +1,6 @@
 """ONNX's operators that move numbers or compute sizes, as functions of arrays."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -101,7 +102,7 @@ def _gather_elements(x, indices, *, axis=0):
 
 def _gather_nd(x, indices, *, batch_dims=0):
     if batch_dims:
-        each = lambda x, i: _gather_nd(x, i, batch_dims=batch_dims - 1)  # noqa: E731
+        each = functools.partial(_gather_nd, batch_dims=batch_dims - 1)
         return jax.vmap(each)(jnp.asarray(x), jnp.asarray(indices))
     return x[tuple(library(indices).moveaxis(indices, -1, 0))]
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from bitsnn_jax.interop.program_inputs import traced
 from bitsnn_jax.interop.torch_program import OPERATORS, TorchModule
 from bitsnn_jax.interop.torch_reading import Variables, read_exported
 
@@ -167,11 +168,7 @@ def _runs(apply_fn: TorchModule, variables: Variables) -> bool:
     ]
     keys = apply_fn.program.input_keys
     x = tuple(shapes) if keys is None else dict(zip(keys, shapes, strict=True))
-    try:
-        jax.eval_shape(apply_fn, variables, x)
-    except Exception:  # whatever JAX says of sizes that do not fit
-        return False
-    return True
+    return traced(apply_fn, variables, x) is not None
 
 
 def _reason(error) -> str:

@@ -5,9 +5,8 @@ stored as JSON: it names operators of PyTorch, and holds no code.
 """
 
 import contextlib
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from msgspec import Struct
 
+from bitsnn_jax.interop.program_inputs import Input, check_inputs, floating_type
 from bitsnn_jax.interop.torch_activations import ACTIVATIONS
 from bitsnn_jax.interop.torch_arithmetic import ARITHMETIC
 from bitsnn_jax.interop.torch_layers import LAYERS
@@ -76,20 +76,6 @@ class Step(Struct, frozen=True):
     options: dict[str, Argument]
 
 
-class Input(Struct, frozen=True):
-    """An input of the program.
-
-    Attributes:
-      name: of its value.
-      shape: None where any size goes: the batch.
-      dtype: of the example, by its name in NumPy.
-    """
-
-    name: str
-    shape: list[int | None]
-    dtype: str
-
-
 class Program(Struct, frozen=True):
     """The steps of a module in inference.
 
@@ -140,7 +126,7 @@ class TorchModule:
                     f"{', '.join(list(variables)[:3]) or 'none'}"
                 )
             values[name] = tensors[tensor]
-        floating = _floating([*(values[n] for n in program.tensors), *inputs])
+        floating = floating_type([*(values[n] for n in program.tensors), *inputs])
         values |= zip((each.name for each in program.inputs), inputs, strict=True)
         with jax.default_matmul_precision("highest"):
             for step in program.steps:
@@ -161,28 +147,8 @@ class TorchModule:
                     f"this network takes a dictionary of {', '.join(keys)}, got {got}"
                 )
             given = [x[key] for key in keys]
-        if len(given) != len(expected):
-            raise ValueError(
-                f"this network takes {len(expected)} inputs, got {len(given)}"
-            )
-        for each, array in zip(expected, given, strict=True):
-            shape = np.shape(array)
-            if len(shape) != len(each.shape) or any(
-                n is not None and n != m for n, m in zip(each.shape, shape, strict=True)
-            ):
-                wanted = ", ".join("N" if n is None else str(n) for n in each.shape)
-                raise ValueError(
-                    f"input {each.name} must have the shape [{wanted}] of the example "
-                    f"that from_torch was given; got {list(shape)}"
-                )
+        check_inputs(expected, given, said="of the example that from_torch was given")
         return given
-
-
-def _floating(arrays: Sequence[Any]) -> Any:
-    """Find the floating type of them all together."""
-    types = [jnp.result_type(a) for a in arrays]
-    types = [t for t in types if jnp.issubdtype(t, jnp.floating)]
-    return functools.reduce(jnp.promote_types, types, jnp.dtype(jnp.float32))
 
 
 def _done(step: Step, values: Mapping[str, Any], floating: Any) -> Any:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from bitsnn_jax.interop.program_inputs import Input
 from bitsnn_jax.interop.torch_program import (
     OPERATORS,
     Argument,
     DType,
-    Input,
     Items,
     Program,
     Ref,

@@ -28,6 +28,7 @@ from jaxtyping import Array
 
 # Membranes are below 2**60 in size, and turning points are not closer to 0 than this.
 _LARGEST, _SMALLEST = 60, -40
+_NEAR = 12.0  # where activations have their shape
 _PLACES = 16  # of the search for a turning point, in each octave
 _ROUNDS = 40  # of the search between two of them
 
@@ -44,17 +45,17 @@ class Thresholds(NamedTuple):
     fall: Array
 
 
-class Shape(NamedTuple):
+class TurningPoint(NamedTuple):
     """Where a function is largest, and on which sides of that it changes."""
 
-    peak: Array
+    place: Array
     rises: bool = True
     falls: bool = True
 
 
-def shape_of(
+def turning_point(
     fn: Callable[[Array], Array], *, sizes: tuple[int, ...] = (), dtype: Any
-) -> Shape:
+) -> TurningPoint:
     """Find where f is largest: on a grid, and then between the neighbours there.
 
     Args:
@@ -79,19 +80,19 @@ def shape_of(
     low, high = lax.fori_loop(0, _ROUNDS, narrow, (low, high))
     between = (low + high) / 2
     there, before = _known(fn(jnp.stack([between, middle])))
-    return Shape(jnp.where(there > before, between, middle))
+    return TurningPoint(jnp.where(there > before, between, middle))
 
 
-def known_shape(fn: Callable[[Array], Array], *, dtype: Any) -> Shape:
+def known_turning_point(fn: Callable[[Array], Array], *, dtype: Any) -> TurningPoint:
     """Do the same for an f without variables, at once, and tell if it is monotone."""
     with jax.ensure_compile_time_eval():
         values = np.asarray(_known(fn(_grid(dtype))))
         ends = np.asarray(_grid(dtype))[[0, -1]]
         if (values[1:] >= values[:-1]).all():
-            return Shape(jnp.asarray(ends[1], dtype), falls=False)
+            return TurningPoint(jnp.asarray(ends[1], dtype), falls=False)
         if (values[1:] <= values[:-1]).all():
-            return Shape(jnp.asarray(ends[0], dtype), rises=False)
-        return shape_of(fn, dtype=dtype)
+            return TurningPoint(jnp.asarray(ends[0], dtype), rises=False)
+        return turning_point(fn, dtype=dtype)
 
 
 def has_one_lobe(
@@ -106,17 +107,30 @@ def has_one_lobe(
     """
     with jax.ensure_compile_time_eval():
         grid = _grid(dtype).reshape(-1, *(1,) * len(sizes))
-        values = np.asarray(jnp.maximum(_known(fn(grid)), 0), np.float64)
-    # Rounding may let a flat part fall by some units of the last place.
-    before, after = np.minimum(values[:-1], 1e300), np.minimum(values[1:], 1e300)
-    slack = 1e-5 * np.maximum(before, after)
-    falls, rises = after < before - slack, after > before + slack
+        values = np.asarray(_known(fn(grid)), np.float64)
+        places = np.asarray(_grid(dtype))
+    return is_lobe(np.maximum(values, 0), places)
+
+
+def is_lobe(values: np.ndarray, places: np.ndarray) -> bool:
+    """Tell whether values along axis 0 rise and fall no more than once.
+
+    Args:
+      values: [K, ...], at least 0.
+      places: [K], where they are, in order.
+    """
+    # Rounding lets a flat part fall by some units of the last place, and a tail by
+    # some of the values that it is the difference of.
+    values = np.minimum(values, 1e300)
+    size = values[np.abs(places) <= _NEAR].max(0)
+    slack = 1e-6 * (np.maximum(values[:-1], values[1:]) + size)
+    falls, rises = values[1:] < values[:-1] - slack, values[1:] > values[:-1] + slack
     return not (np.logical_or.accumulate(falls) & rises).any()
 
 
 def threshold_table(
     code: Callable[[Array], Array],
-    shape: Shape,
+    turn: TurningPoint,
     *,
     levels: int,
     sizes: tuple[int, ...] = (),
@@ -129,7 +143,7 @@ def threshold_table(
 
     Args:
       code: k, an integer for each candidate [K, ...], which rises and falls with f.
-      shape: of f, as of `shape_of`.
+      turn: of f, as of `turning_point`.
       levels: L, the highest code.
       sizes: the shape in which f, or the code, differs from neuron to neuron.
       dtype: of the membranes, float32 or float64.
@@ -137,9 +151,9 @@ def threshold_table(
     Returns:
       Thresholds, [L, *sizes] each.
 
-    >>> shape = known_shape(jax.nn.relu, dtype="float32")
+    >>> turn = known_turning_point(jax.nn.relu, dtype="float32")
     >>> code = lambda z: jnp.clip(jnp.floor(z), 0, 3)
-    >>> threshold_table(code, shape, levels=3, dtype="float32").rise
+    >>> threshold_table(code, turn, levels=3, dtype="float32").rise
     Array([1., 2., 3.], dtype=float32)
     """
     bits = jnp.finfo(dtype).bits
@@ -152,7 +166,7 @@ def threshold_table(
         return code(_number(place, dtype)) >= wanted
 
     all_shape = (levels, *sizes)
-    peak = jnp.broadcast_to(_place(shape.peak, bits), all_shape)
+    peak = jnp.broadcast_to(_place(turn.place, bits), all_shape)
     low, high = (jnp.broadcast_to(end, all_shape) for end in ends)
 
     def bisect(outside):
@@ -169,11 +183,11 @@ def threshold_table(
         return lax.fori_loop(0, bits, halve, (outside, peak))
 
     rise = jnp.full(all_shape, -infinite)
-    if shape.rises:
+    if turn.rises:
         found = _number(bisect(low)[1], dtype)
         rise = jnp.where(reaches(low), rise, found)
     fall = jnp.full(all_shape, infinite)
-    if shape.falls:
+    if turn.falls:
         found = _number(bisect(high)[0], dtype)
         fall = jnp.where(reaches(high), fall, found)
     return Thresholds(jnp.where(reaches(peak), rise, infinite), fall)
@@ -259,11 +273,12 @@ def _mirrored(integers: Array) -> Array:
 
 
 __all__ = [
-    "Shape",
     "Thresholds",
+    "TurningPoint",
     "fire_table",
     "has_one_lobe",
-    "known_shape",
-    "shape_of",
+    "is_lobe",
+    "known_turning_point",
     "threshold_table",
+    "turning_point",
 ]

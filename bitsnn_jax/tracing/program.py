@@ -32,6 +32,8 @@ from bitsnn_jax.tracing.pointwise import function_of, is_pointwise, with_sizes
 from bitsnn_jax.tracing.reading import Nonspiking, Reading, SpikingError
 from bitsnn_jax.tracing.sites import Site, check_theta, next_path
 from bitsnn_jax.tracing.trains import (
+    MAXIMA,
+    gated,
     is_driven,
     merged_sizes,
     moved_sizes,
@@ -246,6 +248,26 @@ def _pointwise(op):
     return None if function_of(value) is None else [value]
 
 
+def _gated(op):
+    """Wait for a maximum, if this is one train times another: codes times codes."""
+    trains = [isinstance(v, Current) and v.sizes is not None for v in op.operands]
+    if not (op.may_wait and op.reading.has_tables and op.name == "mul" and all(trains)):
+        return None
+    return [Pointwise(op.made)]
+
+
+def _maximum_of_gated(op):
+    """Take the maximum of a train in front of a gate that is the same for all of it.
+
+    max(g x) = g max(x), since no code is below 0.
+    """
+    if not (op.name in MAXIMA and isinstance(op.operands[0], Pointwise)):
+        return None
+    if (parts := gated(op.eqn, op.operands[0])) is None:
+        return None
+    return op.interpret(*parts, op.scope)
+
+
 def _after_waiting(op):
     if not op.waiting:
         return None
@@ -298,7 +320,7 @@ def _product(op):
 
 
 def _maximum(op):
-    if op.name not in ("reduce_max", "reduce_window_max"):
+    if op.name not in MAXIMA:
         return None
     [spikes, *_] = op.values
     sizes = merged_sizes(op.eqn, spikes.sizes)
@@ -332,7 +354,9 @@ RULES: tuple[Callable[[_Operation], Sequence[Waiting] | None], ...] = (
     _control_flow,  # scan, while, cond: written out
     _unknown_neurons,  # neurons inside of anything else: an error
     _pointwise,  # element by element and not affine: waits for a code
-    _after_waiting,  # no code came: what waits is computed first
+    _gated,  # one train times another: waits for a maximum
+    _maximum_of_gated,  # it came
+    _after_waiting,  # neither came: what waits is computed first
     _timeless,  # no current among the operands
     _moved,  # spikes that stay spikes
     _linear,  # linear in its currents

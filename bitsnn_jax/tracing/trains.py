@@ -9,14 +9,16 @@ still be *driven* by spikes alone.
 import math
 from collections.abc import Callable, Sequence
 
-from jax.extend.core import JaxprEqn
+import jax
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from bitsnn_jax.tracing.equations import shape_of
+from bitsnn_jax.tracing.equations import apply_equation, shape_of
 from bitsnn_jax.tracing.linearity import EACH, MOVES, PRODUCTS, TOGETHER
 from bitsnn_jax.tracing.literals import number
-from bitsnn_jax.tracing.values import Constant, Current, Value
+from bitsnn_jax.tracing.values import Constant, Current, Pointwise, Value, Waiting
 
 Sizes = tuple[int, ...]
+MAXIMA = ("reduce_max", "reduce_window_max")  # over places
 
 
 def moved_sizes(eqn: JaxprEqn, values: Sequence[Value]) -> list[Sizes] | None:
@@ -57,15 +59,52 @@ def merged_sizes(eqn: JaxprEqn, sizes: Sizes | None) -> Sizes | None:
     """Do the same for a maximum: under equal thresholds codes order as values do."""
     if not sizes:
         return sizes
+    touched = _pooled(eqn)
+    if any(sizes[axis] > 1 for axis in touched):
+        return None
+    if eqn.primitive.name != "reduce_max":
+        return sizes
+    return tuple(n for axis, n in enumerate(sizes) if axis not in touched)
+
+
+def _pooled(eqn: JaxprEqn) -> Sequence[int]:
+    """List the axes that a maximum is taken along."""
     p = eqn.params
     if eqn.primitive.name == "reduce_max":
-        left = tuple(n for i, n in enumerate(sizes) if i not in p["axes"])
-        touched = p["axes"]
-    else:
-        kinds = "window_dimensions window_strides padding base_dilation".split()
-        windows = enumerate(zip(*(p[kind] for kind in kinds), strict=True))
-        left, touched = sizes, [i for i, w in windows if w != (1, 1, (0, 0), 1)]
-    return None if any(sizes[i] > 1 for i in touched) else left
+        return p["axes"]
+    kinds = "window_dimensions window_strides padding base_dilation".split()
+    windows = enumerate(zip(*(p[kind] for kind in kinds), strict=True))
+    return [axis for axis, window in windows if window != (1, 1, (0, 0), 1)]
+
+
+def gated(eqn: JaxprEqn, value: Pointwise) -> tuple[ClosedJaxpr, list[Waiting]] | None:
+    """Write the maximum of a train times a gate as a gate times a maximum.
+
+    Args:
+      eqn: the maximum.
+      value: a product that waits.
+
+    Returns:
+      The program, and what it is given; None if the gate differs from place to place,
+      or has no places of its own.
+    """
+    made, axes = value.made, _pooled(eqn)
+    shapes = [shape_of(v) for v in made.eqn.invars]
+    if made.eqn.primitive.name != "mul" or len(shapes[0]) != len(shapes[1]):
+        return None
+    gates = [i for i in (0, 1) if all(shapes[i][axis] == 1 for axis in axes)]
+    if len(gates) != 1 or shapes[1 - gates[0]] != shape_of(eqn.invars[0]):
+        return None
+    [gate] = gates
+
+    def fn(train, gate):
+        [largest] = apply_equation(eqn, [train])
+        gone = axes if eqn.primitive.name == "reduce_max" else ()
+        return largest * gate.squeeze(tuple(gone))
+
+    order = 1 - gate, gate
+    avals = [made.eqn.invars[i].aval for i in order]
+    return jax.make_jaxpr(fn)(*avals), [made.values[i] for i in order]
 
 
 def is_driven(eqn: JaxprEqn, values: Sequence[Value], operands: Sequence[int]) -> bool:

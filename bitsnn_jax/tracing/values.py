@@ -69,10 +69,11 @@ class Current:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pointwise:
-    """An operation element by element that is not affine, and waits for a code.
+    """An operation element by element that is not affine, and waits for what comes.
 
-    With `qcfs` behind it, it is a neuron with a table of thresholds. Anything else that
-    uses it has it computed.
+    With `qcfs` behind it, a function of one current is a neuron with a table of
+    thresholds. With a maximum over places behind it, a train times a gate is the gate
+    times the maximum. Anything else that uses it has it computed.
     """
 
     made: Step

@@ -67,11 +67,12 @@ def test_a_table_has_the_code_of_every_integer(name):
 def test_the_gradient_is_the_slope_between_two_thresholds():
     unit = np.full((1, 3), 0.01)
     node = made(lambda z: -jax.nn.silu(z), 0.27, unit)
-    u = jnp.asarray([[-60.0, -200.0, 900.0]])  # rising, falling and beyond
+    u = jnp.asarray([[-60.0, -200.0, 900.0]])  # falling, rising and beyond
     slopes = jax.grad(lambda u: differentiable_codes(node, u).sum())(u)[0] / 0.01
     exact = jax.vmap(jax.grad(lambda z: -jax.nn.silu(z) * 15 / 0.27))(0.01 * u[0])
+    # From one threshold to the next the slope of the lobe changes by as much.
     np.testing.assert_allclose(slopes[:2], exact[:2], rtol=0.3)
-    assert slopes[2] == 0 and exact[0] < 0 < exact[1] + 1e9
+    assert slopes[2] == 0 and exact[0] < 0 < exact[1]
     np.testing.assert_array_equal(
         differentiable_codes(node, u), one_shot_codes(node, u)
     )

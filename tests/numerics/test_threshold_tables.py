@@ -8,9 +8,9 @@ import pytest
 from bitsnn_jax import codes
 from bitsnn_jax.numerics.tables import (
     fire_table,
-    known_shape,
-    shape_of,
+    known_turning_point,
     threshold_table,
+    turning_point,
 )
 
 THETA, LEVELS, STEPS = 1.5, 15, 4
@@ -36,7 +36,7 @@ def test_comparisons_find_the_code_of_every_membrane_and_at_the_thresholds(name)
 
     @jax.jit
     def all_of_it(grid):
-        shape = known_shape(fn, dtype=grid.dtype)
+        shape = known_turning_point(fn, dtype=grid.dtype)
         table = threshold_table(code, shape, levels=LEVELS, dtype=grid.dtype)
         edges = jnp.concatenate(table)
         edges = jnp.where(jnp.isfinite(edges), edges, 0)
@@ -67,7 +67,7 @@ def test_thresholds_differ_from_neuron_to_neuron_as_the_function_does():
 
     @jax.jit
     def fired(z):
-        shape = shape_of(fn, sizes=sizes, dtype=z.dtype)
+        shape = turning_point(fn, sizes=sizes, dtype=z.dtype)
         table = threshold_table(code, shape, levels=LEVELS, sizes=sizes, dtype=z.dtype)
         assert table.rise.shape == (LEVELS, *sizes)
         return fire_table(z, table, steps=STEPS, dtype=jnp.uint8, unroll=False)
@@ -79,7 +79,7 @@ def test_equal_steps_are_those_of_eq_10():
     def code(z):
         return codes(z, 15.0, levels=15)
 
-    shape = known_shape(lambda z: z, dtype="float32")
+    shape = known_turning_point(lambda z: z, dtype="float32")
     table = threshold_table(code, shape, levels=15, dtype="float32")
     # Up to the rounding of z + 1/2, which is 1 just below one half.
     np.testing.assert_allclose(table.rise, np.arange(1, 16) - 0.5, rtol=1e-7)

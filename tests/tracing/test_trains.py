@@ -102,6 +102,17 @@ def test_spikes_alone_drive_what_has_met_no_weight_and_no_constant(net, driven):
 PRODUCTS = {
     "squeeze and excite": lambda s: s * qcfs(s.mean((1, 2), keepdims=True), 0.6137),
     "scores": lambda s: jnp.einsum("nhwc,nhvc->nhwv", s, s[..., ::-1]),
+    "gate before a maximum": lambda s: lax.reduce_window(
+        s * qcfs(s.mean((1, 2), keepdims=True), 0.6137),
+        -jnp.inf,
+        lax.max,
+        (1, 3, 3, 1),
+        (1, 2, 2, 1),
+        "SAME",
+    ),
+    "gate before a global maximum": lambda s: (
+        qcfs(s.mean((1, 2), keepdims=True), 0.6137) * s
+    ).max((1, 2)),
     "signed": lambda s: (s - s[..., ::-1]) * (s @ jnp.eye(6)),
 }
 
