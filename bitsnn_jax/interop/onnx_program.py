@@ -101,12 +101,7 @@ class OnnxNetwork:
         else:
             given = list(x) if isinstance(x, (tuple, list)) else [x]
         if self.program.batch != "fixed":
-            expected = [
-                structs.replace(
-                    each, shape=[None, *each.shape[1:]] if each.shape else []
-                )
-                for each in expected
-            ]
+            expected = [_of_any_batch(each) for each in expected]
         check_inputs(expected, given, said="that the file says")
         return given
 

@@ -380,7 +380,7 @@ def test_a_wrong_file_is_one_line(make, words, tmp_path):
 @pytest.mark.parametrize(
     "x, words",
     [
-        (drawn(1, 2, 4), r"x must have the shape \[n, 2, 3\] that the file says, got"),
+        (drawn(1, 2, 4), r"x must have the shape \[N, 2, 3\] that the file says; got"),
         (drawn(2, 3), r"got \[2, 3\]"),
     ],
 )
