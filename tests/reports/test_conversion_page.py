@@ -381,6 +381,19 @@ def test_analog_values_between_layers_are_named(tmp_path):
     assert remark in verdict(results).remarks and remark in page
 
 
+def test_products_of_two_currents_are_named(tmp_path):
+    product = {"operation": "mul", "path": "block_1/gate"}
+    product |= {"streamed": ["block_1/relu", "stem"], "held": ["block_1/sigmoid"]}
+    results = small()
+    assert (
+        "Products" not in Page(write_report(results, tmp_path).read_text("utf-8")).text
+    )
+    results["conversion"]["products"] = [product]
+    page = Page(write_report(results, tmp_path).read_text("utf-8")).text
+    words = "mul in block_1/gate (block_1/relu + stem × block_1/sigmoid)."
+    assert words in page.partition("Products of two currents")[2]
+
+
 def test_outputs_apart_are_said_where_no_code_differs():
     changed = {"exact": False, "outputs_agree": False}
     apart = certificate(np.random.default_rng(0), differing=0) | changed
