@@ -88,7 +88,8 @@ def measure(snn, variables, settings, test) -> dict:
     batch_size = min(BATCH, len(test))
     for batch in data.eval_batches(settings, test, batch_size=batch_size):
         kept = batch["mask"]
-        r, s = step(batch["image"], batch["label"], jnp.asarray(kept))
+        normalised = data.normalise(batch["image"], test)
+        r, s = step(normalised, batch["label"], jnp.asarray(kept))
         right += int(r)
         if kept.all():  # the rows that fill up the last batch fire too
             spikes, images = spikes + float(s), images + len(kept)

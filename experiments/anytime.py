@@ -82,9 +82,7 @@ def prefixes(name: str):
     read, once = prefix_logits(network), one_shot(network)
     logits, labels = [], []
     after = jax.jit(lambda images: read(once(images).codes))
-    for batch in data.eval_batches(
-        run.config.data, test, batch_size=BATCH, pixels=True
-    ):
+    for batch in data.eval_batches(run.config.data, test, batch_size=BATCH):
         kept = batch["mask"]
         logits.append(np.asarray(after(batch["image"]))[:, kept])
         labels.append(batch["label"][kept])

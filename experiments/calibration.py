@@ -75,7 +75,7 @@ def of_package(options) -> None:
     images = calibration_images(run, data.load(settings, "train"), seed=0)
     test = data.load(settings, "test").first(options.limit)
     batches = list(data.eval_batches(settings, test, batch_size=min(500, len(test))))
-    shown = [batch["image"][batch["mask"]] for batch in batches]
+    shown = [data.normalise(b["image"][b["mask"]], test) for b in batches]
     labels = np.concatenate([batch["label"][batch["mask"]] for batch in batches])
     network = Network(run.config, run.variables, run.metadata["image_shape"])
     rows = [{"set": "test", "accuracy": right(network.logits(shown), labels)}]
@@ -124,7 +124,7 @@ def read(settings: Data, folder: Path) -> list[np.ndarray]:
     batches = data.eval_batches(
         settings, examples, batch_size=min(BATCH, len(examples))
     )
-    return [batch["image"][batch["mask"]] for batch in batches]
+    return [data.normalise(b["image"][b["mask"]], examples) for b in batches]
 
 
 def right(logits: np.ndarray, labels: np.ndarray) -> float:

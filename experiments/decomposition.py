@@ -99,7 +99,7 @@ def measure(apply_fn, variables, row, settings, test) -> dict:
     right, totals, largest = 0, {}, 0.0
     batch_size = min(BATCH, len(test))
     for batch in data.eval_batches(settings, test, batch_size=batch_size):
-        image = np.asarray(batch["image"], np.float64)
+        image = data.normalise(batch["image"], test).astype(np.float64)
         r, found = step(image, batch["label"], jnp.asarray(batch["mask"]))
         right += int(r)
         for path, (neurons, absolute, square, apart) in found.items():

@@ -139,7 +139,8 @@ def rate_coded(name: str, images: int, steps: int) -> tuple[float, float]:
     right, spikes = 0, 0.0
     size = max(n for n in range(1, 51) if images % n == 0)  # no padding to be counted
     for batch in data.eval_batches(run.config.data, test, batch_size=size):
-        found = simulate_fn(run.variables, batch["image"])
+        normalised = data.normalise(batch["image"], test)
+        found = simulate_fn(run.variables, normalised)
         right += int(np.sum(np.argmax(found.outputs[-1], -1) == batch["label"]))
         spikes += sum(float(s.sum()) for s in found.spikes.values())
     lowered = fixed_point(lower_pixels(apply_fn, run.variables, test), steps=STEPS)
@@ -153,9 +154,7 @@ def counted(name: str, images: int) -> Operations:
     network = fixed_point(lower_pixels(apply_fn, run.variables, test), steps=STEPS)
     paths, once = term_paths(network), jax.jit(one_shot(network))
     parts = []
-    for batch in data.eval_batches(
-        run.config.data, test, batch_size=BATCH, pixels=True
-    ):
+    for batch in data.eval_batches(run.config.data, test, batch_size=BATCH):
         kept = batch["mask"]
         found = once(batch["image"]).codes
         codes: dict[str, Any] = {n: np.asarray(c)[kept] for n, c in found.items()}

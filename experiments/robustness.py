@@ -188,7 +188,7 @@ def predictions(pixels_fn: ApplyFn) -> ApplyFn:
 
 def batches(run: Run, test: data.Examples) -> Iterator[tuple[int, Batch]]:
     size = min(BATCH, len(test))
-    stored = data.eval_batches(run.config.data, test, batch_size=size, pixels=True)
+    stored = data.eval_batches(run.config.data, test, batch_size=size)
     for i, batch in enumerate(stored):
         pixels = np.asarray(batch["image"], np.float32) / np.float32(test.white)
         yield i, Batch(pixels, batch["label"], batch["mask"])

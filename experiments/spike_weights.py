@@ -95,7 +95,7 @@ def measured(workdir: Path) -> dict[str, float]:
     assert len(test) % BATCH == 0, "padded images would be counted"
     right, spikes, operations = 0, 0.0, 0.0
     for batch in data.eval_batches(settings, test, batch_size=BATCH):
-        found = snn(trained.variables, batch["image"])
+        found = snn(trained.variables, data.normalise(batch["image"], test))
         right += int((found.outputs[-1].argmax(-1) == batch["label"]).sum())
         spikes += sum(float(s.sum()) for s in found.spikes.values())
         operations += float(found.synaptic_operations.sum())

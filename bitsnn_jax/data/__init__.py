@@ -9,6 +9,7 @@ from bitsnn_jax.data.batches import (
 from bitsnn_jax.data.examples import (
     Examples,
     InMemory,
+    Normalisation,
     Streamed,
     normalise,
     scale_and_shift,
@@ -20,6 +21,7 @@ __all__ = [
     "SOURCES",
     "Examples",
     "InMemory",
+    "Normalisation",
     "Streamed",
     "TrainBatches",
     "as_evaluated",

@@ -18,8 +18,6 @@ import numpy as np
 from bitsnn_jax import config
 from bitsnn_jax.data.workers import Ahead
 
-Prepare = Callable[[dict], dict]  # a batch as it is read -> as the network takes it
-
 # Counted in batches: grain's default of 500 would hold 40 GB of ImageNet.
 _THREADS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
@@ -31,16 +29,15 @@ class TrainBatches(Iterator[dict]):
     another number of workers.
     """
 
-    def __init__(self, batches: grain.MapDataset, prepare: Prepare, workers: int):
-        self._batches, self._prepare, self._workers = batches, prepare, workers
-        self._position = 0
+    def __init__(self, batches: grain.MapDataset, workers: int):
+        self._batches, self._workers, self._position = batches, workers, 0
         self._running: list[Iterator[dict]] = []  # one, or none
         weakref.finalize(self, _end, self._running)
 
     def __next__(self) -> dict:
         if not self._running:
             rest = self._batches[self._position :]
-            self._running.append(iter(_Prefetched(rest, self._prepare, self._workers)))
+            self._running.append(iter(_Prefetched(rest, self._workers)))
         batch = next(self._running[0])
         self._position += 1
         return batch
@@ -65,7 +62,6 @@ def shuffled(
     seed: int,
     batch_size: int,
     change: Callable[[Any, np.random.Generator], Any] | None = None,
-    prepare: Prepare = dict,
     workers: int = 0,
     shard_index: int = 0,
     num_shards: int = 1,
@@ -82,7 +78,6 @@ def shuffled(
       seed: 0..2**32 - 1; of the order and of `change`.
       batch_size: rows over all shards.
       change: (example, random generator) -> example; what augments it.
-      prepare: what is done to a batch in this process, after the workers.
       workers: processes that read and change examples; 0: threads of this one.
       shard_index: this host, 0..num_shards - 1.
       num_shards: how many hosts share a batch.
@@ -100,7 +95,7 @@ def shuffled(
     # order and not on the number of hosts.
     changed = order if change is None else order.random_map(change)
     batches = _batched(changed, shard_index, num_shards, rows)
-    return TrainBatches(batches, prepare, workers)
+    return TrainBatches(batches, workers)
 
 
 def in_order(
@@ -108,7 +103,6 @@ def in_order(
     read: Callable[[int], dict],
     *,
     batch_size: int,
-    prepare: Prepare = dict,
     workers: int = 0,
     shard_index: int = 0,
     num_shards: int = 1,
@@ -122,7 +116,7 @@ def in_order(
       examples: how many there are.
       read: index -> example, a dictionary of arrays.
       batch_size: rows over all shards.
-      prepare: as in `shuffled`; so are the others.
+      workers, shard_index, num_shards: as in `shuffled`.
 
     Returns:
       An iterable, as often as wanted, of batches with "mask": bool [rows].
@@ -140,7 +134,7 @@ def in_order(
     )
     batches = _batched(order, shard_index, num_shards, rows)
     # More workers than batches would have nothing to do.
-    return _Prefetched(batches, prepare, min(workers, len(batches)))
+    return _Prefetched(batches, min(workers, len(batches)))
 
 
 def steps_per_epoch(data: config.Data, examples: Sized) -> int:
@@ -169,13 +163,9 @@ def _batched(order, shard_index, num_shards, rows):
 
 @dataclass(frozen=True)
 class _Prefetched(Iterable[dict]):
-    """Batches made ahead, by threads or by processes, and prepared here.
-
-    Pixels travel from a worker as bytes, a fourth of float32.
-    """
+    """Batches made ahead, by threads or by processes."""
 
     batches: grain.MapDataset
-    prepare: Prepare
     workers: int
 
     def __iter__(self) -> Iterator[dict]:
@@ -185,8 +175,7 @@ class _Prefetched(Iterable[dict]):
             else iter(self.batches.to_iter_dataset(_THREADS))
         )
         try:
-            for batch in made:
-                yield self.prepare(batch)
+            yield from made
         finally:
             made.close()
 

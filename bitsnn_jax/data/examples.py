@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32, UInt8
@@ -125,16 +125,55 @@ def scale_and_shift(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     return scale, -examples.mean.astype(np.float64) / examples.std
 
 
+class Normalisation(NamedTuple):
+    """`normalise` for one scale of pixels; programs that are compiled are kept by it.
+
+    Attributes:
+      scale: for each channel.
+      shift: for each channel, added after it.
+    """
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    @classmethod
+    def of(cls, examples: Examples) -> Self:
+        """Return that of a data set."""
+        scale, shift = scale_and_shift(examples)
+        return cls(tuple(scale.tolist()), tuple(shift.tolist()))
+
+    def __call__(self, pixels: Any) -> Any:
+        """Turn pixels, uint8 [..., c], into float32 of the same kind of array."""
+        scale, shift = (np.array(numbers, np.float32) for numbers in self)
+        on_host = isinstance(pixels, np.ndarray)
+        return (_by_numpy if on_host else _by_xla)(pixels, scale, shift)
+
+
 def normalise(
     images: UInt8[np.ndarray, "*n c"], examples: Examples
 ) -> Float32[np.ndarray, "*n c"]:
     """Turn pixels into a network's input: (pixel / white - mean) / std, float32."""
-    scale, shift = scale_and_shift(examples)
+    return Normalisation.of(examples)(images)
+
+
+def _by_numpy(pixels, scale, shift):
     # By rows of pixels: NumPy starts anew for each run along the last axis, and one of
     # three channels takes it longer to start than to do.
-    *outer, channels = images.shape
+    *outer, channels = pixels.shape
     width = outer.pop() if outer else 1
-    rows = images.reshape(*outer, width * channels)
-    out = rows * np.tile(scale.astype(np.float32), width)
-    out += np.tile(shift.astype(np.float32), width)
-    return out.reshape(images.shape)
+    rows = pixels.reshape(*outer, width * channels)
+    out = rows * np.tile(scale, width)
+    out += np.tile(shift, width)
+    return out.reshape(pixels.shape)
+
+
+def _by_xla(pixels, scale, shift):
+    """Round after the product and after the sum, as NumPy does.
+
+    XLA makes one operation of a product and the sum behind it, with one rounding. So
+    the scale is two numbers of 12 bits, whose products with 8 bits are exact, and the
+    product is a sum, which is rounded once in either way.
+    """
+    upper = (scale.view(np.uint32) & 0xFFFFF000).view(np.float32)
+    x = pixels.astype(np.float32)
+    return (x * upper + x * (scale - upper)) + shift

@@ -11,7 +11,7 @@ import numpy as np
 from bitsnn_jax import config
 from bitsnn_jax.data.augment import augment, resize_and_crop
 from bitsnn_jax.data.batches import TrainBatches, in_order, shuffled
-from bitsnn_jax.data.examples import Examples, normalise
+from bitsnn_jax.data.examples import Examples
 from bitsnn_jax.data.images import Unreadable
 from bitsnn_jax.data.memory import check_fits
 
@@ -36,10 +36,11 @@ def train_batches(
       num_shards: how many hosts share a batch.
 
     Returns:
-      An iterator of {"image": float32 [b, h, w, c], "label": int32 [b]} with
-      b = batch_size / num_shards. `get_state()` gives its position, a dictionary that
-      JSON can hold; after `set_state()` with it, a new iterator (of the same arguments)
-      goes on bit by bit as the old one would have.
+      An iterator of {"image": uint8 [b, h, w, c], "label": int32 [b]} with
+      b = batch_size / num_shards; `normalise` makes the input of a network of the
+      images. `get_state()` gives its position, a dictionary that JSON can hold; after
+      `set_state()` with it, a new iterator (of the same arguments) goes on bit by bit
+      as the old one would have.
 
     Raises:
       ValueError: a batch size that memory does not hold, `data.crop` out of range, what
@@ -64,7 +65,6 @@ def train_batches(
         seed=seed,
         batch_size=data.batch_size,
         change=partial(augment, settings=data, blank=blank),
-        prepare=partial(_normalised, examples=examples),
         workers=data.workers,
         shard_index=shard_index,
         num_shards=num_shards,
@@ -78,7 +78,6 @@ def eval_batches(
     shard_index: int = 0,
     num_shards: int = 1,
     batch_size: int | None = None,
-    pixels: bool = False,
 ) -> Iterable[dict]:
     """Return every example exactly once over all shards, without change and in order.
 
@@ -89,12 +88,11 @@ def eval_batches(
       shard_index: this host, 0..num_shards - 1.
       num_shards: how many hosts share a batch.
       batch_size: over all shards; None for `data.eval_batch_size`.
-      pixels: images as they are stored, for a network that normalises them itself.
 
     Returns:
-      An iterable, as often as wanted, of {"image": float32 [b, h, w, c], or uint8 with
-      `pixels`; "label": int32 [b], "mask": bool [b]} with b = batch_size / num_shards.
-      Rows without an example repeat the last one and have mask False.
+      An iterable, as often as wanted, of {"image": uint8 [b, h, w, c], "label": int32
+      [b], "mask": bool [b]} with b = batch_size / num_shards. Rows without an example
+      repeat the last one and have mask False.
 
     Raises:
       ValueError: a batch size that memory does not hold, what `batches.in_order`
@@ -106,7 +104,6 @@ def eval_batches(
         examples,
         partial(as_evaluated, data, examples),
         batch_size=size,
-        prepare=_copied if pixels else partial(_normalised, examples=examples),
         workers=data.workers,
         shard_index=shard_index,
         num_shards=num_shards,
@@ -138,14 +135,6 @@ def as_evaluated(data: config.Data, examples: Examples, index: int) -> dict:
     return example
 
 
-def _normalised(batch, *, examples):
-    return {**batch, "image": normalise(batch["image"], examples)}
-
-
-def _copied(batch):
-    return {**batch, "image": np.array(batch["image"])}
-
-
 @dataclass(frozen=True)
 class _Readable:
     """Examples of which a damaged one is replaced by the next that is whole."""
@@ -171,7 +160,7 @@ def _warn(error, consequence):
 
 
 def _check_room(field, rows, examples):
-    """Check that one batch fits, as float32."""
+    """Check that one batch fits, as the pixels that it is here."""
     shape = " x ".join(map(str, examples.image_shape))
     what = f"{field}: {rows} rows of {shape} (data.image_size)"
-    check_fits(what, 4.0 * rows * math.prod(examples.image_shape))
+    check_fits(what, float(rows) * math.prod(examples.image_shape))

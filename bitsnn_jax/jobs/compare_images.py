@@ -37,7 +37,7 @@ def calibration_images(
             f"data.directory {settings.directory}: expected training images to "
             f"calibrate with, got {count} of which none can be read"
         )
-    stack = np.asarray(data.normalise(np.stack(images), train), np.float32)
+    stack = data.normalise(np.stack(images), train)
     return [
         stack[i : i + CALIBRATION_BATCH]
         for i in range(0, len(stack), CALIBRATION_BATCH)
@@ -50,7 +50,7 @@ def batches(
     """Return (images, labels) of every example once; the last batch may be smaller."""
     for batch in data.eval_batches(settings, test, batch_size=min(size, len(test))):
         kept = batch["mask"]
-        yield batch["image"][kept], batch["label"][kept]
+        yield data.normalise(batch["image"][kept], test), batch["label"][kept]
 
 
 def each_batch(

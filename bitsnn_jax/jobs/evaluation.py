@@ -84,7 +84,7 @@ def evaluate(
         task.eval_batches(settings, examples, **share_of_host(), batch_size=size)
     )
     first = by_device(next(batches))
-    mapped = _program(network_fn, task, tuple(jax.devices()))
+    mapped = _program(network_fn, task.on(examples), tuple(jax.devices()))
 
     def timed(batch):
         started = time.perf_counter()

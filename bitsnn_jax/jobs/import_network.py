@@ -118,7 +118,7 @@ def _measured(
     ann = on_examples(imported, plain_fn, imported.variables, repeats=1)
     settings = imported.config.data
     batches = data.eval_batches(settings, seen, batch_size=min(BATCH, len(seen)))
-    images = [b["image"][b["mask"]] for b in batches]
+    images = [data.normalise(b["image"][b["mask"]], seen) for b in batches]
     quantised, rows, report = imported, [], None
     for t in sorted(set(options.steps)):
         how = Thresholds(

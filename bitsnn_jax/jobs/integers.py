@@ -160,7 +160,7 @@ def fine_tuned(
     try:
         tuned = qat.tune(
             graph,
-            ({**b, "image": _pixels(b["image"], examples)} for b in batches),
+            batches,
             steps=steps,
             bits=bits,
             num_steps=num_steps,
@@ -181,20 +181,13 @@ def fine_tuned(
     )
 
 
-def _pixels(images: np.ndarray, examples: data.Examples) -> np.ndarray:
-    """Undo `data.normalise`: pixels are integers, so rounding is exact."""
-    scale, shift = data.scale_and_shift(examples)
-    return np.rint((images - shift) / scale).astype(np.uint8)
-
-
 def accuracy(
     network: IntegerNetwork, settings: config.Data, examples: data.Examples
 ) -> float:
     """Measure the part of the examples that the network of pixels has right."""
     run, correct = jax.jit(one_shot(network)), 0
-    for batch in data.eval_batches(
-        settings, examples, batch_size=min(BATCH, len(examples)), pixels=True
-    ):
+    size = min(BATCH, len(examples))
+    for batch in data.eval_batches(settings, examples, batch_size=size):
         correct += _correct(run(batch["image"]).outputs["output"], batch)
     return correct / len(examples)
 
@@ -258,9 +251,8 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
     neurons = sum(int(np.prod(node.shape)) for node in network.of_kind("neurons"))
     totals = np.zeros(3, np.int64)  # codes and logits that differ, spikes
     correct = 0
-    for batch in data.eval_batches(
-        settings, examples, batch_size=min(BATCH, len(examples)), pixels=True
-    ):
+    size = min(BATCH, len(examples))
+    for batch in data.eval_batches(settings, examples, batch_size=size):
         *counts, logits = compare(batch["image"], batch["mask"])
         totals += np.array(counts, np.int64)
         correct += _correct(logits, batch)

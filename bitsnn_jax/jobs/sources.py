@@ -61,7 +61,7 @@ class Network:
     @property
     def task(self) -> Task:
         """What it was trained for."""
-        return task_of(self.config)
+        return task_of(self.config).on(self.examples)
 
     @property
     def placeholder(self) -> Any:

@@ -1,7 +1,8 @@
 """Images, each of one class."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
@@ -13,8 +14,15 @@ from bitsnn_jax.models import MODELS, build_model
 from bitsnn_jax.tasks.task import Batch, Task
 
 
+@dataclasses.dataclass(frozen=True)
 class ImageClassification(Task):
-    """Cross-entropy of logits, [n, classes], and the share of labels that are met."""
+    """Cross-entropy of logits, [n, classes], and the share of labels that are met.
+
+    Attributes:
+      normalisation: of pixels; None without a data set, for images that are normalised.
+    """
+
+    normalisation: data.Normalisation | None = None
 
     noun = "images"
     sources = data.SOURCES
@@ -56,8 +64,20 @@ class ImageClassification(Task):
         image_shape = (height, width, channels)
         return build_model(config.model, image_shape=image_shape, axis_name=axis_name)
 
+    def on(self, examples: data.Examples) -> Self:
+        found = data.Normalisation.of(examples)
+        return dataclasses.replace(self, normalisation=found)
+
     def inputs(self, batch: Batch) -> Any:
-        return batch["image"]
+        image = batch["image"]
+        if image.dtype != np.uint8:  # normalised already
+            return image
+        if self.normalisation is None:
+            raise ValueError(
+                "expected images that are normalised, as floats, got pixels, as uint8: "
+                "take task.on(examples), which normalises them"
+            )
+        return self.normalisation(image)
 
     def loss(
         self, outputs: Any, batch: Batch, settings: config.Loss | None = None
@@ -88,7 +108,7 @@ class ImageClassification(Task):
         example = data.as_evaluated(settings, examples, index)
         pixels, label = example["image"], np.asarray(example["label"])
         batch = {
-            "image": data.normalise(pixels[None], examples),
+            "image": pixels[None],
             "label": label[None],
             "mask": np.ones(1, bool),
         }

@@ -2,8 +2,8 @@
 
 `training` trains any task, `jobs.evaluation` evaluates any, `runs` keeps and loads the
 networks of any. None of them looks into an example, an output or a prediction: they
-hand them from one method to the next. A task has no state, what it needs is in the
-config, so that one object serves every run.
+hand them from one method to the next. A task has no state. What it needs is in the
+config, so that one object serves every run, or in the data set that it is put `on`.
 
 A batch is a dictionary of arrays with one row for each example. Outputs are whatever
 the network of the task returns: an array, or any pytree, with one row for each example.
@@ -120,9 +120,21 @@ class Task(ABC):
           axis_name: of the `pmap` whose replicas share batch statistics.
         """
 
+    def on(self, examples: Any) -> Self:
+        """Return the task for one data set, of which `inputs` may need constants.
+
+        Equal for data sets with equal constants, and hashable: compiled programs are
+        kept by it. By default the task itself.
+        """
+        del examples
+        return self
+
     @abstractmethod
     def inputs(self, batch: Batch) -> Any:
-        """Return what the network is shown: an array, or any pytree of arrays."""
+        """Return what the network is shown: an array, or any pytree of arrays.
+
+        Inside a compiled step: batches travel to the devices as they are.
+        """
 
     def placeholder(self, input_shape: tuple[int, ...]) -> Any:
         """Return shapes and types of `inputs`, of one example.

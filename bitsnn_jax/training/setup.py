@@ -74,6 +74,7 @@ def set_up(config: Config, workdir: str | os.PathLike) -> Setup:
     )
     _check_shares(config)
     task.check(config, train)
+    task = task.on(train)
     model = task.build(config, train.input_shape, axis_name=AXIS)
     placeholder = task.placeholder(train.input_shape)
     check_memory(model, config, placeholder)

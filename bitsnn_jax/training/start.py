@@ -142,7 +142,7 @@ def fitted(source: dict, target: dict, *, name: str) -> dict:
 
 def _inputs(config, examples):
     """Return the first training examples in batches, as evaluation sees them."""
-    task, examples = task_of(config), examples.first(BATCHES * BATCH_SIZE)
+    task, examples = task_of(config).on(examples), examples.first(BATCHES * BATCH_SIZE)
     for batch in task.eval_batches(config.data, examples, batch_size=BATCH_SIZE):
         rows = task.whole(batch)
         yield jax.tree.map(lambda x, rows=rows: x[rows], task.inputs(batch))

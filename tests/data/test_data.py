@@ -5,6 +5,7 @@ import json
 import sys
 from itertools import islice
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from bitsnn_jax.config import Data
 from bitsnn_jax.data import (
     InMemory,
+    Normalisation,
     eval_batches,
     load,
     normalise,
@@ -172,6 +174,23 @@ def test_normalised_pixels_follow_the_formula_channel_by_channel():
     assert got.dtype == np.float32
     # Values up to 10, three float32 roundings: 3 * 10 * 2**-24.
     np.testing.assert_allclose(got, (images / 255 - mean) / std, atol=2e-6)
+
+
+def test_a_compiled_program_normalises_to_the_bits_of_numpy():
+    # Each pixel at each of many scales, as channels.
+    rng = np.random.default_rng(0)
+    examples = InMemory(
+        images=np.zeros((1, 1, 1, 999), np.uint8),
+        labels=np.zeros(1, np.int32),
+        image_shape=(1, 1, 999),
+        num_classes=1,
+        white=255,
+        mean=rng.uniform(0, 1, 999).astype(np.float32),
+        std=rng.uniform(0.01, 1, 999).astype(np.float32),
+    )
+    pixels = np.tile(np.arange(256, dtype=np.uint8)[:, None], 999)
+    got = jax.jit(Normalisation.of(examples).__call__)(pixels)
+    np.testing.assert_array_equal(got, normalise(pixels, examples), strict=True)
 
 
 def test_a_constant_channel_stays_finite(tmp_path):
@@ -418,7 +437,7 @@ def test_evaluation_covers_every_example_once_in_equal_steps(size):
     for batch in everything:
         assert batch["image"].shape == (rows, 2, 2, 1)
         assert batch["label"].shape == batch["mask"].shape == (rows,)
-        assert batch["mask"].dtype == bool and batch["image"].dtype == np.float32
+        assert batch["mask"].dtype == bool and batch["image"].dtype == np.uint8
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
     seen = np.concatenate([batch["label"][batch["mask"]] for batch in everything])
     assert sorted(seen) == list(range(n))
@@ -427,9 +446,8 @@ def test_evaluation_covers_every_example_once_in_equal_steps(size):
 def test_pixels_normalised_by_the_network_are_the_images():
     examples = load(Data(name="digits"), "test")
     settings = Data(name="digits", eval_batch_size=40)
-    images = next(iter(eval_batches(settings, examples)))["image"]
-    pixels = next(iter(eval_batches(settings, examples, pixels=True)))["image"]
-    assert pixels.dtype == np.uint8
+    pixels = next(iter(eval_batches(settings, examples)))["image"]
+    images = normalise(pixels, examples)
     network = pixel_network(lambda variables, x: x, examples)
     # (pixel - mean) / std in another order of operations, of values up to 4.
     np.testing.assert_allclose(network({}, np.float32(pixels)), images, atol=1e-5)

@@ -221,11 +221,9 @@ def test_evaluation_with_workers_covers_each_once_in_the_same_bits(tmp_path):
     assert_same(batches(eval_batches(data, test, batch_size=4)), expected)
     mask = np.concatenate([batch["mask"] for batch in expected])
     assert mask.tolist() == 9 * [True] + 3 * [False]
-    # The grey counts up, and the mean and the deviation of red are known.
+    # The grey counts up. A JPEG of one grey is that grey, and so is each of its views.
     red = np.concatenate([batch["image"][:, 0, 0, 0] for batch in expected])[mask]
-    pixels = np.rint((red * 0.229 + 0.485) * 255)
-    # A JPEG of one grey is that grey, and so is each of its views.
-    assert pixels.tolist() == list(range(72, 99, 3))
+    assert red.tolist() == list(range(72, 99, 3))
 
 
 def test_evaluation_counts_every_picture_of_a_stream(tmp_path):
@@ -297,8 +295,7 @@ def test_a_damaged_picture_is_replaced_by_the_next_that_is_whole(tmp_path):
     with pytest.warns(UserWarning, match="another one takes its place") as caught:
         batch, again = (next(train_batches(data, train, seed=4)) for _ in range(2))
     assert all(path in str(warning.message) for warning in caught)
-    red = batch["image"][:, 0, 0, 0]
-    assert sorted(np.rint((red * 0.229 + 0.485) * 255)) == sorted(expected)
+    assert sorted(batch["image"][:, 0, 0, 0].tolist()) == sorted(expected)
     assert_same([batch], [again])
 
 

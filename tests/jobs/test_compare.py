@@ -59,7 +59,7 @@ def test_rows_are_those_of_a_simulation_of_all_images_at_once(trained, compared)
     test = data.load(run.config.data, "test").first(LIMIT)
     [batch] = data.eval_batches(run.config.data, test, batch_size=LIMIT)
     snn = jax.jit(simulate(apply_fn, METHODS["qcfs"].neuron(4), steps=4))
-    found = snn(run.variables, batch["image"])
+    found = snn(run.variables, data.normalise(batch["image"], test))
     assert [row["steps"] for row in compared["rows"]] == [2, 4]
     for row in compared["rows"]:
         t = row["steps"]
