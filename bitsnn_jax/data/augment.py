@@ -54,14 +54,18 @@ def augment(
     array([[128, 128],
            [128, 128]], dtype=uint8)
     """
-    image = example["image"]
+    image, size = example["image"], settings.image_size
+    flip, crop = settings.flip, settings.crop
     if settings.random_resized_crop:
-        image = random_resized_crop(image, rng, size=settings.image_size)
-    elif settings.image_size:
-        image = resize_and_crop(image, size=settings.image_size)
-    if settings.crop:
-        image = random_crop(image, rng, padding=settings.crop)
-    if settings.flip:
+        window = random_window(image.shape[0], image.shape[1], rng)
+        mirrored = flip and not crop and _heads(rng)  # cheaper here than below
+        image = _window_resized(image, window, size, mirrored=mirrored)
+        flip = flip and crop
+    elif size:
+        image = resize_and_crop(image, size=size)
+    if crop:
+        image = random_crop(image, rng, padding=crop)
+    if flip:
         image = random_flip(image, rng)
     if settings.autoaugment:
         colour = tuple(np.broadcast_to(blank, image.shape[-1:]).tolist())
@@ -104,9 +108,8 @@ def random_resized_crop(
     image: Pixels, rng: np.random.Generator, *, size: int
 ) -> UInt8[np.ndarray, "size size c"]:
     """Scale a `random_window` of the image to size x size pixels; bilinear."""
-    top, left, height, width = random_window(image.shape[0], image.shape[1], rng)
-    window = image[top : top + height, left : left + width]
-    return _resized(window, (size, size))
+    window = random_window(image.shape[0], image.shape[1], rng)
+    return _window_resized(image, window, size)
 
 
 def random_window(
@@ -148,7 +151,7 @@ def random_crop(image: Pixels, rng: np.random.Generator, *, padding: int) -> Pix
 
 def random_flip(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Return the image or, half of the time, its mirror image (left and right)."""
-    return image[:, ::-1] if rng.random() < 0.5 else image
+    return image[:, ::-1] if _heads(rng) else image
 
 
 def color_jitter(image: Pixels, rng: np.random.Generator, *, strength: float) -> Pixels:
@@ -188,14 +191,28 @@ def cutout(
     return image
 
 
-def _resized(image, size, box=None):
-    bilinear = Image.Resampling.BILINEAR
+def _heads(rng):
+    return rng.random() < 0.5
+
+
+def _window_resized(image, window, size, *, mirrored=False):
+    top, left, height, width = window
+    inside = image[top : top + height, left : left + width]
+    return _resized(inside, (size, size), mirrored=mirrored)
+
+
+def _resized(image, size, box=None, *, mirrored=False):
+    def pixels(part):
+        picture = _picture(part).resize(size, Image.Resampling.BILINEAR, box)
+        if mirrored:  # NumPy copies a mirrored image slowly, pixel by pixel
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return _pixels(picture)
+
     if image.size <= _LARGE:
-        return _pixels(_picture(image).resize(size, bilinear, box))
+        return pixels(image)
     # One channel after the other, for the sake of memory; the same bits.
     channels = [image[..., i : i + 1] for i in range(image.shape[-1])]
-    pictures = [_picture(channel).resize(size, bilinear, box) for channel in channels]
-    return np.concatenate([_pixels(picture) for picture in pictures], axis=-1)
+    return np.concatenate([pixels(channel) for channel in channels], axis=-1)
 
 
 def _picture(image):

@@ -7,6 +7,7 @@ process dies, its ends of the pipes are gone and the workers end.
 
 import atexit
 import multiprocessing
+import os
 import pickle
 import queue
 import signal
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 _READY = 2  # batches of each worker that wait here
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -172,15 +175,39 @@ def _send(pipe, item):
     raw = [buffer.raw() for buffer in buffers]
     pipe.send((rest, [len(array) for array in raw]))
     for array in raw:
-        pipe.send_bytes(array)
+        _write(pipe, array)
 
 
 def _received(pipe):
     rest, sizes = pipe.recv()
-    buffers = [bytearray(size) for size in sizes]
+    buffers = [np.empty(size, np.uint8) for size in sizes]
     for buffer in buffers:
-        pipe.recv_bytes_into(buffer)
+        _read_into(buffer, pipe)
     return pickle.loads(rest, buffers=buffers)
+
+
+if hasattr(os, "readv"):
+
+    def _write(pipe, array):
+        while array:
+            array = array[os.write(pipe.fileno(), array) :]
+
+    def _read_into(buffer, pipe):
+        """Fill a buffer from the pipe; `recv_bytes_into` copies twice on the way."""
+        rest = memoryview(buffer)
+        while rest:
+            count = os.readv(pipe.fileno(), [rest])
+            if not count:
+                raise EOFError
+            rest = rest[count:]
+
+else:  # Windows
+
+    def _write(pipe, array):
+        pipe.send_bytes(array)
+
+    def _read_into(buffer, pipe):
+        pipe.recv_bytes_into(buffer)
 
 
 def _portable(error: Exception) -> Exception:
