@@ -13,11 +13,12 @@ from PIL import Image, ImageEnhance
 
 from bitsnn_jax import config
 from bitsnn_jax.data.autoaugment import autoaugment
+from bitsnn_jax.data.resampling import resized
 
 Pixels = UInt8[np.ndarray, "h w c"]
 _AREA = 0.08, 1.0  # of a window, as a part of the image
 _ASPECT = 3 / 4, 4 / 3  # its width by its height
-_LARGE = 2**24  # values, of which Pillow holds no copy at once
+_LARGE = 2**24  # values, of which there is no further copy at once
 _WHOLE = 2**24  # pixels that are resized as a whole, of which the middle is kept
 
 
@@ -107,7 +108,7 @@ def resize_and_crop(image: Pixels, *, size: int) -> UInt8[np.ndarray, "size size
 def random_resized_crop(
     image: Pixels, rng: np.random.Generator, *, size: int
 ) -> UInt8[np.ndarray, "size size c"]:
-    """Scale a `random_window` of the image to size x size pixels; bilinear."""
+    """Scale a `random_window` of the image to size x size pixels, by `resized`."""
     window = random_window(image.shape[0], image.shape[1], rng)
     return _window_resized(image, window, size)
 
@@ -198,31 +199,34 @@ def _heads(rng):
 def _window_resized(image, window, size, *, mirrored=False):
     top, left, height, width = window
     inside = image[top : top + height, left : left + width]
-    return _resized(inside, (size, size), mirrored=mirrored)
+    if inside.size <= _LARGE:
+        _check_channels(image)
+        return resized(inside, size=size, mirrored=mirrored)
+    whole = _resized(inside, (size, size))
+    return whole[:, ::-1] if mirrored else whole
 
 
-def _resized(image, size, box=None, *, mirrored=False):
-    def pixels(part):
-        picture = _picture(part).resize(size, Image.Resampling.BILINEAR, box)
-        if mirrored:  # NumPy copies a mirrored image slowly, pixel by pixel
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return _pixels(picture)
-
+def _resized(image, size, box=None):
+    bilinear = Image.Resampling.BILINEAR
     if image.size <= _LARGE:
-        return pixels(image)
+        return _pixels(_picture(image).resize(size, bilinear, box))
     # One channel after the other, for the sake of memory; the same bits.
     channels = [image[..., i : i + 1] for i in range(image.shape[-1])]
-    return np.concatenate([pixels(channel) for channel in channels], axis=-1)
+    pictures = [_picture(channel).resize(size, bilinear, box) for channel in channels]
+    return np.concatenate([_pixels(picture) for picture in pictures], axis=-1)
+
+
+def _check_channels(image):
+    if image.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"expected an image of 1 or 3 channels, got {image.shape[-1]}: others need "
+            f"data.image_size, data.autoaugment and data.color_jitter off"
+        )
 
 
 def _picture(image):
-    channels = image.shape[-1]
-    if channels not in (1, 3):
-        raise ValueError(
-            f"expected an image of 1 or 3 channels, got {channels}: others need "
-            f"data.image_size, data.autoaugment and data.color_jitter off"
-        )
-    return Image.fromarray(image if channels == 3 else image[..., 0])
+    _check_channels(image)
+    return Image.fromarray(image if image.shape[-1] == 3 else image[..., 0])
 
 
 def _pixels(picture):
