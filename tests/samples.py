@@ -11,6 +11,8 @@ LAYERS = ["stem/act"] + [
     for act in (1, 2)
 ]
 
+EXECUTIONS = ("one-shot", "stepped")
+
 THREE = [
     [0, 2, 9, 15, 14, 9, 3, 0],
     [0, 4, 13, 8, 9, 16, 8, 0],
@@ -79,6 +81,36 @@ def steps_row(rng, steps, accuracy):
     }
 
 
+def integers(accuracies):
+    """The network in integers, in two carriers."""
+    executions = [f"{c}, {e}" for c in ("int8", "int32") for e in EXECUTIONS]
+    times = {"ANN": (0.7123, 1.0)} | {
+        name: (0.2345 + i, 0.3292 + i) for i, name in enumerate(executions)
+    }
+    return {
+        "bits": 8,
+        "folder": "fixed_point",
+        "steps": [
+            {
+                "steps": steps,
+                "accuracy": accuracy - 0.0028,
+                "spikes_per_neuron": 0.505,
+                "codes": 4_239_360,
+                "differing": 0,
+                "outputs_differing": 0,
+                "bound": 123_456,
+                "executions": executions,
+            }
+            for steps, accuracy in accuracies.items()
+        ],
+        "times": [
+            {"name": name, "milliseconds_per_example": each, "ratio": ratio}
+            for name, (each, ratio) in times.items()
+        ],
+        "timed_at": 4,
+    }
+
+
 def conversion():
     """Results as of a ResNet-20 on the digits."""
     rng = np.random.default_rng(0)
@@ -126,6 +158,7 @@ def conversion():
             "analog": [],
             "bias_shift": "parameters",
         },
+        "fixed_point": integers(curve),
         "raster": {
             "example": 7,
             "label": 3,
@@ -194,6 +227,7 @@ def method_row(rng, name, steps, seed):
         "milliseconds": 0.2 * window + 0.4 * rng.random(),
         "commit": f"abc{seed}",
         "machine": "2 cores of a CPU",
+        "ann_passes": 0.3 * window,
     }
 
 

@@ -1,6 +1,6 @@
 """The integer part of the main job: lowered, rounded, run twice, compared, saved."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,23 @@ from msgspec import structs
 from bitsnn_jax import config, data
 from bitsnn_jax.data.batches import along
 from bitsnn_jax.integers import qat
-from bitsnn_jax.integers.execution import one_shot, stepped
+from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import IntegerNetwork, fixed_point
 from bitsnn_jax.integers.graph import Graph
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.interop import bundle_writer
+from bitsnn_jax.jobs.pass_times import (
+    EXECUTIONS,
+    FLOAT,
+    integer_passes,
+    pass_times,
+)
 from bitsnn_jax.jobs.sources import Network
 from bitsnn_jax.results.conversion import (
     IntegerLayer,
     IntegersAtSteps,
     IntegersResult,
+    PassTime,
     TuningResult,
 )
 from bitsnn_jax.tracing.program import ApplyFn
@@ -123,6 +130,14 @@ def pixel_network(apply_fn: ApplyFn, examples: data.Examples) -> ApplyFn:
     return apply_to_pixels
 
 
+def float_pass(
+    apply_fn: ApplyFn, variables: Any, examples: data.Examples
+) -> Callable[[Any], Any]:
+    """Return the float network as a function of pixels, as the integers are one."""
+    network = pixel_network(apply_fn, examples)
+    return lambda pixels: network(variables, pixels.astype(jnp.float32))
+
+
 def lower_pixels(apply_fn: ApplyFn, variables: Any, examples: data.Examples) -> Graph:
     """Lower the network of pixels to its layer graph."""
     pixel = jax.ShapeDtypeStruct((1, *examples.image_shape), np.float32)
@@ -186,8 +201,7 @@ def accuracy(
 ) -> float:
     """Measure the part of the examples that the network of pixels has right."""
     run, correct = jax.jit(one_shot(network)), 0
-    size = min(BATCH, len(examples))
-    for batch in data.eval_batches(settings, examples, batch_size=size):
+    for batch in _batches(settings, examples):
         correct += _correct(run(batch["image"]).outputs["output"], batch)
     return correct / len(examples)
 
@@ -221,19 +235,36 @@ def measure_integers(
             row = structs.replace(row, accuracy_before=found)
         rows.append(row)
         print(_line(row), flush=True)
+    [saved] = [each for each in rounded.networks if each.steps == native]
+    passes = {FLOAT: float_pass(network.apply_fn, network.variables, examples)}
+    passes |= integer_passes(saved, carriers)
+    first_batch = next(iter(_batches(settings, examples)))
+    times = pass_times(passes, first_batch["image"])
+    print(f"a pass at T = {native}, ms an image: {_said(times)}", flush=True)
     if jax.process_index() == 0:  # all hosts have computed the same
-        [saved] = [each for each in rounded.networks if each.steps == native]
         first = range(min(VECTORS, len(examples)))
         images = [data.as_evaluated(settings, examples, i)["image"] for i in first]
         bundle_writer.save(saved, out, vectors=np.stack(images))
     return IntegersResult(
-        bits=bits, folder=out.name, steps=tuple(rows), qat=rounded.tuning
+        bits=bits,
+        folder=out.name,
+        steps=tuple(rows),
+        qat=rounded.tuning,
+        timed_at=native,
+        times=times,
+    )
+
+
+def _said(times: Sequence[PassTime]) -> str:
+    return "; ".join(
+        f"{each.name} {each.milliseconds_per_example:.3g} ({each.ratio:.2f} x ANN)"
+        for each in times
     )
 
 
 def _compared(network: IntegerNetwork, settings, examples, carriers) -> IntegersAtSteps:
     """Run all executions side by side, over every example."""
-    runs = [make(network, carrier=c) for c in carriers for make in (one_shot, stepped)]
+    runs = [make(network, carrier=c) for c in carriers for make in EXECUTIONS.values()]
 
     @jax.jit
     def compare(images, mask):
@@ -251,13 +282,12 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
     neurons = sum(int(np.prod(node.shape)) for node in network.of_kind("neurons"))
     totals = np.zeros(3, np.int64)  # codes and logits that differ, spikes
     correct = 0
-    size = min(BATCH, len(examples))
-    for batch in data.eval_batches(settings, examples, batch_size=size):
+    for batch in _batches(settings, examples):
         *counts, logits = compare(batch["image"], batch["mask"])
         totals += np.array(counts, np.int64)
         correct += _correct(logits, batch)
     codes, outputs, spikes = totals.tolist()
-    names = [f"{c}, {mode}" for c in carriers for mode in ("one-shot", "stepped")]
+    names = [f"{c}, {mode}" for c in carriers for mode in EXECUTIONS]
     return IntegersAtSteps(
         steps=network.steps,
         accuracy=correct / len(examples),
@@ -271,6 +301,11 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
             IntegerLayer(name=n.name, kind=n.kind, bound=n.bound) for n in network.nodes
         ),
     )
+
+
+def _batches(settings, examples):
+    size = min(BATCH, len(examples))
+    return data.eval_batches(settings, examples, batch_size=size)
 
 
 def _differing(ours, theirs, mask):

@@ -224,13 +224,38 @@ class TuningResult(Struct, frozen=True, kw_only=True):
     last_loss: float
 
 
+class PassTime(Struct, frozen=True, kw_only=True):
+    """A pass from pixels to logits, timed in turns with others on the same images.
+
+    Attributes:
+      name: "ANN", the float network; or an execution of the integers.
+      milliseconds_per_example: the median over rounds.
+      ratio: to the pass of the ANN, the median of that within each round.
+    """
+
+    name: str
+    milliseconds_per_example: float
+    ratio: float
+
+
 class IntegersResult(Struct, frozen=True, kw_only=True):
-    """The network in integers: bits of a weight, the folder it is in, its numbers."""
+    """The network in integers.
+
+    Attributes:
+      bits: of a weight.
+      folder: it is in.
+      steps: what it does, a row for each T.
+      qat: how its weights were fine-tuned; None for rounding alone.
+      times: of passes, the ANN first; none in older files.
+      timed_at: the T of those passes.
+    """
 
     bits: int
     folder: str
     steps: tuple[IntegersAtSteps, ...]
     qat: TuningResult | None = None
+    times: tuple[PassTime, ...] = ()
+    timed_at: int | None = None
 
 
 class LayerRaster(Struct, frozen=True, kw_only=True):

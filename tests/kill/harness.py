@@ -26,6 +26,7 @@ TRAIN = (
 # Dates, times, folders, and checksums of files with these; the rest is the same.
 _TIMES = re.compile(
     r"time|seconds|compile_seconds|milliseconds.*|sha256|command|checksum|from"
+    r"|ratio|ann_passes"
 )
 
 

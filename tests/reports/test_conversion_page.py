@@ -104,6 +104,8 @@ def test_page_states_every_number(page):
     numbers += ["0 of 4,239,360 codes differ at T = 4 in float64"]
     numbers += ["360 of 360 predictions equal", "0.510", "4.25×"]  # 0.51 / 0.12
     numbers += ["In float32 13 of 4,239,360 codes differ, in 2 of 360 images"]
+    for each in results["fixed_point"]["times"]:
+        numbers += [f"{each['milliseconds_per_example']:#.3g} {each['ratio']:#.3g}"]
     for leaf in results["conversion"]["changed"]:
         numbers += [f"{leaf['path']} {leaf['largest_change']:#.3g}"]
     for each in results["steps"][3]["layers"]:
@@ -146,6 +148,7 @@ def test_same_results_give_the_same_page(report, tmp_path):
     ("absent", "gone"),
     [
         (["raster"], "One image, spike by spike"),
+        (["fixed_point"], "What a pass takes"),
         (["layers"], "Mean spikes per neuron and image"),
         (["certificate"], "ran side by side"),
         (["stepped"], "Time, stepped to fused"),

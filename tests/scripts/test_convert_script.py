@@ -112,6 +112,11 @@ def test_in_integers_nothing_differs_and_the_network_is_saved(trained, tmp_path)
         assert abs(integers["accuracy"] - row["ann_accuracy"]) <= 0.04
         spikes = row["fused"]["spikes_per_neuron"]
         assert integers["spikes_per_neuron"] == pytest.approx(spikes, rel=0.05)
+    ann, *times = results["fixed_point"]["times"]
+    assert (ann["name"], ann["ratio"]) == ("ANN", 1)
+    assert [each["name"] for each in times] == integers["executions"]
+    assert all(each["milliseconds_per_example"] > 0 for each in times)
+    assert results["fixed_point"]["timed_at"] == 4
     network = bundle_writer.load(tmp_path / "fixed_point")
     assert network.steps == 4
     vectors = bundle_writer.load_vectors(tmp_path / "fixed_point")
