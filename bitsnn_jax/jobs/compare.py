@@ -13,21 +13,31 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from bitsnn_jax import data
-from bitsnn_jax.comparators import METHODS
+from bitsnn_jax import comparators, data
 from bitsnn_jax.comparators.method import Method
 from bitsnn_jax.comparators.structure import structure
 from bitsnn_jax.integers.energy import Profile, profile
 from bitsnn_jax.jobs.compare_images import BATCH, batches, calibration_images
+from bitsnn_jax.jobs.compare_integers import (
+    INTEGERS,
+    IntegerCase,
+    IntegerMethod,
+    Pixels,
+    RoundedNetworks,
+)
 from bitsnn_jax.jobs.compare_networks import Ann, load_source, other_runs
 from bitsnn_jax.jobs.compare_rows import Case
 from bitsnn_jax.jobs.compare_store import ComparisonStore
+from bitsnn_jax.jobs.integers import float_pass, lower_pixels
 from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.results.comparison import ComparisonResult, Failure, MethodRow
 from bitsnn_jax.runs.checkpoint import Run
 from bitsnn_jax.runs.provenance import about_machine, about_run
 from bitsnn_jax.runtime.locks import work_folder
 from bitsnn_jax.tracing.fan_out import fan_out
+
+# Rival methods, ours, and ours in integers.
+METHODS: dict[str, Method | IntegerMethod] = comparators.METHODS | INTEGERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +82,7 @@ class CompareOptions:
         profile(self.profile)
 
     @property
-    def chosen(self) -> list[Method]:
+    def chosen(self) -> list[Method | IntegerMethod]:
         """The methods."""
         return [METHODS[name] for name in self.methods or METHODS]
 
@@ -116,7 +126,7 @@ def _compare(source: RunSource, options: CompareOptions) -> ComparisonResult:
 
 
 def _add_rows(
-    case: Case,
+    case: Case | IntegerCase,
     seed: int,
     bench: "_Bench",
     options: CompareOptions,
@@ -128,9 +138,11 @@ def _add_rows(
         images = bench.images_of(seed)
         todo = []
         for t in sorted(set(options.steps)):
-            if reason := method.can(t):
+            if store.has(method.name, t, seed):
+                continue
+            if reason := case.can(t):
                 store.fail(Failure(method=method.name, steps=t, error=reason))
-            elif not store.has(method.name, t, seed):
+            else:
                 todo.append(t)
         if not todo:
             return
@@ -164,6 +176,13 @@ class _Bench:
         self.synapses = fan_out(network.apply_fn, network.variables, example)
         self.prices: Profile = profile(options.profile)
         self.shown = partial(batches, main.config.data, self.test, size=options.batch)
+        own = (network.apply_fn, network.variables, self.test)
+        pixels = Pixels(
+            graph=lambda: lower_pixels(*own),
+            ann=float_pass(*own),
+            shown=partial(self.shown, pixels=True),
+        )
+        self.integers = RoundedNetworks(pixels)
 
     def _anns(self, runs: Mapping[str, tuple[Run, str]]) -> dict[str, Ann]:
         main, test, batch = self.main, self.test, self.options.batch
@@ -174,11 +193,13 @@ class _Bench:
             for activation, (run, source) in runs.items()
         }
 
-    def case(self, method: Method) -> Case | None:
+    def case(self, method: Method | IntegerMethod) -> Case | IntegerCase | None:
         """Set up the method on its network; None where that is missing."""
         ann = self.anns.get(method.trained_with)
         if ann is None:
             return None
+        if isinstance(method, IntegerMethod):
+            return IntegerCase(method, ann, self.structure, self.prices, self.integers)
         return Case(method, ann, self.structure, self.synapses, self.prices)
 
     def begun(self) -> ComparisonResult:

@@ -45,12 +45,19 @@ def calibration_images(
 
 
 def batches(
-    settings: config.Data, test: data.Examples, *, size: int = BATCH
+    settings: config.Data,
+    test: data.Examples,
+    *,
+    size: int = BATCH,
+    pixels: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Return (images, labels) of every example once; the last batch may be smaller."""
+    """Return (images, labels) of every example once; the last batch may be smaller.
+
+    With `pixels`, images are as they are stored, for a network that normalises them.
+    """
     for batch in data.eval_batches(settings, test, batch_size=min(size, len(test))):
-        kept = batch["mask"]
-        yield data.normalise(batch["image"][kept], test), batch["label"][kept]
+        image, label = (batch[name][batch["mask"]] for name in ("image", "label"))
+        yield image if pixels else data.normalise(image, test), label
 
 
 def each_batch(

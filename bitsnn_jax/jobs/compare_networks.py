@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from bitsnn_jax import data
-from bitsnn_jax.comparators.method import Method, Network
+from bitsnn_jax.comparators.method import Network
 from bitsnn_jax.conversion.calibration import calibrate_network
 from bitsnn_jax.jobs.compare_images import BATCH, batches, each_batch
 from bitsnn_jax.results.comparison import Failure, NetworkResult
@@ -16,6 +16,16 @@ from bitsnn_jax.runs import pretrained
 from bitsnn_jax.runs.checkpoint import CheckpointError, Run
 from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.runtime.devices import split_over_devices
+
+
+class Starting(Protocol):
+    """A method, as far as its network goes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def trained_with(self) -> str: ...
 
 
 class Ann(NamedTuple):
@@ -34,7 +44,7 @@ def other_runs(
     main: Run,
     ckpt: str,
     named: Mapping[str, str | None],
-    chosen: Sequence[Method],
+    chosen: Sequence[Starting],
     *,
     required: bool,
 ) -> tuple[dict[str, tuple[Run, str]], list[Failure]]:

@@ -43,6 +43,7 @@ class Case:
     ):
         self.method, self.ann, self.structure = method, ann, structure
         self.synapses, self.prices = synapses, prices
+        self.can = method.can
         self.run_of = cache(self._run)
 
     def rows(
@@ -114,7 +115,7 @@ class Case:
             "agreement": float(reached.agreement[read]),
             "spikes_per_neuron": float(spikes / shape.neurons),
             "synaptic_operations": float(operations),
-            "nanojoules": _nanojoules(shape, window, spikes, operations, self.prices),
+            "nanojoules": nanojoules(shape, window, spikes, operations, self.prices),
             "milliseconds": 1e3 * reached.seconds * window / neuron.window(last),
         }
 
@@ -146,7 +147,7 @@ def _reached(run, found, ann: Ann, shown) -> _Reached:
     return _Reached(right / seen, equal / seen, spikes, operations, median)
 
 
-def _nanojoules(shape: Structure, window, spikes, operations, prices) -> float:
+def nanojoules(shape: Structure, window, spikes, operations, prices) -> float:
     """Price one example: what the neurons of any method have in common.
 
     The image is multiplied once, whatever the number of steps. Each neuron takes a bias

@@ -28,7 +28,7 @@ OURS = "bit_serial"
 
 _MEASURED = (
     *("accuracy", "agreement", "spikes_per_neuron", "synaptic_operations"),
-    *("nanojoules", "milliseconds"),
+    *("nanojoules", "milliseconds", "ann_passes"),
 )
 FIELDS = MethodRow.__struct_fields__
 PICTURES = (
@@ -105,11 +105,26 @@ def averages(rows: Iterable[MethodRow]) -> dict[str, list[Reached]]:
 def _average(rows: Sequence[MethodRow]) -> Reached:
     fields = ("window", "until_output", *_MEASURED)
     columns = {field: [getattr(row, field) for row in rows] for field in fields}
+    columns = {f: values for f, values in columns.items() if None not in values}
     spread = None
     if len(rows) > 1:
         spread = {f: statistics.stdev(values) for f, values in columns.items()}
     mean = {f: statistics.fmean(values) for f, values in columns.items()}
     return Reached(rows[0].method, rows[0].steps, len(rows), mean, spread)
+
+
+def passes(reached: Reached, milliseconds: float) -> float | None:
+    """Return the time in passes of the ANN.
+
+    It was measured in turns with them, or it is the ratio of two times.
+
+    Args:
+      reached: what a method reached at one T.
+      milliseconds: of the ANN; 0 where they are not known.
+    """
+    if "ann_passes" in reached.mean:
+        return reached.mean["ann_passes"]
+    return reached.mean["milliseconds"] / milliseconds if milliseconds else None
 
 
 def first_equal(
@@ -167,7 +182,7 @@ def as_markdown(results: ComparisonResult) -> str:
         "",
         *_markdown_table(
             ["method", "T", "window", "until output", "accuracy (%)"]
-            + ["spikes/neuron", "synaptic operations", "nJ", "ms"],
+            + ["spikes/neuron", "synaptic operations", "nJ", "ms", "x ANN"],
             [_cost_cells(m) for m in view["by_cost"]],
         ),
     ]
@@ -183,7 +198,7 @@ def _cost_cells(method: Mapping[str, Any]) -> list[str]:
         note = "–"
         if best:
             note = f"{100 * best.mean['accuracy']:.2f} at best, T = {best.steps}"
-        return [method["title"], "–", "–", "–", note, "–", "–", "–", "–"]
+        return [method["title"], "–", "–", "–", note, *"–––––"]
     return [
         method["title"],
         f"{at.steps}",
@@ -194,6 +209,7 @@ def _cost_cells(method: Mapping[str, Any]) -> list[str]:
         short(at.mean["synaptic_operations"]),
         amount(at.mean["nanojoules"]),
         number(at.mean["milliseconds"]),
+        number(passes(at, method["ann_milliseconds"])),
     ]
 
 
@@ -232,7 +248,8 @@ def _view(results: ComparisonResult) -> dict[str, Any]:
     for name in order:
         about = results.methods[name]
         by_steps = {each.steps: each for each in reached.get(name, [])}
-        ann = results.networks[about.trained_with].accuracy
+        network = results.networks[about.trained_with]
+        ann = network.accuracy
         methods.append(
             {
                 **structs.asdict(about),
@@ -240,6 +257,7 @@ def _view(results: ComparisonResult) -> dict[str, Any]:
                 "ours": name == OURS,
                 "network": NETWORKS.get(about.trained_with, about.trained_with),
                 "ann": ann,
+                "ann_milliseconds": network.milliseconds,
                 "cells": [by_steps.get(t) for t in steps],
                 "extra": _extra(by_steps.values()),
                 "equal": first_equal(list(by_steps.values()), ann),
@@ -344,5 +362,6 @@ def _page(results: ComparisonResult, figures: Mapping[str, Figure]) -> str:
         amount=amount,
         short=short,
         is_equal=is_equal,
+        passes=passes,
         all_rows=[r for many in averages(results.rows).values() for r in many],
     )

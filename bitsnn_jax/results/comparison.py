@@ -44,7 +44,9 @@ class MethodRow(Struct, frozen=True, kw_only=True):
       spikes_per_neuron: over the window.
       synaptic_operations: spikes that met a weight.
       nanojoules: by the profile of the comparison.
-      milliseconds: of the simulation.
+      milliseconds: of the simulation; in integers, of a pass to the logits.
+      ann_passes: that pass, in passes of the float network that ran in turns with it;
+        None where that was not measured.
       commit: of the code that measured this; None where that is not known.
       machine: that it was measured on; "" where that is not known.
     """
@@ -62,6 +64,7 @@ class MethodRow(Struct, frozen=True, kw_only=True):
     milliseconds: float
     commit: str | None = None
     machine: str = ""
+    ann_passes: float | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:

@@ -10,9 +10,8 @@ runs/NAME/compare, or RUN/compare: `compare.json` (every number), `compare.csv`,
 import sys
 from pathlib import Path
 
-from bitsnn_jax.comparators import METHODS
 from bitsnn_jax.integers.energy import profiles
-from bitsnn_jax.jobs.compare import CompareOptions, compare
+from bitsnn_jax.jobs.compare import METHODS, CompareOptions, compare
 from bitsnn_jax.jobs.compare_images import BATCH
 from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.reports.comparison_page import write_comparison

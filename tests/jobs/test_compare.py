@@ -14,14 +14,19 @@ import compare
 from bitsnn_jax import config, data
 from bitsnn_jax.comparators import METHODS, StepNeuron, simulate
 from bitsnn_jax.comparators.structure import structure
+from bitsnn_jax.integers import operations
+from bitsnn_jax.integers.execution import one_shot
+from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.jobs.compare import CompareOptions
 from bitsnn_jax.jobs.compare import compare as compare_methods
+from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import commit, machine
 from bitsnn_jax.training import train_and_evaluate
 
 LIMIT = 60
+TIMES = ("milliseconds", "ann_passes")
 
 
 def run_job(ckpt, *, limit=None, **options):
@@ -94,6 +99,26 @@ def test_a_second_call_computes_what_is_missing(trained, compared, monkeypatch):
         run_job(trained, methods=["qcfs"], steps=[1], limit=LIMIT - 1, out=out)
 
 
+def test_the_network_in_integers_is_counted_as_its_operations_are(trained, tmp_path):
+    names = ["integers_one_shot", "integers_stepped"]
+    options = {"limit": LIMIT, "out": tmp_path}
+    found = run_job(trained, methods=names, steps=[2], **options)
+    assert [row["method"] for row in found["rows"]] == names
+    network = RunSource(trained, limit=LIMIT).load()
+    pixels = network.examples.images
+    graph = lower_pixels(network.apply_fn, network.variables, network.examples)
+    integers = fixed_point(graph, steps=2)
+    result = jax.jit(one_shot(integers))(pixels)
+    counted = operations.count(integers, result.codes, examples=LIMIT)
+    guesses = np.argmax(np.asarray(result.outputs["output"]), -1)
+    for row in found["rows"]:
+        assert row["accuracy"] == np.mean(guesses == network.examples.labels)
+        assert row["spikes_per_neuron"] == pytest.approx(counted.spikes_per_neuron)
+        total = counted.total("synaptic_operations") / LIMIT
+        assert row["synaptic_operations"] == pytest.approx(total)
+        assert row["milliseconds"] > 0 and row["ann_passes"] > 0
+
+
 @pytest.mark.slow
 def test_methods_of_another_network_go_into_the_same_folder(trained, tmp_path):
     options = {"steps": [2], "limit": LIMIT, "out": tmp_path}
@@ -138,7 +163,7 @@ def test_rows_on_the_way_are_those_of_calls_of_their_own(trained, tmp_path, name
     for row in at_once["rows"]:
         out = tmp_path / str(row["steps"])
         [alone] = run_job(trained, steps=[row["steps"]], out=out, **options)["rows"]
-        for field in row.keys() - {"method", "milliseconds", "commit", "machine"}:
+        for field in row.keys() - {"method", *TIMES, "commit", "machine"}:
             assert alone[field] == pytest.approx(row[field], rel=1e-6), field
 
 

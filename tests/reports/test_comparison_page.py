@@ -108,6 +108,19 @@ def test_averages_are_means_and_spreads_over_seeds():
                     assert each.spread is None
 
 
+def test_a_time_is_told_in_passes_of_the_ann_as_measured_or_by_division():
+    measured = sample()["rows"][0] | {"milliseconds": 0.82, "ann_passes": 0.123}
+    older = measured | {"seed": 1, "ann_passes": None}
+    for rows, expected in (([measured], 0.123), ([older], 2), ([measured, older], 2)):
+        [[reached]] = averages(rows).values()
+        assert comparison_page.passes(reached, 0.41) == expected
+    assert comparison_page.passes(reached, 0.0) is None
+    head, *body = table(as_markdown(sample()), "Cost of equal accuracy")
+    assert head[-1] == "x ANN"
+    (cells,) = (row for row in body if row[0] == "Bit-serial SNN")
+    assert float(cells[-1]) == pytest.approx(0.3 * float(cells[2]))
+
+
 def test_first_equal_is_the_least_steps_within_a_point():
     base = sample()["rows"][0]
     curve = {1: 0.1, 2: 0.4905, 4: 0.4906, 8: 0.48, 16: 0.55}
@@ -259,7 +272,7 @@ def test_other_files_stay(tmp_path):
         *("run", "run.model", "machine.jax", "examples", "neurons", "depth"),
         *("networks", "networks.relu.accuracy", "networks.qcfs.from"),
         *("methods", "methods.snnc_light.trained_with"),
-        *("rows", *(f"rows[0].{field}" for field in FIELDS[:-2])),
+        *("rows", *(f"rows[0].{field}" for field in FIELDS[:-3])),
         *("failed", "failed[0].error"),
     ],
 )

@@ -1,0 +1,228 @@
+"""The bit-serial network in integers, as rows of a comparison."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitsnn_jax.comparators import bit_serial
+from bitsnn_jax.comparators.structure import Structure
+from bitsnn_jax.integers.energy import Profile
+from bitsnn_jax.integers.execution import fastest_carrier
+from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
+from bitsnn_jax.integers.graph import Graph
+from bitsnn_jax.integers.maxima import largest_codes
+from bitsnn_jax.integers.network import IntegerNetwork
+from bitsnn_jax.integers.operations import term_paths
+from bitsnn_jax.jobs.compare_images import each_batch
+from bitsnn_jax.jobs.compare_networks import Ann
+from bitsnn_jax.jobs.compare_rows import Shown, nanojoules
+from bitsnn_jax.jobs.pass_times import EXECUTIONS, ROUNDS, Pass
+from bitsnn_jax.results.comparison import MethodRecord, MethodRow
+from bitsnn_jax.runs.provenance import commit, machine
+from bitsnn_jax.runtime.devices import split_over_devices
+from bitsnn_jax.runtime.timing import in_turns, ratio
+
+
+@dataclass(frozen=True)
+class IntegerMethod:
+    """An execution of the network in integers, with what every method has.
+
+    Attributes:
+      name, title: for flags, and for readers.
+      execution: of `pass_times.EXECUTIONS`.
+      can, source, trained_with, seeds: as in `comparators.method.Method`.
+    """
+
+    name: str
+    title: str
+    execution: str
+    can: Callable[[int], str] = bit_serial.can
+    source: str = "the bit-serial SNN of this project, its weights rounded to 8 bits"
+    trained_with: str = "qcfs"
+    seeds: bool = False
+
+
+INTEGERS = {
+    method.name: method
+    for method in (
+        IntegerMethod(
+            "integers_one_shot", "Bit-serial SNN, integers, one pass", "one-shot"
+        ),
+        IntegerMethod(
+            "integers_stepped", "Bit-serial SNN, integers, every spike", "stepped"
+        ),
+    )
+}
+
+
+class Pixels(NamedTuple):
+    """What networks of pixels are made of and shown.
+
+    Attributes:
+      graph: makes the layer graph of the network; called once.
+      ann: the float network as a function of pixels.
+      shown: begins the test images anew, as pixels.
+    """
+
+    graph: Callable[[], Graph]
+    ann: Pass
+    shown: Shown
+
+
+class RoundedNetworks:
+    """The networks in integers at each T, rounded when they are first asked for.
+
+    Args:
+      pixels: what they are made of.
+    """
+
+    def __init__(self, pixels: Pixels):
+        self.pixels = pixels
+        self._graph = cache(pixels.graph)
+        self.at = cache(self._at)
+
+    def _at(self, steps: int) -> IntegerNetwork:
+        return fixed_point(self._graph(), steps=steps)
+
+
+class IntegerCase:
+    """An execution of the network in integers, measured as methods are.
+
+    Spikes, synaptic operations and energy are those of the spiking network, however it
+    is executed. Milliseconds are of the logits alone, in turns with the float network.
+
+    Args:
+      method: which execution.
+      ann: the network that it is made of.
+      structure: of that network.
+      prices: of operations.
+      networks: in integers.
+    """
+
+    def __init__(
+        self,
+        method: IntegerMethod,
+        ann: Ann,
+        structure: Structure,
+        prices: Profile,
+        networks: RoundedNetworks,
+    ):
+        self.method, self.ann, self.structure = method, ann, structure
+        self.prices, self.networks = prices, networks
+
+    def can(self, steps: int) -> str:
+        """Tell why there are no integers of that many steps, or ""."""
+        if reason := self.method.can(steps):
+            return reason
+        try:
+            self.networks.at(steps)
+        except FixedPointError as error:
+            return str(error)
+        return ""
+
+    def rows(
+        self, todo: Sequence[int], *, seed: int, images: Any, shown: Shown
+    ) -> Iterator[tuple[MethodRow, MethodRecord]]:
+        """Measure a row for each T; see `compare_rows.Case.rows`."""
+        del images, shown  # nothing is calibrated, and pixels are shown
+        where = {"commit": commit(), "machine": machine()}
+        for steps in todo:
+            started = time.perf_counter()
+            network = self.networks.at(steps)
+            record = MethodRecord(
+                title=self.method.title,
+                source=self.method.source,
+                trained_with=self.method.trained_with,
+                seconds=time.perf_counter() - started,
+            )
+            found = self._measured(network)
+            row = MethodRow(
+                method=self.method.name, steps=steps, seed=seed, **found, **where
+            )
+            yield row, record
+
+    def _measured(self, network: IntegerNetwork) -> dict[str, Any]:
+        shape, steps = self.structure, network.steps
+        run = EXECUTIONS[self.method.execution](network, carrier=fastest_carrier())
+        count = _counter(network)
+
+        def counted(_, x):
+            result = run(x)
+            return jnp.argmax(result.outputs["output"], -1), *count(result.codes)
+
+        results, _ = each_batch(
+            split_over_devices(counted), (), self.networks.pixels.shown()
+        )
+        columns = zip(*(result for result, _ in results), strict=True)
+        guesses, spikes, operations = (_joined(column) for column in columns)
+        labels = np.concatenate([label for _, label in results])
+        spikes, operations = spikes.mean(), operations.mean()
+        milliseconds, passes = self._time(lambda _, x: run(x).outputs["output"])
+        neuron = bit_serial.neuron(steps)
+        return {
+            "window": neuron.window(steps),
+            "until_output": neuron.until_output(steps, shape.depth),
+            "accuracy": float(np.mean(guesses == labels)),
+            "agreement": float(np.mean(guesses == self.ann.predictions)),
+            "spikes_per_neuron": float(spikes / shape.neurons),
+            "synaptic_operations": float(operations),
+            "nanojoules": nanojoules(shape, steps, spikes, operations, self.prices),
+            "milliseconds": milliseconds,
+            "ann_passes": passes,
+        }
+
+    def _time(self, logits: Callable[[Any, Any], Any]) -> tuple[float, float]:
+        """Return milliseconds an image, and the ratio to the float network's."""
+        pixels, _ = next(self.networks.pixels.shown())
+
+        def started(run):
+            split = split_over_devices(run)
+            return lambda: jax.block_until_ready(split((), pixels))
+
+        passes = {
+            "ann": started(lambda _, x: self.networks.pixels.ann(x)),
+            "integers": started(logits),
+        }
+        seconds = in_turns(passes, rounds=ROUNDS)
+        median = float(np.median(seconds["integers"]))
+        return 1e3 * median / len(pixels), ratio(seconds["integers"], seconds["ann"])
+
+
+def _joined(column) -> np.ndarray:
+    """Join [devices, images] of all batches."""
+    return np.concatenate([np.asarray(each, float).ravel() for each in column])
+
+
+def _counter(network: IntegerNetwork) -> Callable[[Any], tuple[Any, Any]]:
+    """Make codes [n, ...] -> spikes of neurons, synaptic operations; of each image."""
+    synapses: dict[str, np.ndarray] = {}
+    for name, reached in term_paths(network).items():
+        for term, paths in zip(network[name].terms, reached, strict=True):
+            synapses[term.source] = synapses.get(term.source, 0) + paths
+
+    def of_one(codes):
+        sent = {}
+        for node in network.nodes:
+            if node.kind == "maximum":
+                sent[node.name] = largest_codes(node, sent)
+            elif node.kind == "neurons":
+                sent[node.name] = codes[node.name][None]
+        spikes = {
+            name: jax.lax.population_count(code).astype(jnp.float32)
+            for name, code in sent.items()
+        }
+        neurons = sum(jnp.sum(spikes[node.name]) for node in network.of_kind("neurons"))
+        operations = sum(
+            jnp.sum(spikes[name] * paths.astype(np.float32))
+            for name, paths in synapses.items()
+            if name in spikes
+        )
+        return neurons, operations
+
+    return jax.vmap(of_one)
