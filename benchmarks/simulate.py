@@ -25,6 +25,7 @@ from bitsnn_jax.models import MODELS, build_model
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 from bitsnn_jax.runtime.reading import read_json
+from bitsnn_jax.runtime.timing import in_turns
 
 STEPPED = ("stepped", "rolled")  # the passes that have T steps
 
@@ -40,13 +41,7 @@ def main() -> None:
     options = parser.parse_args()
 
     apply_fn, variables, x = network(options.model, options.batch, options.size)
-    converted, _ = convert(apply_fn, variables, x[:1], steps=options.steps)
-    passes = {
-        "ann": (apply_fn, variables),
-        "fused": (spiking(apply_fn, steps=options.steps, mode="fused"), variables),
-        "stepped": (spiking(apply_fn, steps=options.steps), converted),
-        "rolled": (spiking(apply_fn, steps=options.steps, unroll=False), converted),
-    }
+    passes = float_passes(apply_fn, variables, x, steps=options.steps)
     print(
         f"{options.model}, batch {options.batch}, {options.size}x{options.size}x3, "
         f"T = {options.steps}, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
@@ -56,6 +51,17 @@ def main() -> None:
     print_table(compiled, seconds, steps=options.steps)
     if options.out:
         store(options, compiled, seconds)
+
+
+def float_passes(apply_fn, variables, x, *, steps: int) -> dict[str, tuple[Any, Any]]:
+    """The network and its spiking forms, each a function and its variables."""
+    converted, _ = convert(apply_fn, variables, x[:1], steps=steps)
+    return {
+        "ann": (apply_fn, variables),
+        "fused": (spiking(apply_fn, steps=steps, mode="fused"), variables),
+        "stepped": (spiking(apply_fn, steps=steps), converted),
+        "rolled": (spiking(apply_fn, steps=steps, unroll=False), converted),
+    }
 
 
 def store(options, compiled, seconds) -> None:
@@ -73,21 +79,23 @@ def store(options, compiled, seconds) -> None:
     store_numbers(options.out, rows, config=options.model, seed=0, **facts)
 
 
-def print_table(compiled, seconds, *, steps: int | None = None) -> None:
-    """Print a line for each pass; ratios are to the pass "ann" of the same round."""
+def print_table(
+    compiled, seconds, *, steps: int | None = None, reference: str = "ann"
+) -> None:
+    """Print a line for each pass; ratios are to the reference in the same round."""
+    wide = max(10, *map(len, compiled))
     print(
-        "           median ms      x ANN   (quartiles)  ms a step  x ANN a step"
+        f"{'':{wide}} median ms      x ANN   (quartiles)  ms a step  x ANN a step"
         "   compile s   temporaries MB   program kB"
     )
     for name, program in compiled.items():
-        ratios = [s / a for s, a in zip(seconds[name], seconds["ann"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        low, middle, high = timings.quartiles(seconds[name], seconds[reference])
         milliseconds = 1e3 * statistics.median(seconds[name])
         each = " " * 25
-        if steps and name in STEPPED:
+        if steps and name.split(",")[0] in STEPPED:
             each = f"{milliseconds / steps:11.1f} {middle / steps:13.3f}"
         print(
-            f"{name:10} {milliseconds:10.1f} {middle:10.3f}   {low:.3f}-{high:.3f}"
+            f"{name:{wide}} {milliseconds:10.1f} {middle:10.3f}   {low:.3f}-{high:.3f}"
             f"{each} {program.compile_seconds:11.1f} {program.megabytes:16.1f} "
             f"{program.kilobytes:12.0f}"
         )
@@ -129,15 +137,7 @@ def compile_pass(fn, variables, x) -> Pass:
 
 def interleaved(compiled, rounds):
     """Measure the seconds of each pass in each round, after a warm-up."""
-    seconds = {name: [] for name in compiled}
-    for program in compiled.values():
-        program.run()
-    for _ in range(rounds):
-        for name, program in compiled.items():
-            started = time.perf_counter()
-            program.run()
-            seconds[name].append(time.perf_counter() - started)
-    return seconds
+    return in_turns({name: p.run for name, p in compiled.items()}, rounds=rounds)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import timings
 
-from bitsnn_jax.config import Activation, Config
+from bitsnn_jax.config import Activation, Config, Model
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole, with_huge_pages
 from bitsnn_jax.runtime.devices import AXIS, data_parallel
@@ -83,10 +83,15 @@ def main() -> None:
 
 
 def jax_step(
-    batch, *, activation: Activation = "qcfs", spike_lambda=0.0, surrogate="paper"
+    batch,
+    *,
+    network: Model | None = None,
+    activation: Activation = "qcfs",
+    spike_lambda=0.0,
+    surrogate="paper",
 ):
     """(function that takes a step and returns its seconds, MB of temporaries)."""
-    config = Config()
+    config = Config(model=network or Model())
     config.model.activation = activation
     config.loss.spike_lambda, config.loss.spike_surrogate = spike_lambda, surrogate
     shape = batch["image"].shape[1:]
@@ -135,13 +140,15 @@ def torch_step(batch):
 def _torch_worker(pipe, batch):
     try:
         import torch
+        from torch_networks import torch_network
     except ImportError:
         pipe.send(False)
         return
     image = torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy())
     image = image.to(memory_format=torch.channels_last)
     label = torch.from_numpy(batch["label"]).long()
-    model = _torch_resnet20(image.shape[1]).to(memory_format=torch.channels_last)
+    model = torch_network("resnet20", channels=image.shape[1])
+    model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 0.02, 0.9, weight_decay=5e-4)
     pipe.send(True)
     while _asked(pipe):
@@ -158,38 +165,6 @@ def _asked(pipe):
         return pipe.recv()
     except EOFError:
         return False
-
-
-def _torch_resnet20(channels):
-    from torch import nn
-
-    def conv(inputs, outputs, stride=1, kernel=3):
-        return nn.Sequential(
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    class Block(nn.Module):
-        def __init__(self, inputs, outputs, stride):
-            super().__init__()
-            self.body = nn.Sequential(
-                conv(inputs, outputs, stride), nn.ReLU(), conv(outputs, outputs)
-            )
-            same = inputs == outputs
-            self.skip = (
-                nn.Identity() if same else conv(inputs, outputs, stride, kernel=1)
-            )
-
-        def forward(self, x):
-            return nn.functional.relu(self.body(x) + self.skip(x))
-
-    widths = (16, 16, 16, 16, 32, 32, 32, 64, 64, 64)
-    blocks = [
-        Block(a, b, 1 if a == b else 2)
-        for a, b in zip(widths[:-1], widths[1:], strict=True)
-    ]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
-    return nn.Sequential(conv(channels, 16), nn.ReLU(), *blocks, *head)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import math
 
-from pages import table
+from pages import ROOT, table
 
 _STEPS = {
     "relu": "ReLU",
@@ -92,36 +92,67 @@ _latency("latency")
 _latency("latency_gpu")
 
 
-@table("fixed_point", "fixed_point_resnet34.json", "fixed_point_mobilenetv2.json")
+_NETWORKS = ("resnet20", "resnet18", "vgg16", "resnet34", "mobilenetv2")
+_FILES = tuple(
+    name
+    for name in (f"fixed_point_{network}.json" for network in _NETWORKS)
+    if (ROOT / "docs" / "results" / name).exists()
+)
+_OTHERS = {
+    "lax": "float ANN, `lax.conv`",
+    "forms": "float ANN, faster forms",
+    "torch": "PyTorch, channels last",
+    "onnxruntime": "onnxruntime, float32",
+    "onnxruntime-int8": "onnxruntime, INT8",
+    "spikingjelly": "SpikingJelly, rate network, T = {rate_steps}",
+}
+
+
+def _shown(about) -> str:
+    count, height, width, _ = about["batch"]
+    return f"`{about['config']}`, {count} x {height}x{width}"
+
+
+@table("fixed_point", *_FILES)
 def fixed_point(*stored):
-    yield (
-        *("network", "codes", "differing", "lowered, rounded", "one-shot, x ANN"),
-        *("stepped, x one-shot", "memory at most"),
-    )
+    """Passes as rows; networks as columns, with ratios to the first row."""
+    found = [{row["pass"]: row for row in one["rows"]} for one in stored]
+    yield "pass", *(_shown(one["about"]) for one in stored)
+    times = (time(rows["lax"]["milliseconds"]) for rows in found)
+    yield _OTHERS["lax"] + ", ms", *times
+    names = dict.fromkeys(name for rows in found for name in rows)
+    ours = [name for name in names if name not in _OTHERS]
+    for name in ("forms", *ours, *list(_OTHERS)[2:]):
+        if name in names:
+            ratios = (
+                rows[name]["ratio"][1] if name in rows else None for rows in found
+            )
+            yield _pass(name, stored[0]["about"]), *map(_cell, ratios)
+
+
+def _pass(name, about) -> str:
+    if name in _OTHERS:
+        return _OTHERS[name].format(**about)
+    execution, carrier = name.split(", ")
+    return f"integers, {execution}, {carrier}"
+
+
+def _cell(value) -> str:
+    return "–" if value is None else _short(value)
+
+
+@table("fixed_point_codes", *_FILES)
+def fixed_point_codes(*stored):
+    yield "network", "codes", "differing", "lowered", "rounded", "memory at most"
     for one in stored:
         about = one["about"]
-        [fused] = (row for row in one["rows"] if row["pass"] == "one-shot")
         yield (
-            f"`{about['config']}`",
+            _shown(about),
             f"{about['codes']:,}",
             f"{about['differing']:,}",
-            f"{about['seconds_lowering']:.1f} s, {about['seconds_rounding']:.1f} s",
-            f"{fused['ratio'][1]:.2f}",
-            f"{about['stepped_by_one_shot']:.2f}",
+            f"{about['seconds_lowering']:.1f} s",
+            f"{about['seconds_rounding']:.1f} s",
             f"{about['peak_megabytes'] / 1e3:.1f} GB",
-        )
-
-
-@table("fixed_point_logits", "fixed_point_resnet20.json")
-def fixed_point_logits(stored):
-    yield "pass", "ms", "x ANN", "temporaries, MB"
-    for row in stored["rows"]:
-        known = row["milliseconds"] is not None
-        yield (
-            {"ann": "ANN, float32"}.get(row["pass"], f"{row['pass']}, integers"),
-            time(row["milliseconds"]) if known else "–",
-            ratio(row["ratio"]),
-            f"{row['megabytes']:.1f}",
         )
 
 

@@ -259,8 +259,15 @@ WRONG = {
         "--stem=big": "argument --stem: invalid choice: 'big'",
         "--batch=1": "--batch must be at least 8, got 1",
     },
+    "benchmarks.device_check": {
+        "": "the following arguments are required: --out",
+        "--out=": "--out must not be empty",
+        "--out=a.json --minutes=0": "--minutes must be at least 1, got 0",
+    },
     "benchmarks.fixed_point": {
         "--model=alexnet": "argument --model: invalid choice: 'alexnet'",
+        "--carriers float32 float32": "must have each value once, got float32",
+        "--peers caffe": "argument --peers: invalid choice: 'caffe'",
         "--bits=1": "--bits must be at least 2",
     },
     "benchmarks.input_pipeline": {"--rounds=0": "--rounds must be at least 2"},
