@@ -32,11 +32,6 @@ CARRIERS = ("float32", "int32", "bfloat16")
 _EXACT = {"float32": 2**24, "bfloat16": 2**8}
 
 
-def fastest_carrier() -> str:
-    """Name the carrier that is fastest here."""
-    return "float32"
-
-
 class Result(NamedTuple):
     """What both executions give.
 

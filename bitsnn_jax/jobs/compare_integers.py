@@ -13,7 +13,6 @@ import numpy as np
 from bitsnn_jax.comparators import bit_serial
 from bitsnn_jax.comparators.structure import Structure
 from bitsnn_jax.integers.energy import Profile
-from bitsnn_jax.integers.execution import fastest_carrier
 from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
 from bitsnn_jax.integers.graph import Graph
 from bitsnn_jax.integers.maxima import largest_codes
@@ -149,7 +148,7 @@ class IntegerCase:
 
     def _measured(self, network: IntegerNetwork) -> dict[str, Any]:
         shape, steps = self.structure, network.steps
-        run = EXECUTIONS[self.method.execution](network, carrier=fastest_carrier())
+        run = EXECUTIONS[self.method.execution](network)
         count = _counter(network)
 
         def counted(_, x):
