@@ -37,7 +37,7 @@ from jax.extend.core import jaxprs_in_params
 
 from bitsnn_jax.config import Data, DType, Stem, read_config
 from bitsnn_jax.data.augment import augment
-from bitsnn_jax.data.examples import Examples, normalise
+from bitsnn_jax.data.examples import Examples
 from bitsnn_jax.data.images import decode
 from bitsnn_jax.runs.provenance import about_numbers, store_numbers
 from bitsnn_jax.runtime.cli import (
@@ -133,11 +133,10 @@ def main() -> None:
     for cost in costs:
         print(summary(cost))
     if options.machines:
-        decoded, normalised = host_rates()
-        rows = machine_rows(costs, (decoded, normalised))
+        decoded = host_rate()
+        rows = machine_rows(costs, decoded)
         print(*rows, sep="\n")
         facts: dict[str, Any] = {"decoded_a_second": decoded}
-        facts["normalised_a_second"] = normalised
         print(facts)
         if options.out:
             facts["networks"] = {key: summary(c) for key, c in known.items()}
@@ -212,7 +211,7 @@ def trace(network: str, dtype: DType, stem: Stem, *, rows: int, devices) -> Trac
     config = read_config(ROOT / "configs" / f"{network}_imagenet.py")
     config.model.dtype, config.model.stem = dtype, stem
     shape = (SIZE, SIZE, 3)
-    task = task_of(config)
+    task = task_of(config).on(pixels_of(shape))
     model = task.build(config, shape, axis_name=AXIS)
     optimizer = sgd(config.optimizer, steps_per_epoch=100)
 
@@ -229,7 +228,8 @@ def trace(network: str, dtype: DType, stem: Stem, *, rows: int, devices) -> Trac
     key = jax.random.key(0)
     state = jax.eval_shape(init, key)
     images = jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
-    batch = {"image": images, "label": jax.ShapeDtypeStruct((rows,), jnp.int32)}
+    pixels = jax.ShapeDtypeStruct((rows, *shape), jnp.uint8)
+    batch = {"image": pixels, "label": jax.ShapeDtypeStruct((rows,), jnp.int32)}
     step = data_parallel(
         train_step(task, model, optimizer, config.loss, levels=config.model.levels),
         in_axes=(0, 0, None),
@@ -245,6 +245,12 @@ def trace(network: str, dtype: DType, stem: Stem, *, rows: int, devices) -> Trac
         forward=multiply_adds(forward(state.variables, images).jaxpr) / rows,
         multiply_adds=multiply_adds(jax.make_jaxpr(step)(*shapes).jaxpr) / rows,
     )
+
+
+def pixels_of(shape: tuple[int, int, int]) -> Examples:
+    """Nothing but a scale of pixels, which costs the same whatever it is."""
+    half = np.full(3, 0.5, np.float32)
+    return Examples(image_shape=shape, num_classes=1, white=255, mean=half, std=half)
 
 
 def multiply_adds(jaxpr) -> int:
@@ -295,12 +301,12 @@ def summary(cost: Cost) -> dict[str, Any]:
     }
 
 
-def machine_rows(costs: list[Cost], rates: tuple[float, float]) -> list[dict[str, Any]]:
+def machine_rows(costs: list[Cost], rate: float) -> list[dict[str, Any]]:
     """Hours of 300 epochs, what limits them, dollars, and memory of a device."""
     rows = []
     for machine in MACHINES:
         # A vCPU is half a core with two threads, which is worth 0.5 to 1 of one.
-        decoding = [hours(rates[0] * machine.cores * share) for share in (1, 0.5)]
+        decoding = [hours(rate * machine.cores * share) for share in (1, 0.5)]
         for c in costs:
             low, high, limit = device_hours(c, machine)
             price = machine.dollars
@@ -349,20 +355,11 @@ def hours(images_per_second: float) -> float:
     return EPOCHS * IMAGES / images_per_second / 3600
 
 
-def host_rates() -> tuple[float, float]:
-    """Images a second of CPU time, the best of five: (worked on by a core, normalised).
-
-    The first is done by the workers, as many as there are; the second by the process
-    that trains, alone.
-    """
+def host_rate() -> float:
+    """Images a second that a core decodes and augments, the best of five."""
     settings = Data(random_resized_crop=True, image_size=SIZE, flip=True)
     settings.color_jitter = 0.4
-    one = np.ones(3, np.float32)
-    scale = Examples(
-        image_shape=(SIZE, SIZE, 3), num_classes=1, white=255, mean=one / 2, std=one
-    )
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (64, SIZE, SIZE, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         from_file("benchmarks/input_pipeline.py", "write_jpegs")(Path(folder))
         files = [path.read_bytes() for path in Path(folder, "train", "a").iterdir()]
@@ -372,10 +369,7 @@ def host_rates() -> tuple[float, float]:
             image = decode(content, channels=3, place="")
             augment({"image": image, "label": 0}, rng, settings=settings)
 
-    return (
-        len(files) / _cpu_seconds(work),
-        len(pixels) / _cpu_seconds(lambda: normalise(pixels, scale)),
-    )
+    return len(files) / _cpu_seconds(work)
 
 
 def from_file(path: str, name: str):

@@ -65,6 +65,8 @@ def input_pipeline(stored):
     yield "pipeline", "workers", "images/s", "in bare decoding (quartiles)"
     for row in stored["rows"]:
         known = row.get("ratio")
+        if row["pipeline"].endswith(", before"):
+            continue
         bare = row["pipeline"] == "bare decoding"
         yield (
             row["pipeline"].replace(" besides", ""),

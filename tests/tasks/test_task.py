@@ -193,6 +193,18 @@ def test_names_are_those_of_the_task():
         validate(Config(task="no"))
 
 
+def test_pixels_need_the_data_set_that_they_are_from():
+    task, test = TASKS["image_classification"], data.load(Config().data, "test")
+    pixels = {"image": test.images[:2]}
+    with pytest.raises(ValueError, match=r"got pixels, as uint8: take task\.on\("):
+        task.inputs(pixels)
+    images = task.on(test).inputs(pixels)
+    np.testing.assert_array_equal(images, data.normalise(test.images[:2], test))
+    assert task.on(test).inputs({"image": images}) is images
+    # One compiled program for the splits of a set, which have one scale.
+    assert {task.on(data.load(Config().data, "train"))} == {task.on(test.first(1))}
+
+
 def test_training_knows_no_task():
     """`validation` lists the ranges of all fields, those of images among them."""
     for file in (ROOT / "bitsnn_jax" / "training").glob("*.py"):
