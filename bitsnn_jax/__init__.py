@@ -10,6 +10,7 @@ from bitsnn_jax.numerics.layers import QCFS, SignedQCFS
 from bitsnn_jax.numerics.neurons import bit_serial_if, rate_if
 from bitsnn_jax.numerics.qcfs import codes, qcfs, signed_qcfs
 from bitsnn_jax.numerics.spikes import spike_count, spike_planes
+from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
 from bitsnn_jax.tracing.precision import in_float64
 from bitsnn_jax.tracing.reading import SpikingError
 from bitsnn_jax.version import __version__ as __version__
@@ -39,4 +40,5 @@ __all__ = [
     "spike_planes",
     "spiking",
     "verify",
+    "with_fast_convolutions",
 ]

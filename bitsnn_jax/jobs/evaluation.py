@@ -24,6 +24,7 @@ from bitsnn_jax.runtime.devices import (
     share_of_host,
 )
 from bitsnn_jax.tasks import TASKS, Examples, Task
+from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
 from bitsnn_jax.tracing.program import ApplyFn
 
 _PROGRAMS = 4  # that stay compiled, for networks that are evaluated again
@@ -142,7 +143,8 @@ def _program(network_fn, task, devices):
         everywhere = jax.lax.all_gather((task.predictions(outputs), mask), AXIS)
         return everywhere, jax.lax.psum(sums, AXIS)
 
-    return over_devices(step, in_axes=(None, 0), devices=devices)
+    fast = with_fast_convolutions(step)
+    return over_devices(fast, in_axes=(None, 0), devices=devices)
 
 
 def without_spikes(apply_fn: ApplyFn) -> NetworkFn:

@@ -20,6 +20,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from bitsnn_jax.data import Examples, scale_and_shift
+from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
 from bitsnn_jax.tracing.program import ApplyFn
 
 Pixels = Float[Array | np.ndarray, "n ..."]
@@ -91,7 +92,7 @@ def loss_gradient(apply_fn: ApplyFn) -> Callable[[Any, Pixels, Labels], Array]:
     def loss(pixels, variables, labels):
         return cross_entropy(apply_fn(variables, pixels), labels).sum()
 
-    gradient = jax.grad(loss)
+    gradient = with_fast_convolutions(jax.grad(loss))
     return lambda variables, pixels, labels: gradient(pixels, variables, labels)
 
 

@@ -7,6 +7,7 @@ from jax.extend.core import JaxprEqn
 
 from bitsnn_jax.numerics.qcfs import qcfs_p
 from bitsnn_jax.tracing.equations import apply_equation, at_precision, parts
+from bitsnn_jax.tracing.fast_convolutions import fast_equation
 from bitsnn_jax.tracing.linearity import linear_operands
 from bitsnn_jax.tracing.pointwise import PointwiseFn
 from bitsnn_jax.tracing.sites import Site
@@ -95,8 +96,9 @@ class Reading:
         return self.plain(eqn, values)
 
     def bind(self, eqn: JaxprEqn, arrays: Sequence[Any]) -> list[Any]:
-        """Do an operation on arrays."""
-        return apply_equation(at_precision(eqn, self.precision), arrays)
+        """Do an operation on arrays; a convolution in its fastest form."""
+        eqn = fast_equation(at_precision(eqn, self.precision))
+        return apply_equation(eqn, arrays)
 
     def moved(
         self,

@@ -13,6 +13,7 @@ from bitsnn_jax import config
 from bitsnn_jax.data.batches import along
 from bitsnn_jax.runtime.devices import AXIS
 from bitsnn_jax.tasks import Task
+from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
 from bitsnn_jax.training.accumulate import in_parts
 from bitsnn_jax.training.metrics import Metrics
 from bitsnn_jax.training.sparsity import example_sums, layer_counts, neurons
@@ -117,7 +118,7 @@ def train_step(
         params = optax.apply_updates(state.params, updates)
         return State(state.step + 1, params, stats, opt_state), _total(metrics)
 
-    return step
+    return with_fast_convolutions(step)
 
 
 def eval_step(
@@ -138,7 +139,7 @@ def eval_step(
         counted, mask = task.counts(outputs, batch), batch["mask"].astype(jnp.float32)
         return _total(_sums(each, counted, spikes, neurons(counts), mask))
 
-    return step
+    return with_fast_convolutions(step)
 
 
 def _rows(batch):
