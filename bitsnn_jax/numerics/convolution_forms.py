@@ -107,16 +107,31 @@ def described(x: Any, kernel: Any, **params: Any) -> Convolution:
 
 
 def _columns(x, kernel, case) -> Array:
-    """One product: all that the window sees, side by side, times the kernel.
-
-    A window of one place leaves a product of channels.
-    """
+    """One product: all that the window sees, side by side, times the kernel."""
     taps, channels = _useful(case), case.dimensions.lhs_spec[1]
     columns = lax.concatenate(list(_seen(x, taps, case)), channels)
     weights = _weights(kernel, taps, case).reshape(-1, case.outputs)
     y = _product(columns, weights, ((channels,), (0,)), ((), ()), case)
     kept = [axis for axis in case.axes if axis != 1]
     return _arranged(y, [*kept, 1], case)
+
+
+def _pointwise(x, kernel, case) -> Array:
+    """One product of channels, for a window of one place."""
+    channels, origin = case.dimensions.lhs_spec[1], (0,) * len(case.window)
+
+    def spread(array, space):
+        cuts = _cuts(array, [origin], case.strides, case.places, case, space)
+        return next(iter(cuts))
+
+    fewer = math.prod(case.places) <= math.prod(case.space)
+    if fewer:  # places go before the product; else they come after it
+        x = spread(x, case.dimensions.lhs_spec[2:])
+    weights = _weights(kernel, [origin], case)[0]
+    y = _product(x, weights, ((channels,), (0,)), ((), ()), case)
+    kept = [axis for axis in case.axes if axis != 1]
+    y = _arranged(y, [*kept, 1], case)
+    return y if fewer else spread(y, case.dimensions.out_spec[2:])
 
 
 def _grouped(x, kernel, case) -> Array:
@@ -186,6 +201,7 @@ def _placed(x, kernel, case) -> Array:
 
 FORMS: dict[str, Form] = {
     "columns": _columns,
+    "pointwise": _pointwise,
     "grouped": _grouped,
     "shifted": _shifted,
     "correlated": _correlated,
@@ -225,8 +241,9 @@ def _seen_from(x, places, case) -> Iterable[Array]:
     return _cuts(x, starts, case.rhs_dilation, case.window, case)
 
 
-def _cuts(x, starts, steps, counts, case) -> Iterable[Array]:
-    space = case.dimensions.lhs_spec[2:]
+def _cuts(x, starts, steps, counts, case, space=None) -> Iterable[Array]:
+    """Pad and dilate; from each start take so many places, in these steps."""
+    space = space or case.dimensions.lhs_spec[2:]
     config = [(0, 0, 0)] * case.ndim
     for axis, (low, high), dilation in zip(
         space, case.padding, case.lhs_dilation, strict=True
@@ -267,24 +284,35 @@ def _arranged(y: Array, axes: Sequence[int], case: Convolution) -> Array:
     return jnp.transpose(y, order)
 
 
+def able_forms(case: Convolution) -> list[str]:
+    """List the forms that can compute a convolution, beside lax's."""
+    if case.batch_groups > 1:
+        is_depthwise = case.batch_groups == case.batch == case.outputs
+        return ["correlated"] if is_depthwise else []
+    if case.groups == 1:
+        is_pointwise = math.prod(case.window) == 1
+        return ["columns", "placed"] + ["pointwise"] * is_pointwise
+    return ["grouped", "shifted"] if case.groups == case.inputs else ["grouped"]
+
+
 def form_of(case: Convolution) -> str:
     """Say which form a convolution takes on a CPU: a name of `FORMS`, or "lax".
 
     XLA's CPU backend multiplies matrices only for some convolutions. Others are loops:
     those with groups, and those whose window is larger than the image.
     """
-    if case.type not in (np.float32, np.float64):
+    if case.type not in (np.float32, np.float64) or not _useful(case):
         return "lax"
     if case.batch_groups > 1:
         is_depthwise = case.batch_groups == case.batch == case.outputs
         return "correlated" if is_depthwise else "lax"
     if case.groups > 1:
         return "shifted" if case.groups == case.inputs else "lax"
-    if math.prod(case.places) == 1:
-        return "placed"
-    if math.prod(case.window) == 1 or _is_wide(case):
+    if math.prod(case.window) == 1:
+        return "pointwise"
+    if _is_wide(case):
         return "columns"
-    return "lax"
+    return "placed" if math.prod(case.places) == 1 else "lax"
 
 
 def _is_wide(case: Convolution) -> bool:

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bitsnn_jax.numerics.convolution_forms import FORMS, described, form_of
+from bitsnn_jax.numerics.convolution_forms import (
+    FORMS,
+    able_forms,
+    described,
+    form_of,
+)
 from bitsnn_jax.numerics.convolutions import convolve
 
 LAYOUTS = {  # by the axes of space: channels last, channels first
@@ -29,6 +34,9 @@ def case(space, window, inputs, outputs, **options):
 CASES = {
     "plain": case((4, 5), (3, 3), 2, 3),
     "one tap": case((5, 4), (1, 1), 2, 3, strides=(2, 2), padding="VALID"),
+    "one tap, transposed": case(
+        (3, 4), (1, 1), 2, 3, lhs_dilation=(2, 1), padding=[(1, 0), (-1, 2)]
+    ),
     "tiny image": case((2, 2), (3, 3), 2, 3),
     "one pixel": case((1, 1), (3, 3), 2, 3),
     "covered": case((3, 2), (3, 2), 2, 3, padding="VALID"),
@@ -46,9 +54,10 @@ CASES = {
     "one axis": case((6,), (3,), 3, 3, groups=3),
 }
 FORM = {
-    "one tap": "columns",
+    "one tap": "pointwise",
+    "one tap, transposed": "pointwise",
     "tiny image": "columns",
-    "one pixel": "placed",
+    "one pixel": "columns",
     "covered": "placed",
     "depthwise": "shifted",
     "depthwise, stride 2": "shifted",
@@ -99,15 +108,13 @@ def test_every_form_equals_the_convolution_that_it_stands_for(last, dtype):
         for name, (x, kernel) in arrays.items():
             _, lax_conv = both(name, last, **more)
             known = described_in(lax_conv, x, kernel)
-            forms = ["columns", "placed"] if known.groups == 1 else ["grouped"]
-            forms += ["shifted"] * (known.groups == known.inputs)
-            for form in forms:
+            for form in able_forms(known):
                 yield FORMS[form](x, kernel, known), lax_conv(x, kernel)
 
     with jax.enable_x64(True):
         arrays = {name: operands(name, last, dtype) for name in CASES}
         found = jax.jit(lambda arrays: list(pairs(arrays)))(arrays)
-    assert len(found) == 2 * len(CASES) - 1  # in groups: one form
+    assert len(found) == 2 * len(CASES) + 1
     # Sums of at most 18 products of some 10 * 10.
     atol = 0 if dtype == np.int8 else 1e-11
     for form, expected in found:

@@ -1,0 +1,189 @@
+"""How long each form of each convolution of a network takes on a CPU.
+
+    python benchmarks/convolutions.py --model mobilenetv2 --size 224 --batch 1
+
+Float32, random numbers. Every distinct convolution of the network, of its forward pass
+and of both gradients, is timed alone: as `lax.conv_general_dilated`, and in each form
+of `bitsnn_jax.numerics.convolution_forms` that can compute it. Runs are interleaved,
+and each ratio is the median over rounds of the ratio within a round, so that the
+machine's drift cancels. The rule of that file should name the fastest form, or "lax"
+where none is clearly faster. With --out the numbers are stored; those of another
+network, size or batch stay in the file.
+"""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import timings
+from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+
+from bitsnn_jax.config import Model
+from bitsnn_jax.models import MODELS, build_model
+from bitsnn_jax.numerics.convolution_forms import (
+    FORMS,
+    Convolution,
+    able_forms,
+    described,
+    form_of,
+)
+from bitsnn_jax.runs.provenance import store_numbers
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
+from bitsnn_jax.runtime.reading import read_json
+from bitsnn_jax.tracing.equations import parts
+
+SHORTEST = 2e-3  # seconds of what is timed: shorter ones are repeated
+LARGEST = 2**28  # columns in memory, numbers; larger ones are not tried
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--model", choices=sorted(MODELS), default="resnet20")
+    parser.add_argument("--size", type=whole(1, 4096), default=32)
+    parser.add_argument("--batch", type=whole(1, 2**17), default=16)
+    parser.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar")
+    parser.add_argument("--forward", action="store_true", help="without gradients")
+    parser.add_argument("--rounds", type=whole(2, 10**6), default=5)
+    parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
+    options = parser.parse_args()
+
+    case = {
+        "network": options.model,
+        "size": options.size,
+        "batch": options.batch,
+        "stem": options.stem,
+    }
+    print(f"{case}, {jax.devices()[0].device_kind}, JAX {jax.__version__}")
+    print("   ms, lax  lax / form  rule        part, x, kernel, strides")
+    rows = []
+    for eqn, count in convolutions(options).items():
+        found = described(*(v.aval for v in eqn.invars), **eqn.params)
+        row = case | measured(eqn, found, options.rounds)
+        rows.append(row | {"count": count})
+        gains = ", ".join(f"{f} {1 / r[1]:.2f}" for f, r in row["ratios"].items())
+        print(
+            f"{row['lax_milliseconds']:10.3f}  {gains:30}  {row['form']:10}  "
+            f"{row['part']} {row['x']} {row['kernel']} {row['strides']}",
+            flush=True,
+        )
+    if options.out:
+        store(options, case, rows)
+
+
+def convolutions(options) -> dict[JaxprEqn, int]:
+    """The distinct convolutions of a network, and how often each stands in it."""
+    shape = (options.size, options.size, 3)
+    asked = Model(name=options.model, theta_init=4.0, stem=options.stem)
+    model = build_model(asked, image_shape=shape)
+    x = jax.ShapeDtypeStruct((options.batch, *shape), jnp.float32)
+    variables = jax.eval_shape(
+        lambda key, x: model.init(key, x, train=False), jax.random.key(0), x
+    )
+
+    def total(params, others, x):
+        return model.apply({"params": params, **others}, x, train=False).sum()
+
+    params = variables["params"]
+    others = {name: v for name, v in variables.items() if name != "params"}
+    fn = total if options.forward else jax.grad(total)
+    found, counts = {}, Counter()
+    for eqn in _equations(jax.make_jaxpr(fn)(params, others, x)):
+        if eqn.primitive is lax.conv_general_dilated_p:
+            key = described(*(v.aval for v in eqn.invars), **eqn.params)
+            found.setdefault(key, eqn)
+            counts[key] += 1
+    return {eqn: counts[key] for key, eqn in found.items()}
+
+
+def _equations(program: ClosedJaxpr) -> Iterator[JaxprEqn]:
+    for eqn in program.jaxpr.eqns:
+        yield eqn
+        for part in parts(eqn):
+            yield from _equations(part)
+
+
+def part_of(case: Convolution) -> str:
+    """Which part of training a convolution is; all layers are channels last."""
+    if case.dimensions.lhs_spec[1] == 0:
+        return "kernel's gradient"
+    swapped = case.dimensions.rhs_spec[1] == len(case.space) + 1
+    return "input's gradient" if swapped else "forward"
+
+
+def measured(eqn: JaxprEqn, case: Convolution, rounds: int) -> dict[str, Any]:
+    """The time of a convolution by lax, and of each form in that time."""
+    avals = [v.aval for v in eqn.invars]
+    arrays = [
+        jax.random.normal(jax.random.key(i), aval.shape, aval.dtype)
+        for i, aval in enumerate(avals)
+    ]
+    passes = {"lax": lambda x, k: lax.conv_general_dilated_p.bind(x, k, **eqn.params)}
+    for name in filter(lambda name: _is_sensible(name, case), able_forms(case)):
+        passes[name] = lambda x, k, name=name: FORMS[name](x, k, case)
+    seconds = interleaved(
+        {name: jax.jit(fn).lower(*arrays).compile() for name, fn in passes.items()},
+        arrays,
+        rounds,
+    )
+    return {
+        "part": part_of(case),
+        "x": list(avals[0].shape),
+        "kernel": list(avals[1].shape),
+        "strides": list(case.strides),
+        "groups": max(case.groups, case.batch_groups),
+        "form": form_of(case),
+        "lax_milliseconds": 1e3 * statistics.median(seconds["lax"]),
+        "ratios": {
+            name: timings.quartiles(times, seconds["lax"])
+            for name, times in seconds.items()
+            if name != "lax"
+        },
+    }
+
+
+def _is_sensible(form: str, case: Convolution) -> bool:
+    """Whether a form is worth a try: not one product for each of a thousand places."""
+    places, window = jnp.prod(jnp.array([case.places, case.window]), axis=1).tolist()
+    if form == "placed":
+        return places <= 9
+    return form != "columns" or case.batch * places * window * case.inputs < LARGEST
+
+
+def interleaved(
+    compiled: dict[str, Callable], arrays: list[Any], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each pass in each round, after a warm-up."""
+
+    def timed(run, times):
+        started = time.perf_counter()
+        for _ in range(times):
+            result = run(*arrays)
+        jax.block_until_ready(result)
+        return (time.perf_counter() - started) / times
+
+    repeats, seconds = {}, {name: [] for name in compiled}
+    for name, run in compiled.items():
+        timed(run, 1)
+        repeats[name] = 1 + int(SHORTEST / timed(run, 1))
+    for _ in range(rounds):
+        for name, run in compiled.items():
+            seconds[name].append(timed(run, repeats[name]))
+    return seconds
+
+
+def store(options, case: dict[str, Any], new: list[dict[str, Any]]) -> None:
+    """Keep what was measured, and what the file has of other networks."""
+    rows = []
+    if options.out.exists():
+        rows = read_json(options.out, advice="remove it to begin anew")["rows"]
+    rows = [row for row in rows if any(row[k] != v for k, v in case.items())]
+    store_numbers(options.out, rows + new, config="all", seed=0, rounds=options.rounds)
+
+
+if __name__ == "__main__":
+    as_script(main)
