@@ -66,6 +66,7 @@ class Convolution(NamedTuple):
         return 2 + len(self.space)
 
 
+MOST_TERMS = 64  # of a sum that is written out; with more, programs compile slowly
 Form = Callable[[Array, Array, Convolution], Array]
 
 
@@ -305,9 +306,11 @@ def form_of(case: Convolution) -> str:
         return "lax"
     if case.batch_groups > 1:
         is_depthwise = case.batch_groups == case.batch == case.outputs
-        return "correlated" if is_depthwise else "lax"
+        is_short = math.prod(case.places) <= MOST_TERMS
+        return "correlated" if is_depthwise and is_short else "lax"
     if case.groups > 1:
-        return "shifted" if case.groups == case.inputs else "lax"
+        is_short = math.prod(case.window) <= MOST_TERMS
+        return "shifted" if case.groups == case.inputs and is_short else "lax"
     if math.prod(case.window) == 1:
         return "pointwise"
     if _is_wide(case):

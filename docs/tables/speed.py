@@ -158,6 +158,46 @@ def fixed_point_codes(*stored):
         )
 
 
+_FORMS = {
+    "columns": "columns and one product",
+    "pointwise": "one product",
+    "shifted": "shifted, times a weight, added up",
+    "correlated": "products added up, place by place",
+    "placed": "one product a place",
+}
+
+
+@table("convolutions", "convolutions.json")
+def convolutions(stored):
+    yield (
+        *("network", "part", "form", "convolutions", "lax, ms", "form, ms"),
+        "lax / form, one by one",
+    )
+    groups = {}
+    for row in stored["rows"]:
+        stem = f", stem `{row['stem']}`" if row["size"] > 64 else ""
+        size = f"{row['size']}x{row['size']}"
+        network = f"`{row['network']}`, {row['batch']} x {size}{stem}"
+        key = network, row["part"], row["form"]
+        groups.setdefault(key, []).append(row)
+    for (network, part, form), rows in groups.items():
+        if form == "lax":
+            continue
+        gains = [1 / row["ratios"][form][1] for row in rows]
+        lax = [row["lax_milliseconds"] for row in rows]
+        ours = [a / gain for a, gain in zip(lax, gains, strict=True)]
+        counts = [row["count"] for row in rows]
+        yield (
+            *(network, part, _FORMS[form], str(sum(counts))),
+            *(time(_total(counts, times)) for times in (lax, ours)),
+            f"{_short(min(gains))} to {_short(max(gains))}",
+        )
+
+
+def _total(counts, times):
+    return sum(n * t for n, t in zip(counts, times, strict=True))
+
+
 def _size(value, digits):
     return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
