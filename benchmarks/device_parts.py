@@ -15,7 +15,8 @@ from train_step import jax_step
 
 from bitsnn_jax import config, convert, data, spiking
 from bitsnn_jax.data.examples import InMemory
-from bitsnn_jax.integers.execution import CARRIERS, one_shot
+from bitsnn_jax.integers.carriers import CARRIERS
+from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import fixed_point as in_integers
 from bitsnn_jax.jobs.certify import certify, exact_pair
 from bitsnn_jax.jobs.evaluation import evaluate, without_spikes

@@ -22,7 +22,8 @@ import peers
 import timings
 from simulate import Pass, compile_pass, interleaved, network, print_table
 
-from bitsnn_jax.integers.execution import CARRIERS, one_shot, stepped
+from bitsnn_jax.integers.carriers import CARRIERS
+from bitsnn_jax.integers.execution import one_shot, stepped
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.integers.network import IntegerNetwork

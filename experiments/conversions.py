@@ -44,10 +44,10 @@ def commands() -> Iterator[Command]:
     steps = "--steps 1 2 3 4 --mode stepped --certificate none"
     yield _command("stepped", TUNED, steps)
     integers = "--mode fused --certificate none --fixed-point"
-    carriers = "--carriers float32 bfloat16 int32"
-    yield _command("integers", VGG, f"--steps 2 4 8 {integers} {carriers}")
-    yield _command("integers", RESNET, f"--steps 2 4 8 {integers}")
-    yield _command("carriers", RESNET, f"--steps 4 {integers} {carriers}")
+    carriers = "--carriers float32 int8 bfloat16 int32"
+    yield _command("integers", VGG, f"--steps 2 4 7 8 {integers} {carriers}")
+    yield _command("integers", RESNET, f"--steps 2 4 7 8 {integers}")
+    yield _command("carriers", RESNET, f"--steps 2 4 7 8 {integers} {carriers}")
 
 
 def _command(part: str, name: str, options: str) -> Command:

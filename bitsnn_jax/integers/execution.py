@@ -1,6 +1,5 @@
 """Run a network of integers: in one pass, or spike by spike."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,27 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.integers import tables
-from bitsnn_jax.integers.graph import (
-    Product,
-    Scale,
-    Sum,
-    Weight,
-    WindowSum,
-    apply,
-    apply_term,
-    batched,
-    out_shape,
-)
+from bitsnn_jax.integers.carriers import EXACT, checked, places, product
+from bitsnn_jax.integers.graph import Sum, WindowSum, apply_term, batched
 from bitsnn_jax.integers.maxima import largest_codes
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.products import with_tops
 from bitsnn_jax.numerics.neurons import collect, fire_codes
-from bitsnn_jax.numerics.spikes import pack
+from bitsnn_jax.numerics.spikes import code_type, pack
 from bitsnn_jax.numerics.stored import stored
-
-CARRIERS = ("float32", "int32", "bfloat16")
-# Up to here every integer has a place in the type.
-_EXACT = {"float32": 2**24, "bfloat16": 2**8}
 
 
 class Result(NamedTuple):
@@ -45,22 +31,14 @@ class Result(NamedTuple):
 
 
 def one_shot(
-    network: IntegerNetwork, *, carrier: str = "float32"
+    network: IntegerNetwork, *, carrier: str | None = None
 ) -> Callable[[Any], Result]:
     """Run the integer ANN: one pass, with codes.
 
-    * "float32": products of integers in floats, each small enough to be exact; sums in
-      float32 where no sum of the layer can leave 24 bits, in int32 else.
-    * "bfloat16": inputs of products are bfloat16 of 8 bits, added up in float32. Larger
-      integers are taken apart in two.
-    * "int32": no floats.
-
-    Matrix units at their default precision are exact too, since inputs fit bfloat16
-    wherever the backend might round them to that; elsewhere float32 is asked for.
-
     Args:
       network: of `fixed_point`.
-      carrier: of the numbers, see above. The result does not depend on it.
+      carrier: of the numbers, see `carriers`. The result does not depend on it. None
+        for the fastest.
 
     Returns:
       A function of integers [n, ...] in 0..levels, of any type -> Result. Wrap it in
@@ -69,6 +47,7 @@ def one_shot(
     Raises:
       ValueError: unknown carrier.
     """
+    carrier = checked(carrier)
     add = _adder(network, carrier)
 
     def run(x):
@@ -82,6 +61,8 @@ def one_shot(
             ]
             values[node.name] = value = _value(node, add(node, terms), network.steps)
             if node.kind == "neurons":
+                if carrier == "int8":
+                    value = value.astype(code_type(network.steps))
                 values[node.name] = codes[node.name] = stored(value)
         return _result(network, values, codes)
 
@@ -89,7 +70,7 @@ def one_shot(
 
 
 def stepped(
-    network: IntegerNetwork, *, carrier: str = "float32", unroll: bool = True
+    network: IntegerNetwork, *, carrier: str | None = None, unroll: bool = True
 ) -> Callable[[Any], Result]:
     """Run the spiking network: T steps of spikes, with integer thresholds.
 
@@ -104,7 +85,7 @@ def stepped(
         that neither the program nor its temporaries grow with T, up to T = 16, from
         where on a code takes four bytes in place of two. The result is the same.
     """
-    add, steps = _adder(network, carrier), network.steps
+    add, steps = _adder(network, checked(carrier)), network.steps
     simulate = _unrolled if unroll else _rolled
 
     def run(x):
@@ -203,24 +184,14 @@ def _value(node: IntegerNode, z, steps: int):
 
 def _adder(network, carrier):
     """(node, [(term, array)], shift) -> the sum of the terms and the bias."""
-    if carrier not in CARRIERS:
-        raise ValueError(
-            f"carrier must be one of {', '.join(CARRIERS)}, got {carrier!r}"
-        )
     tops = {n.name: network.top(n.name) for n in network.nodes if n.kind != "output"}
 
     def add(node, terms, *, shift=0, bias=None):
-        narrow = carrier != "int32" and node.bound < _EXACT["float32"]
-        dtype = jnp.float32 if narrow else jnp.int32
+        in_floats = carrier in ("float32", "bfloat16") and node.bound < EXACT["float32"]
+        dtype = jnp.float32 if in_floats else jnp.int32
         total = jnp.zeros((1,) * len(node.shape), dtype)
         for term, x in terms:
-            top = 1 if x.dtype == jnp.bool_ else tops[term.source]
-            top *= _places(term, x.shape)
-
-            def product(weight, x, top=top):
-                return _product(weight, x, top, carrier, dtype)
-
-            total += apply_term(term, x.astype(dtype), product).astype(dtype)
+            total += _brought(term, x, tops[term.source], network, carrier, dtype)
         bias = node.bias if bias is None else bias
         total = total * jnp.asarray(1 << shift, dtype) + jnp.asarray(bias, dtype)
         return total if terms else jnp.broadcast_to(total, node.shape)
@@ -228,60 +199,21 @@ def _adder(network, carrier):
     return add
 
 
-def _product(weight: Weight, x, top, carrier, dtype):
-    """Apply the weight to integers of at most `top` in size, without rounding."""
-    if carrier == "int32" or isinstance(weight, Scale):
-        return apply(weight, x)
-    largest = _EXACT["float32"] // max(_gain(weight), 1)
-    if carrier == "bfloat16":
-        largest = min(largest, _EXACT["bfloat16"])
-        if isinstance(weight, Product) and weight.largest > _EXACT["bfloat16"]:
-            largest = 0  # numbers that are no bfloat16
-    if top <= largest:
-        return _in_floats(weight, x, top, carrier).astype(dtype)
-    if largest < 2:  # not even bits would do
-        return apply(weight, x.astype(jnp.int32)).astype(dtype)
-    # Digits below 2**bits; the last one has the sign, and may be -2**bits.
-    bits = largest.bit_length() - 1
-    total, rest = jnp.zeros((), jnp.int32), x.astype(jnp.int32)
-    for low in range(0, top.bit_length(), bits):
-        is_last = low + bits >= top.bit_length()
-        digit = rest if is_last else rest & (2**bits - 1)
-        y = _in_floats(weight, digit, 2**bits, carrier)
-        total += y.astype(jnp.int32) << low
-        rest = rest >> bits
-    return total.astype(dtype)
+def _brought(term, x, top, network, carrier, dtype):
+    """Compute what a term brings, of numbers or of spikes."""
+    high = 1 if x.dtype == jnp.bool_ else top
+    low = -high if network[term.source].kind == "sum" else 0
+    count = places(term, x.shape)
+    adds = any(isinstance(op, Sum | WindowSum) for op in term.before)
+    if carrier != "int8" or adds:
+        x = x.astype(dtype)
+    elif x.dtype == jnp.bool_:
+        x = x.astype(jnp.int8)
 
+    def apply_weight(weight, x):
+        return product(weight, x, low * count, high * count, carrier, dtype)
 
-def _places(term, shape):
-    """Count the numbers that are added up, at most, before the weight is applied."""
-    places = 1
-    for op in term.before:
-        if isinstance(op, Sum):
-            places *= math.prod(shape[axis] for axis in op.axes)
-        elif isinstance(op, WindowSum):
-            places *= math.prod(op.window)
-        shape = out_shape(op, shape)
-    return places
-
-
-def _gain(weight):
-    """Return the largest |output| for inputs of 1."""
-    if isinstance(weight, Product):
-        return weight.kernel.shape[1] * weight.largest
-    kernel = np.abs(weight.kernel.astype(np.int64))
-    return int(kernel.reshape(-1, kernel.shape[-1]).sum(0).max())
-
-
-def _in_floats(weight, x, top, carrier):
-    if carrier == "bfloat16":
-        accumulate = {"preferred_element_type": jnp.float32}
-        return apply(weight, x.astype(jnp.bfloat16), **accumulate)
-    # A backend may round float32 inputs to bfloat16, unless it is told not to.
-    top = max(top, weight.largest) if isinstance(weight, Product) else top
-    precision = "highest" if top > _EXACT["bfloat16"] else "default"
-    with jax.default_matmul_precision(precision):
-        return apply(weight, x.astype(jnp.float32))
+    return apply_term(term, x, apply_weight).astype(dtype)
 
 
 def _checked(network: IntegerNetwork, run: Callable) -> Callable[[Any], Result]:

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from bitsnn_jax.conversion.readings import snn_levels
+from bitsnn_jax.numerics.convolutions import convolve
 from bitsnn_jax.numerics.qcfs import codes, qcfs
 from bitsnn_jax.runtime.columns import table
 
@@ -376,15 +377,15 @@ def _conv(op, x, **accumulate):
         none = (0, 0, 0)
         x = lax.pad(x, jnp.zeros((), x.dtype), [none, *edges, none])
         padding, dilation = ((0, 0),) * len(edges), (1,) * len(edges)
-    return lax.conv_general_dilated(
+    return convolve(
         x,
         jnp.asarray(op.kernel, x.dtype),
-        op.strides,
-        padding,
-        dilation,
-        op.rhs_dilation,
-        conv_dimensions(x.ndim),
-        op.groups,
+        strides=op.strides,
+        padding=padding,
+        lhs_dilation=dilation,
+        rhs_dilation=op.rhs_dilation,
+        groups=op.groups,
+        dimensions=conv_dimensions(x.ndim),
         **accumulate,
     )
 

@@ -302,7 +302,11 @@ def form_of(case: Convolution) -> str:
     XLA's CPU backend multiplies matrices only for some convolutions. Others are loops:
     those with groups, and those whose window is larger than the image.
     """
-    if case.type not in (np.float32, np.float64) or not _useful(case):
+    if not _useful(case):
+        return "lax"
+    if case.type == np.int32 or _is_narrow(case):
+        return _form_of_integers(case)
+    if case.type not in (np.float32, np.float64):
         return "lax"
     if case.batch_groups > 1:
         is_depthwise = case.batch_groups == case.batch == case.outputs
@@ -316,6 +320,23 @@ def form_of(case: Convolution) -> str:
     if _is_wide(case):
         return "columns"
     return "placed" if math.prod(case.places) == 1 else "lax"
+
+
+def _is_narrow(case: Convolution) -> bool:
+    return case.x_type == jnp.bfloat16 and case.type == np.float32
+
+
+def _form_of_integers(case: Convolution) -> str:
+    """Do the same for integers, and for bfloat16 that is added up in float32.
+
+    XLA's CPU backend has fast products of these. Its convolutions of them are slower,
+    and slower than those of floats where there are few channels.
+    """
+    if case.batch_groups > 1 or max(case.lhs_dilation) > 1:
+        return "lax"
+    if case.groups > 1:
+        return "shifted" if case.groups == case.inputs else "grouped"
+    return "pointwise" if math.prod(case.window) == 1 else "columns"
 
 
 def _is_wide(case: Convolution) -> bool:

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from bitsnn_jax.conversion.calibration import METHODS
 from bitsnn_jax.integers import qat
-from bitsnn_jax.integers.execution import CARRIERS
+from bitsnn_jax.integers.carriers import CARRIERS, checked
 from bitsnn_jax.interop.torch_factories import FORMS, is_named
 from bitsnn_jax.interop.torch_networks import TORCHVISION
 from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
@@ -108,7 +108,7 @@ def _convert(options: Namespace, command: str) -> None:
     if options.fixed_point is not None:
         integers = IntegerOptions(
             bits=options.fixed_point,
-            carriers=options.carriers,
+            carriers=options.carriers or [checked(None)],
             qat_epochs=options.qat_epochs,
             qat_learning_rate=options.qat_learning_rate,
         )
@@ -299,8 +299,8 @@ def _add_integers(parser: Parser) -> None:
         action=Distinct,
         nargs="+",
         choices=CARRIERS,
-        default=["float32"],
-        help="what the integers are computed in (default: float32)",
+        help="what the integers are computed in (default: the fastest, here int8 on "
+        "CPUs and float32 elsewhere)",
     )
     parser.add_argument(
         "--qat_epochs",

@@ -17,11 +17,13 @@ from networks import (
 
 from bitsnn_jax import qcfs
 from bitsnn_jax.config import Model
-from bitsnn_jax.integers.execution import CARRIERS, bias_part, one_shot, stepped
+from bitsnn_jax.integers.carriers import CARRIERS
+from bitsnn_jax.integers.execution import bias_part, one_shot, stepped
 from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
-from bitsnn_jax.integers.graph import Scale, evaluate
+from bitsnn_jax.integers.graph import Scale, Sum, WindowSum, evaluate
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.models import build_model
+from bitsnn_jax.tracing.equations import parts
 
 
 def assert_same(ours, theirs):
@@ -98,6 +100,35 @@ def test_the_carrier_does_not_matter(network, steps):
     ]
     for other in others:
         assert_same(first, other)
+
+
+def products(jaxpr):
+    """The types of the operands of all products, calls entered."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("conv_general_dilated", "dot_general"):
+            yield {str(v.aval.dtype) for v in eqn.invars}
+        for part in parts(eqn):
+            yield from products(part.jaxpr)
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+@pytest.mark.parametrize("network", [Convolutions, Inverted])
+def test_what_fits_a_byte_is_multiplied_as_bytes(network, steps):
+    """Pixels, codes of up to 8 bits, spikes: all but sums, of a layer or of places."""
+    integers = fixed_point(lowered(network), steps=steps)
+    sums = [n.name for n in integers.of_kind("sum")]
+    added = [t for n in integers.nodes for t in n.terms if t.has_kernel]
+    added = [
+        t
+        for t in added
+        if t.source in sums or any(isinstance(op, Sum | WindowSum) for op in t.before)
+    ]
+    for make, times in ((one_shot, 1), (stepped, steps)):
+        run = make(integers, carrier="int8")
+        types = list(products(jax.make_jaxpr(run)(PIXELS).jaxpr))
+        others = [t for t in types if t != {"int8"}]
+        # At 8 steps a sum of places is taken apart in two.
+        assert len(others) <= 2 * times * len(added) < len(types)
 
 
 def test_integers_are_the_float_network_but_for_rounding():
@@ -230,7 +261,7 @@ def test_bits_out_of_range(bits):
 
 def test_unknown_carrier_and_wrong_shape():
     network = fixed_point(one_layer(np.eye(2), theta=200.0), steps=4)
-    with pytest.raises(ValueError, match="one of float32, int32, bfloat16"):
+    with pytest.raises(ValueError, match="one of float32, int8, int32, bfloat16"):
         one_shot(network, carrier="float16")
     with pytest.raises(ValueError, match="expected inputs"):
         one_shot(network)(np.zeros((1, 3)))
