@@ -35,7 +35,7 @@ from bitsnn_jax.numerics.convolution_forms import (
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 from bitsnn_jax.runtime.reading import read_json
-from bitsnn_jax.tracing.equations import parts
+from bitsnn_jax.tracing.equations import parts, shape_of
 
 SHORTEST = 2e-3  # seconds of what is timed: shorter ones are repeated
 LARGEST = 2**28  # columns in memory, numbers; larger ones are not tried
@@ -86,7 +86,8 @@ def convolutions(options) -> dict[JaxprEqn, int]:
     )
 
     def total(params, others, x):
-        return model.apply({"params": params, **others}, x, train=False).sum()
+        logits = model.apply({"params": params, **others}, x, train=False)
+        return jnp.sum(jnp.asarray(logits))
 
     params = variables["params"]
     others = {name: v for name, v in variables.items() if name != "params"}
@@ -117,10 +118,9 @@ def part_of(case: Convolution) -> str:
 
 def measured(eqn: JaxprEqn, case: Convolution, rounds: int) -> dict[str, Any]:
     """The time of a convolution by lax, and of each form in that time."""
-    avals = [v.aval for v in eqn.invars]
+    shapes = [shape_of(v) for v in eqn.invars]
     arrays = [
-        jax.random.normal(jax.random.key(i), aval.shape, aval.dtype)
-        for i, aval in enumerate(avals)
+        jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)
     ]
     passes = {"lax": lambda x, k: lax.conv_general_dilated_p.bind(x, k, **eqn.params)}
     for name in filter(lambda name: _is_sensible(name, case), able_forms(case)):
@@ -132,8 +132,8 @@ def measured(eqn: JaxprEqn, case: Convolution, rounds: int) -> dict[str, Any]:
     )
     return {
         "part": part_of(case),
-        "x": list(avals[0].shape),
-        "kernel": list(avals[1].shape),
+        "x": list(shapes[0]),
+        "kernel": list(shapes[1]),
         "strides": list(case.strides),
         "groups": max(case.groups, case.batch_groups),
         "form": form_of(case),
@@ -161,9 +161,7 @@ def interleaved(
 
     def timed(run, times):
         started = time.perf_counter()
-        for _ in range(times):
-            result = run(*arrays)
-        jax.block_until_ready(result)
+        jax.block_until_ready([run(*arrays) for _ in range(times)])
         return (time.perf_counter() - started) / times
 
     repeats, seconds = {}, {name: [] for name in compiled}
