@@ -1,9 +1,12 @@
-"""What weights of few bits cost, and what quantisation-aware fine-tuning gives back.
+"""What weights of few bits cost, by the way they are rounded or fine-tuned.
 
-    python experiments/bits.py [--networks NAME ...] [--bits B ...] [--epochs N]
+    python experiments/bits.py [--networks NAME ...] [--bits B ...]
+      [--roundings R ...] [--epochs N]
 
-Rounds trained networks to integers for T = 4, with and without fine-tuning on the
-training split, and measures them on the test split. Every row is written to
+Rounds trained networks to integers for T = 4 and measures them on the test split. Each
+rounding has what the one before it has, and one thing more: "nearest", "units",
+"feedback", "biases", which is all of `gptq.gptq`. With --epochs, weights are also
+fine-tuned on the training split and rounded to the nearest. Every row is written to
 docs/results/bits.json at once, and none is computed twice: a sweep that was stopped
 goes on where it was.
 """
@@ -18,8 +21,14 @@ from bitsnn_jax import data
 from bitsnn_jax.conversion.spiking import spiking
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.fixed_point import fixed_point
+from bitsnn_jax.integers.gptq import Ingredients, gptq
 from bitsnn_jax.jobs.evaluation import evaluate
-from bitsnn_jax.jobs.integers import accuracy, fine_tuned, lower_pixels
+from bitsnn_jax.jobs.integers import (
+    accuracy,
+    calibration_pixels,
+    fine_tuned,
+    lower_pixels,
+)
 from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import (
@@ -33,12 +42,23 @@ from bitsnn_jax.runtime.cli import (
 )
 from bitsnn_jax.runtime.rows import Rows
 
-NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
+NETWORKS = (
+    "resnet20_fashion_mnist",
+    "resnet20_fashion_mnist_sparse",
+    "resnet20_fashion_mnist_sparse_tuned",
+    "vgg_fashion_mnist",
+)
+ROUNDINGS = {
+    "nearest": None,
+    "units": Ingredients(units=True, feedback=False, biases=False),
+    "feedback": Ingredients(units=True, feedback=True, biases=False),
+    "biases": Ingredients(units=True, feedback=True, biases=True),
+}
 BITS = (2, 3, 4, 6, 8)
 NUMBERS = Path("docs/results/bits.json")
 STEPS = 4
 # What makes a row another one. No bits: the float SNN.
-KEYS = ("network", "bits", "epochs", "learning_rate", "images")
+KEYS = ("network", "bits", "rounding", "epochs", "learning_rate", "images")
 
 
 def main() -> None:
@@ -60,7 +80,14 @@ def main() -> None:
         metavar="B",
     )
     parser.add_argument(
-        "--epochs", type=whole(0, 10**5), default=2, help="of fine-tuning"
+        "--roundings",
+        nargs="+",
+        choices=ROUNDINGS,
+        action=Distinct,
+        default=tuple(ROUNDINGS),
+    )
+    parser.add_argument(
+        "--epochs", type=whole(0, 10**5), default=0, help="of fine-tuning"
     )
     parser.add_argument(
         "--learning_rate", type=between(0, 1), default=qat.LEARNING_RATE
@@ -83,10 +110,15 @@ def missing(name: str, options: argparse.Namespace, known):
     settings = run.config.data
     test = data.load(settings, "test").first(options.limit)
     graph = lower_pixels(apply_fn, run.variables, test)
-    wanted = [(None, 0), *((b, n) for b in options.bits for n in (0, options.epochs))]
-    for bits, epochs in dict.fromkeys(wanted):
+    pixels = calibration_pixels(graph, settings)
+    wanted = [(None, None, 0)]
+    for bits in options.bits:
+        wanted += [(bits, rounding, 0) for rounding in options.roundings]
+        wanted += [(bits, "nearest", options.epochs)] * (options.epochs > 0)
+    for bits, rounding, epochs in wanted:
         rate = options.learning_rate if epochs else None
-        row = dict(zip(KEYS, (name, bits, epochs, rate, len(test)), strict=True))
+        values = (name, bits, rounding, epochs, rate, len(test))
+        row = dict(zip(KEYS, values, strict=True))
         if known(row):
             continue
         start, details = time.perf_counter(), {}
@@ -94,9 +126,9 @@ def missing(name: str, options: argparse.Namespace, known):
             snn_fn = spiking(apply_fn, steps=STEPS, mode="fused")
             found = evaluate(snn_fn, run.variables, settings, test).accuracy
         else:
-            tuned = graph
+            closer = graph
             if epochs:
-                tuned, tuning = fine_tuned(
+                closer, tuning = fine_tuned(
                     graph,
                     settings,
                     steps=STEPS,
@@ -106,7 +138,10 @@ def missing(name: str, options: argparse.Namespace, known):
                     seed=run.config.seed,
                 )
                 details = structs.asdict(tuning)
-            network = fixed_point(tuned, steps=STEPS, bits=bits)
+            elif using := ROUNDINGS[rounding or "nearest"]:
+                closer = gptq(graph, pixels, steps=STEPS, bits=bits, using=using)
+                details = {"calibration_images": len(pixels)}
+            network = fixed_point(closer, steps=STEPS, bits=bits)
             found = accuracy(network, settings, test)
         seconds = round(time.perf_counter() - start, 1)
         measured = {"steps": STEPS, "accuracy": found, "seconds": seconds}

@@ -43,7 +43,7 @@ def commands() -> Iterator[Command]:
         yield _command("certificates", name, "--steps 4 --limit 2000")
     steps = "--steps 1 2 3 4 --mode stepped --certificate none"
     yield _command("stepped", TUNED, steps)
-    integers = "--mode fused --certificate none --fixed-point"
+    integers = "--mode fused --certificate none --fixed-point --rounding nearest"
     carriers = "--carriers float32 int8 bfloat16 int32"
     yield _command("integers", VGG, f"--steps 2 4 7 8 {integers} {carriers}")
     yield _command("integers", RESNET, f"--steps 2 4 7 8 {integers}")

@@ -77,41 +77,55 @@ def fixed_point(
         `inputs` that rounding does not explain; with the layer's name.
       ValueError: bits or steps out of range.
     """
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits must be 2 to 8, got {bits}")
-    check_steps(steps)
-    shape = graph.nodes[0].shape
-    network = IntegerNetwork(
-        (IntegerNode("input", "input", shape, bound=white),),
-        steps,
-        bits,
-        white,
-    )
+    network = begun(graph, steps=steps, bits=bits, white=white)
     for node in graph.nodes[1:]:
-        if node.levels == 2**steps:
-            raise FixedPointError(
-                f"{node.name}: {node.levels} levels do not fit the codes of {steps} "
-                f"steps; train with levels={2**steps - 1}"
-            )
-        try:
-            make = product_node if held(node) else _MAKERS[node.kind]
-            made = make(node, network)
-        except NotFoldable as error:
-            raise FixedPointError(
-                f"{node.name}: a scale of its input has no weight to go into: {error}"
-            ) from None
-        except TableError as error:
-            raise FixedPointError(f"{node.name}: {error}") from None
-        if made.bound >= 2**31:
-            raise FixedPointError(
-                f"{node.name}: its sum can reach {made.bound:,}, which leaves 32 bits; "
-                "fewer steps would do"
-            )
-        network = dataclasses.replace(network, nodes=(*network.nodes, made))
+        network = extended(network, node)
+    shape = graph.nodes[0].shape
     for x in drawn(shape, white) if inputs is None else np.asarray(inputs):
         if difference := integer_difference(network, graph, x.reshape(shape)):
             raise FixedPointError(f"the integers are another network: {difference}")
     return network
+
+
+def begun(graph: Graph, *, steps: int, bits: int, white: int) -> IntegerNetwork:
+    """Make an integer network of the input alone.
+
+    Raises:
+      ValueError: bits or steps out of range.
+    """
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits must be 2 to 8, got {bits}")
+    check_steps(steps)
+    node = IntegerNode("input", "input", graph.nodes[0].shape, bound=white)
+    return IntegerNetwork((node,), steps, bits, white)
+
+
+def extended(network: IntegerNetwork, node: Node) -> IntegerNetwork:
+    """Put one more node into integers; all that feed it are there.
+
+    Raises:
+      FixedPointError: see `fixed_point`.
+    """
+    if node.levels == 2**network.steps:
+        raise FixedPointError(
+            f"{node.name}: {node.levels} levels do not fit the codes of "
+            f"{network.steps} steps; train with levels={2**network.steps - 1}"
+        )
+    try:
+        make = product_node if held(node) else _MAKERS[node.kind]
+        made = make(node, network)
+    except NotFoldable as error:
+        raise FixedPointError(
+            f"{node.name}: a scale of its input has no weight to go into: {error}"
+        ) from None
+    except TableError as error:
+        raise FixedPointError(f"{node.name}: {error}") from None
+    if made.bound >= 2**31:
+        raise FixedPointError(
+            f"{node.name}: its sum can reach {made.bound:,}, which leaves 32 bits; "
+            "fewer steps would do"
+        )
+    return dataclasses.replace(network, nodes=(*network.nodes, made))
 
 
 def _maximum(node: Node, network: IntegerNetwork) -> IntegerNode:

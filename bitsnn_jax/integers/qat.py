@@ -22,9 +22,9 @@ from bitsnn_jax.integers.graph import (
     apply,
     batched,
 )
+from bitsnn_jax.integers.kernels import filled
 from bitsnn_jax.integers.latent import (
     Params,
-    filled,
     latent,
     rounded,
     straight_through,

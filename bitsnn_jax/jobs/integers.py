@@ -1,5 +1,6 @@
 """The integer part of the main job: lowered, rounded, run twice, compared, saved."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from bitsnn_jax.data.batches import along
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import IntegerNetwork, fixed_point
+from bitsnn_jax.integers.gptq import gptq
 from bitsnn_jax.integers.graph import Graph
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.interop import bundle_writer
@@ -30,12 +32,16 @@ from bitsnn_jax.results.conversion import (
     IntegersAtSteps,
     IntegersResult,
     PassTime,
+    RoundingResult,
     TuningResult,
 )
 from bitsnn_jax.tracing.program import ApplyFn
 
 BATCH = 125  # all codes of a batch are in memory
 VECTORS = 4  # test images that go with the export
+ROUNDINGS = ("gptq", "nearest")
+IMAGES = 1024  # of the training split, that weights are rounded for
+_ENTRIES = 2**27  # of one layer, for all these images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,9 @@ class IntegerOptions:
 
     Attributes:
       bits: of a weight.
+      rounding: of weights that are not fine-tuned: "nearest", or "gptq" for the first
+        images of the training split, see `gptq.gptq`. None for "gptq" where that split
+        is there, and "nearest" where it is not.
       carriers: what the integers are computed in, see `execution.one_shot`.
       qat_epochs: to fine-tune weights for before they are rounded, see `qat.tune`: for
         the T that is saved. 0 for rounding alone.
@@ -54,11 +63,16 @@ class IntegerOptions:
     """
 
     bits: int = 8
+    rounding: str | None = None
     carriers: Sequence[str] = ("float32",)
     qat_epochs: int = 0
     qat_learning_rate: float = qat.LEARNING_RATE
 
     def __post_init__(self) -> None:
+        if self.rounding not in (None, *ROUNDINGS):
+            raise ValueError(
+                f"rounding must be one of {', '.join(ROUNDINGS)}; got {self.rounding!r}"
+            )
         if self.qat_epochs < 0:
             raise ValueError(f"qat_epochs must be at least 0, got {self.qat_epochs}")
         if not 0 < self.qat_learning_rate < 1:
@@ -74,11 +88,13 @@ class Rounded:
 
     Attributes:
       networks: the result.
+      how: weights were rounded that were not fine-tuned.
       before: those without fine-tuning; none where there was no fine-tuning.
       tuning: what that reached.
     """
 
     networks: Sequence[IntegerNetwork]
+    how: RoundingResult
     before: Sequence[IntegerNetwork] = ()
     tuning: TuningResult | None = None
 
@@ -95,13 +111,21 @@ def round_weights(
       native: the T to fine-tune for.
     """
     graph = lower_pixels(network.apply_fn, network.variables, network.examples)
-
-    def rounded(graph: Graph) -> list[IntegerNetwork]:
-        return [fixed_point(graph, steps=t, bits=options.bits) for t in steps]
-
-    networks = rounded(graph)
+    pixels = None
+    if options.rounding != "nearest":
+        pixels = _calibration(graph, network, needed=options.rounding is not None)
+    networks = []
+    for t in steps:
+        closer = graph
+        if pixels is not None:
+            print(f"rounding for T = {t}, {len(pixels)} training images", flush=True)
+            closer = gptq(graph, pixels, steps=t, bits=options.bits)
+        networks.append(fixed_point(closer, steps=t, bits=options.bits))
+    how = RoundingResult(method="nearest")
+    if pixels is not None:
+        how = RoundingResult(method="gptq", images=len(pixels))
     if not options.qat_epochs:
-        return Rounded(networks=networks)
+        return Rounded(networks=networks, how=how)
     tuned, tuning = fine_tuned(
         graph,
         network.config.data,
@@ -111,7 +135,31 @@ def round_weights(
         learning_rate=options.qat_learning_rate,
         seed=network.config.seed,
     )
-    return Rounded(networks=rounded(tuned), before=networks, tuning=tuning)
+    after = [fixed_point(tuned, steps=t, bits=options.bits) for t in steps]
+    return Rounded(networks=after, how=how, before=networks, tuning=tuning)
+
+
+def _calibration(graph: Graph, network: Network, *, needed: bool) -> np.ndarray | None:
+    """Return training pixels, or None if they are neither there nor needed."""
+    try:
+        return calibration_pixels(graph, network.config.data)
+    except (OSError, ValueError) as error:
+        if needed:
+            raise
+        print(f"weights are rounded to the nearest, without training images: {error}")
+        return None
+
+
+def calibration_pixels(graph: Graph, settings: config.Data) -> np.ndarray:
+    """Return the first images of the training split, whose order is a random one.
+
+    Of a large network there are fewer, so that what its layers send fits memory.
+    """
+    largest = max(math.prod(node.shape) for node in graph.nodes)
+    count = max(1, min(IMAGES, _ENTRIES // largest))
+    examples = data.load(settings, "train").first(count)
+    images = [data.as_evaluated(settings, examples, i) for i in range(len(examples))]
+    return np.stack([each["image"] for each in images])
 
 
 def pixel_network(apply_fn: ApplyFn, examples: data.Examples) -> ApplyFn:
@@ -250,6 +298,7 @@ def measure_integers(
         folder=out.name,
         steps=tuple(rows),
         qat=rounded.tuning,
+        rounding=rounded.how,
         timed_at=native,
         times=times,
     )

@@ -224,6 +224,18 @@ class TuningResult(Struct, frozen=True, kw_only=True):
     last_loss: float
 
 
+class RoundingResult(Struct, frozen=True, kw_only=True):
+    """How weights were rounded that were not fine-tuned.
+
+    Attributes:
+      method: "nearest", or "gptq".
+      images: of the training split, which "gptq" saw: its first ones.
+    """
+
+    method: str
+    images: int = 0
+
+
 class PassTime(Struct, frozen=True, kw_only=True):
     """A pass from pixels to logits, timed in turns with others on the same images.
 
@@ -248,6 +260,8 @@ class IntegersResult(Struct, frozen=True, kw_only=True):
       qat: how its weights were fine-tuned; None for rounding alone.
       times: of passes, the ANN first; none in older files.
       timed_at: the T of those passes.
+      rounding: how weights were rounded that were not fine-tuned; None in older files,
+        where that was "nearest".
     """
 
     bits: int
@@ -256,6 +270,7 @@ class IntegersResult(Struct, frozen=True, kw_only=True):
     qat: TuningResult | None = None
     times: tuple[PassTime, ...] = ()
     timed_at: int | None = None
+    rounding: RoundingResult | None = None
 
 
 class LayerRaster(Struct, frozen=True, kw_only=True):

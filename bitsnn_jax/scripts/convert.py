@@ -37,7 +37,7 @@ from bitsnn_jax.interop.torch_factories import FORMS, is_named
 from bitsnn_jax.interop.torch_networks import TORCHVISION
 from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
 from bitsnn_jax.jobs.import_network import ImportOptions, import_network
-from bitsnn_jax.jobs.integers import IntegerOptions
+from bitsnn_jax.jobs.integers import ROUNDINGS, IntegerOptions
 from bitsnn_jax.jobs.module_sources import ModuleSource
 from bitsnn_jax.jobs.onnx_sources import OnnxSource
 from bitsnn_jax.jobs.sources import ImportSource, RunSource, TorchSource
@@ -104,10 +104,13 @@ def _convert(options: Namespace, command: str) -> None:
     source = RunSource(options.ckpt, directory=options.data, limit=options.limit)
     if options.fixed_point is None and options.qat_epochs:
         raise ValueError("qat_epochs needs fixed-point: it fine-tunes those weights")
+    if options.fixed_point is None and options.rounding:
+        raise ValueError("rounding needs fixed-point: it says how to round weights")
     integers = None
     if options.fixed_point is not None:
         integers = IntegerOptions(
             bits=options.fixed_point,
+            rounding=options.rounding,
             carriers=options.carriers or [checked(None)],
             qat_epochs=options.qat_epochs,
             qat_learning_rate=options.qat_learning_rate,
@@ -184,8 +187,8 @@ _KINDS = {
     "ckpt": _Kind(
         "--ckpt",
         _convert,
-        own="mode fixed-point carriers qat_epochs qat_learning_rate data distributed "
-        "coordinator num_hosts host host_timeout",
+        own="mode fixed-point rounding carriers qat_epochs qat_learning_rate data "
+        "distributed coordinator num_hosts host host_timeout",
     ),
     "torch": _Kind(
         "--torch",
@@ -293,6 +296,12 @@ def _add_integers(parser: Parser) -> None:
         const=8,
         metavar="BITS",
         help="the network in integers too, with weights of 2 to 8 bits (default: 8)",
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=ROUNDINGS,
+        help="of those weights: to the nearest, or so that errors on training images "
+        "make up for each other (default: gptq, where these images are)",
     )
     parser.add_argument(
         "--carriers",

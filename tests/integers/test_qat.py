@@ -21,14 +21,8 @@ from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
 from bitsnn_jax.integers.graph import Dense, Graph, Scale, evaluate
-from bitsnn_jax.integers.latent import (
-    _factors,
-    _with_kernel,
-    filled,
-    latent,
-    rounded,
-    written_back,
-)
+from bitsnn_jax.integers.kernels import factors, filled, with_kernel
+from bitsnn_jax.integers.latent import latent, rounded, written_back
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.jobs.integers import accuracy, fine_tuned, lower_pixels
 from bitsnn_jax.runs.loading import load_ann
@@ -178,7 +172,7 @@ def test_on_the_grid_the_gradient_is_that_of_the_float_graph():
         theirs = jax.grad(of_floats)(weights)
     for name in weights:
         # w = W / factor, and W = limit * parameter.
-        [factor] = _factors(graph[name], network)
+        [factor] = factors(graph[name], network)
         expected = np.asarray(theirs[name].kernel) * limit / factor
         assert np.abs(expected).max() > 0
         np.testing.assert_allclose(ours[name]["kernels"][0], expected, rtol=1e-5)
@@ -194,13 +188,13 @@ def test_a_grid_that_clips_is_nearer_than_the_one_that_does_not(bits):
     errors = []
     for node in graph.nodes[1:]:
         kernels, ours, integers = (
-            [t.weight.kernel for t in _with_kernel(of[node.name].terms)]
+            [t.weight.kernel for t in with_kernel(of[node.name].terms)]
             for of in (graph, near, plain)
         )
         # In the units of the coarser grid, which the terms of a node share.
         error = np.zeros(2)
         for factor, kernel, other, integer in zip(
-            _factors(node, plain), kernels, ours, integers, strict=True
+            factors(node, plain), kernels, ours, integers, strict=True
         ):
             apart = (integer - kernel * factor, (other - kernel) * factor)
             error += [np.square(a).sum() for a in apart]
@@ -270,11 +264,12 @@ SCRIPT = ["--steps", "2", "4", "--mode", "fused", "--certificate", "none"]
 
 def test_the_script_writes_accuracies_before_and_after(trained, tmp_path, capsys):
     options = [*SCRIPT, "--ckpt", str(trained), "--out", str(tmp_path)]
-    options += ["--limit", "100", "--fixed-point", "2"]
+    options += ["--limit", "100", "--fixed-point", "2", "--rounding", "nearest"]
     convert.main(options)
     assert "fine-tune them (longer) with --qat_epochs" in capsys.readouterr().out
     before = json.loads((tmp_path / "conversion.json").read_text())["fixed_point"]
     assert before["qat"] is None
+    assert before["rounding"] == {"method": "nearest", "images": 0}
 
     convert.main([*options, "--qat_epochs", "2", "--qat_learning_rate", "0.002"])
     assert "before fine-tuning" in capsys.readouterr().out
@@ -287,6 +282,7 @@ def test_the_script_writes_accuracies_before_and_after(trained, tmp_path, capsys
 
 
 BAD = {
+    "rounding": (["--rounding", "nearest"], "rounding needs fixed-point"),
     "no bits": (["--qat_epochs", "1"], "qat_epochs needs fixed-point"),
     "negative": (["--fixed-point", "--qat_epochs", "-1"], "at least 0, got -1"),
     "no number": (["--fixed-point", "--qat_epochs", "x"], "invalid int value: 'x'"),

@@ -104,6 +104,7 @@ def test_in_integers_nothing_differs_and_the_network_is_saved(trained, tmp_path)
         ["--ckpt", str(trained), "--steps", "2", "4", "--limit", "50", *options]
     )
     results = json.loads((tmp_path / "conversion.json").read_text())
+    assert results["fixed_point"]["rounding"] == {"method": "gptq", "images": 1024}
     rows = zip(results["steps"], results["fixed_point"]["steps"], strict=True)
     for row, integers in rows:
         assert integers["differing"] == integers["outputs_differing"] == 0

@@ -136,6 +136,8 @@ WRONG = {
         f"--ckpt={NAME} --carriers int32 int32": "--carriers must have each value on",
         f"--ckpt={NAME} --fixed-point=1": "--fixed-point must be at least 2, got 1",
         f"--ckpt={NAME} --fixed-point=9": "--fixed-point must be at most 8, got 9",
+        f"--ckpt={NAME} --rounding=up": "argument --rounding: invalid choice: 'up'",
+        f"--ckpt={NAME} --rounding=gptq": "rounding needs fixed-point",
         f"--ckpt={NAME} --qat_epochs=1": "qat_epochs needs fixed-point",
         f"--ckpt={NAME} --qat_epochs=-1": "--qat_epochs must be at least 0, got -1",
         f"--ckpt={NAME} --qat_epochs=1000000000": "--qat_epochs must be at most",
