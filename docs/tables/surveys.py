@@ -90,14 +90,50 @@ def relu_first(rows):
         yield name, str(epochs), _percents([row["accuracy"][name] for row in rows])
 
 
-@table("bits", "bits.json")
+# The ways to round, each with one thing more than the one before it.
+ROUNDINGS = {
+    "nearest": "nearest",
+    "units": "+ units by error",
+    "feedback": "+ feedback",
+    "biases": "+ biases: `gptq`",
+}
+
+
+@table("bits", "bits.json", network="resnet20_fashion_mnist")
 def bits(rows):
-    yield "bits of a weight", "rounded", "fine-tuned, then rounded"
+    yield "bits of a weight", *ROUNDINGS.values(), "fine-tuned"
     found = defaultdict(dict)
     for row in rows:
-        found[row["bits"]][row["epochs"] > 0] = percent(row["accuracy"])
+        how = "fine-tuned" if row["epochs"] else row["rounding"]
+        found[row["bits"]][how] = percent(row["accuracy"])
     for number in sorted(filter(None, found), reverse=True):
-        yield str(number), found[number].get(False, ""), found[number].get(True, "")
+        ways = (*ROUNDINGS, "fine-tuned")
+        yield str(number), *(found[number].get(way, "") for way in ways)
+
+
+@table("bits_networks", "bits.json")
+def bits_networks(rows):
+    ways = [(bits, how) for bits in (8, 4) for how in ("nearest", "biases")]
+    names = {"nearest": "nearest", "biases": "`gptq`"}
+    yield "network", "float", *(f"{bits} bits, {names[how]}" for bits, how in ways)
+    found = defaultdict(dict)
+    for row in rows:
+        if not row["epochs"]:
+            found[row["network"]][row["bits"], row["rounding"]] = row["accuracy"]
+    lost = defaultdict(list)
+    for name, of in found.items():
+        cells = []
+        for way in ways:
+            if way not in of:  # not measured yet
+                cells.append("")
+                continue
+            lost[way].append(100 * (of[way] - of[None, None]))
+            cells.append(f"{percent(of[way])} ({lost[way][-1]:+.2f})")
+        yield f"`{name}`", percent(of[None, None]), *cells
+    means = [
+        f"{sum(lost[way]) / len(lost[way]):+.2f}" if lost[way] else "" for way in ways
+    ]
+    yield "mean of the differences", "", *means
 
 
 def _energy(name: str) -> None:
