@@ -116,7 +116,8 @@ def parts(sizes: Sizes) -> list[Part]:
     found.append(Part("training step", 60, partial(training, sizes)))
     found.append(Part("evaluation", 40, partial(evaluation, sizes)))
     found += others
-    return [*found, *(p for p in (*passes.values(), *codes.values()) if p not in found)]
+    rest = [p for p in (*passes.values(), *codes.values()) if p not in found]
+    return [*found, *sorted(rest, key=lambda part: "int32" in part.name)]
 
 
 def facts() -> dict[str, Any]:

@@ -5,9 +5,9 @@
 
 Random weights and pixels. One-shot, stepped and rolled passes of integers, in each of
 the carriers, are compared code by code, then timed in turns with the float ANN, from
-pixels to logits. Limits: one-shot 1, stepped T passes of one-shot. `--peers` adds the
-same network in other frameworks (peers.py), which take normalised images. With --out
-the numbers are stored.
+pixels to logits: by convolutions as `lax` has them, and in faster forms. Limits:
+one-shot 1, stepped T passes of one-shot. `--peers` adds the same network in other
+frameworks (peers.py), which take normalised images. With --out the numbers are stored.
 """
 
 import resource
@@ -38,6 +38,7 @@ from bitsnn_jax.runtime.cli import (
     whole,
     with_huge_pages,
 )
+from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
 
 FLOAT = "lax"  # the float ANN by XLA's own convolutions: what ratios are to
 EXECUTIONS = {
@@ -73,7 +74,10 @@ def main() -> None:
         f"{counts['differing']} of {counts['codes']:,} codes and "
         f"{counts['logits_differing']} logits differ"
     )
-    compiled = {FLOAT: compile_pass(of_pixels, variables, pixels)}
+    compiled = {
+        FLOAT: compile_pass(of_pixels, variables, pixels),
+        "forms": compile_pass(with_fast_convolutions(of_pixels), variables, pixels),
+    }
     for name, run in runs.items():
         compiled[name] = compile_pass(logits_of(run), (), pixels)
     case = peers.Case(
@@ -118,8 +122,8 @@ def _parser() -> Parser:
         "--carrier",
         **several,
         choices=CARRIERS,
-        default=["float32"],
-        help="what integers are computed in (default: %(default)s)",
+        default=["int8", "float32"],
+        help="what integers are computed in (default: int8 float32)",
     )
     parser.add_argument(
         "--executions",

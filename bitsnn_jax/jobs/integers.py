@@ -35,6 +35,7 @@ from bitsnn_jax.results.conversion import (
     RoundingResult,
     TuningResult,
 )
+from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
 from bitsnn_jax.tracing.program import ApplyFn
 
 BATCH = 125  # all codes of a batch are in memory
@@ -182,7 +183,7 @@ def float_pass(
     apply_fn: ApplyFn, variables: Any, examples: data.Examples
 ) -> Callable[[Any], Any]:
     """Return the float network as a function of pixels, as the integers are one."""
-    network = pixel_network(apply_fn, examples)
+    network = with_fast_convolutions(pixel_network(apply_fn, examples))
     return lambda pixels: network(variables, pixels.astype(jnp.float32))
 
 
