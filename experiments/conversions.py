@@ -22,7 +22,7 @@ from bitsnn_jax.runtime.rows import Rows
 RESNET, VGG = "resnet20_fashion_mnist", "vgg_fashion_mnist"
 TUNED = f"{RESNET}_sparse_tuned"
 TRAINED = (RESNET, f"{RESNET}_sparse", TUNED, VGG)
-PARTS = ("digits", "certificates", "stepped", "integers", "carriers")
+PARTS = ("digits", "certificates", "stepped", "integers")
 NUMBERS = Path("docs/results/conversions.json")
 KEYS = ("part", "network")
 
@@ -45,9 +45,8 @@ def commands() -> Iterator[Command]:
     yield _command("stepped", TUNED, steps)
     integers = "--mode fused --certificate none --fixed-point --rounding nearest"
     carriers = "--carriers float32 int8 bfloat16 int32"
-    yield _command("integers", VGG, f"--steps 2 4 7 8 {integers} {carriers}")
-    yield _command("integers", RESNET, f"--steps 2 4 7 8 {integers}")
-    yield _command("carriers", RESNET, f"--steps 2 4 7 8 {integers} {carriers}")
+    for name in (VGG, RESNET):
+        yield _command("integers", name, f"--steps 2 4 7 8 {integers} {carriers}")
 
 
 def _command(part: str, name: str, options: str) -> Command:
