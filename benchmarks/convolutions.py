@@ -1,14 +1,15 @@
 """How long each form of each convolution of a network takes on a CPU.
 
-    python benchmarks/convolutions.py --model mobilenetv2 --size 224 --batch 1
+    python benchmarks/convolutions.py --model mobilenetv2 --size 224 --batch 1 [--whole]
 
 Float32, random numbers. Every distinct convolution of the network, of its forward pass
 and of both gradients, is timed alone: as `lax.conv_general_dilated`, and in each form
 of `bitsnn_jax.numerics.convolution_forms` that can compute it. Runs are interleaved,
 and each ratio is the median over rounds of the ratio within a round, so that the
 machine's drift cancels. The rule of that file should name the fastest form, or "lax"
-where none is clearly faster. With --out the numbers are stored; those of another
-network, size or batch stay in the file.
+where none is clearly faster. --whole times a pass and a training step instead: with
+lax's convolutions, and with those of the rule. With --out the numbers are stored; those
+of another network, size or batch stay in the file.
 """
 
 import statistics
@@ -36,8 +37,10 @@ from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.tracing.equations import parts, shape_of
+from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
 
 SHORTEST = 2e-3  # seconds of what is timed: shorter ones are repeated
+RULE = "rule"  # each convolution in the form that it takes
 LARGEST = 2**28  # columns in memory, numbers; larger ones are not tried
 
 
@@ -48,6 +51,7 @@ def main() -> None:
     parser.add_argument("--batch", type=whole(1, 2**17), default=16)
     parser.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar")
     parser.add_argument("--forward", action="store_true", help="without gradients")
+    parser.add_argument("--whole", action="store_true", help="a pass and a step")
     parser.add_argument("--rounds", type=whole(2, 10**6), default=5)
     parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
     options = parser.parse_args()
@@ -59,6 +63,14 @@ def main() -> None:
         "stem": options.stem,
     }
     print(f"{case}, {jax.devices()[0].device_kind}, JAX {jax.__version__}")
+    if options.whole:
+        rows = [case | row for row in wholes(options)]
+        for row in rows:
+            _, gain, _ = row["ratios"][RULE]
+            print(f"{row['part']}: {row['lax_milliseconds']:.1f} ms, {1 / gain:.2f}")
+        if options.out:
+            store(options, case, rows)
+        return
     print("   ms, lax  lax / form  rule        part, x, kernel, strides")
     rows = []
     for eqn, count in convolutions(options).items():
@@ -75,8 +87,8 @@ def main() -> None:
         store(options, case, rows)
 
 
-def convolutions(options) -> dict[JaxprEqn, int]:
-    """The distinct convolutions of a network, and how often each stands in it."""
+def network(options):
+    """The model, and the shapes of its variables and of a batch."""
     shape = (options.size, options.size, 3)
     asked = Model(name=options.model, theta_init=4.0, stem=options.stem)
     model = build_model(asked, image_shape=shape)
@@ -84,6 +96,52 @@ def convolutions(options) -> dict[JaxprEqn, int]:
     variables = jax.eval_shape(
         lambda key, x: model.init(key, x, train=False), jax.random.key(0), x
     )
+    return model, variables, x
+
+
+def wholes(options) -> Iterator[dict[str, Any]]:
+    """A pass and a step of training, with lax's convolutions and with the rule's."""
+    model, _, shape = network(options)
+    x = jax.random.normal(jax.random.key(0), shape.shape)
+    variables = jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(1))
+
+    def logits(variables, x):
+        return model.apply(variables, x, train=False)
+
+    def step(variables, x):
+        def loss(params):
+            logits, updates = model.apply(
+                {**variables, "params": params},
+                x,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.key(2)},
+            )
+            return jnp.mean(logits**2), updates
+
+        gradient, updates = jax.grad(loss, has_aux=True)(variables["params"])
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, variables["params"], gradient)
+        return {"params": params, **updates}
+
+    for part, fn in {"a pass": logits, "a step": step}.items():
+        passes = {"lax": fn, RULE: with_fast_convolutions(fn)}
+        seconds = interleaved(
+            {n: jax.jit(f).lower(variables, x).compile() for n, f in passes.items()},
+            [variables, x],
+            options.rounds,
+        )
+        yield {
+            "part": part,
+            "form": RULE,
+            "lax_milliseconds": 1e3 * statistics.median(seconds["lax"]),
+            "ratios": {RULE: timings.quartiles(seconds[RULE], seconds["lax"])},
+            "count": 1,
+        }
+
+
+def convolutions(options) -> dict[JaxprEqn, int]:
+    """The distinct convolutions of a network, and how often each stands in it."""
+    model, variables, x = network(options)
 
     def total(params, others, x):
         logits = model.apply({"params": params, **others}, x, train=False)
@@ -179,7 +237,13 @@ def store(options, case: dict[str, Any], new: list[dict[str, Any]]) -> None:
     rows = []
     if options.out.exists():
         rows = read_json(options.out, advice="remove it to begin anew")["rows"]
-    rows = [row for row in rows if any(row[k] != v for k, v in case.items())]
+    is_whole = new[0]["form"] == RULE
+    rows = [
+        row
+        for row in rows
+        if any(row[k] != v for k, v in case.items())
+        or (row["form"] == RULE) != is_whole
+    ]
     store_numbers(options.out, rows + new, config="all", seed=0, rounds=options.rounds)
 
 

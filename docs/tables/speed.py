@@ -175,13 +175,10 @@ def convolutions(stored):
     )
     groups = {}
     for row in stored["rows"]:
-        stem = f", stem `{row['stem']}`" if row["size"] > 64 else ""
-        size = f"{row['size']}x{row['size']}"
-        network = f"`{row['network']}`, {row['batch']} x {size}{stem}"
-        key = network, row["part"], row["form"]
+        key = _network(row), row["part"], row["form"]
         groups.setdefault(key, []).append(row)
     for (network, part, form), rows in groups.items():
-        if form == "lax":
+        if form in ("lax", "rule"):
             continue
         gains = [1 / row["ratios"][form][1] for row in rows]
         lax = [row["lax_milliseconds"] for row in rows]
@@ -192,6 +189,21 @@ def convolutions(stored):
             *(time(_total(counts, times)) for times in (lax, ours)),
             f"{_short(min(gains))} to {_short(max(gains))}",
         )
+
+
+@table("convolutions_whole", "convolutions.json")
+def convolutions_whole(stored):
+    yield "network", "part", "lax, ms", "lax / forms (quartiles)"
+    for row in stored["rows"]:
+        if row["form"] == "rule":
+            low, middle, high = (1 / ratio for ratio in row["ratios"]["rule"])
+            gain = f"{_short(middle)} ({_short(high)}-{_short(low)})"
+            yield _network(row), row["part"], time(row["lax_milliseconds"]), gain
+
+
+def _network(row):
+    stem = f", stem `{row['stem']}`" if row["size"] > 64 else ""
+    return f"`{row['network']}`, {row['batch']} x {row['size']}x{row['size']}{stem}"
 
 
 def _total(counts, times):
