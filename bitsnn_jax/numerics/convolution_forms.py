@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 
@@ -302,6 +303,10 @@ def form_of(case: Convolution) -> str:
     XLA's CPU backend multiplies matrices only for some convolutions. Others are loops:
     those with groups, and those whose window is larger than the image.
     """
+    sizes = (case.groups, *case.space, *case.window, *case.places)
+    # `jax.export` has sizes that are not known yet; without channels nothing is added.
+    if any(map(is_symbolic_dim, sizes)) or 0 in (case.inputs, case.outputs):
+        return "lax"
     if not _useful(case):
         return "lax"
     if case.type == np.int32 or _is_narrow(case):
@@ -332,7 +337,7 @@ def _form_of_integers(case: Convolution) -> str:
     XLA's CPU backend has fast products of these. Its convolutions of them are slower,
     and slower than those of floats where there are few channels.
     """
-    if case.batch_groups > 1 or max(case.lhs_dilation) > 1:
+    if case.batch_groups > 1 or any(spread > 1 for spread in case.lhs_dilation):
         return "lax"
     if case.groups > 1:
         return "shifted" if case.groups == case.inputs else "grouped"

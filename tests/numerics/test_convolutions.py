@@ -1,12 +1,13 @@
 """Convolutions in other forms: equal to lax's, with their gradients, on CPUs only."""
 
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from jax import export, lax
 
 from bitsnn_jax.numerics.convolution_forms import (
     FORMS,
@@ -169,6 +170,27 @@ def test_the_form_follows_from_shapes_and_types():
         known = described_in(lax_conv, *operands(name, last, dtype))
         expected = FORM.get(name, "lax") if dtype == np.float32 else "lax"
         assert form_of(known) == expected, (name, last)
+
+
+def test_sizes_that_are_not_known_or_0_are_left_to_lax():
+    def form(x, kernel, axes, dtype=np.float32, **options):
+        x, kernel = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x, kernel))
+        more = {"feature_group_count": options.pop("groups", 1), **options}
+        conv = functools.partial(
+            lax.conv_general_dilated,
+            window_strides=(1,) * axes,
+            padding=[(0, 0)] * axes,
+            **more,
+        )
+        return form_of(described_in(conv, x, kernel))
+
+    n, h, w = export.symbolic_shape("n, h, w", constraints=["h >= 2", "w >= 2"])
+    assert form((n, 3, 8, 8), (4, 3, 1, 1), 2) == "pointwise"
+    for groups, window in itertools.product((1, 4), (1, 2)):
+        kernel = (4, 4 // groups, window, window)
+        assert form((n, 4, h, w), kernel, 2, groups=groups) == "lax"
+    assert form((2, 0, 3), (4, 0, 1), 1) == form((2, 3, 3), (0, 3, 4), 1) == "lax"
+    assert form((2, 4), (4, 1), 0, np.int32, groups=4) == "shifted"
 
 
 def test_the_gradient_of_a_depthwise_kernel_has_a_form_of_its_own():
