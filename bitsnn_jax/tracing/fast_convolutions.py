@@ -77,7 +77,9 @@ def _in_param(value: Any) -> Any:
     if isinstance(value, Jaxpr):
         return _exchanged(value)
     if isinstance(value, tuple) and any(hasattr(v, "eqns") for v in value):
-        new = tuple(map(_in_param, value))
-        same = all(n is v for n, v in zip(new, value, strict=True))
-        return value if same else new
+        new = list(map(_in_param, value))
+        if all(n is v for n, v in zip(new, value, strict=True)):
+            return value
+        # Those of `lax.custom_linear_solve` have names.
+        return value._make(new) if hasattr(value, "_make") else tuple(new)
     return value

@@ -60,6 +60,18 @@ def test_every_convolution_is_exchanged_and_nothing_else_changes():
     assert sum(primitive is convolution_p for primitive, _ in expected) == 5
 
 
+def test_a_convolution_in_a_linear_solver_is_exchanged():
+    def solved(x):
+        return lax.custom_linear_solve(
+            lambda x: conv(x, KERNEL), x, lambda conv, x: x, lambda conv, x: x
+        )
+
+    program = jax.make_jaxpr(
+        with_fast_convolutions(jax.grad(lambda x: solved(x).sum()))
+    )
+    assert program(X).out_avals[0].shape == X.shape
+
+
 def loss(kernel, x):
     x = jax.checkpoint(lambda x: jnp.tanh(conv(x, kernel)))(x)
     return jnp.sum(odd(x, kernel))
