@@ -17,6 +17,7 @@ wherever the backend might round them to that; elsewhere float32 is asked for.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -29,8 +30,8 @@ from bitsnn_jax.integers.graph import (
     Product,
     Scale,
     Sum,
-    Term,
     Weight,
+    Weightless,
     WindowSum,
     apply,
     out_shape,
@@ -58,10 +59,10 @@ def checked(carrier: str | None) -> str:
     return carrier
 
 
-def places(term: Term, shape: tuple[int, ...]) -> int:
-    """Count the numbers that are added up, at most, before the weight is applied."""
+def places(before: Iterable[Weightless], shape: tuple[int, ...]) -> int:
+    """Count the numbers of an array that are added up, at most, to one."""
     count = 1
-    for op in term.before:
+    for op in before:
         if isinstance(op, Sum):
             count *= math.prod(shape[axis] for axis in op.axes)
         elif isinstance(op, WindowSum):

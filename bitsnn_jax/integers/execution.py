@@ -203,7 +203,7 @@ def _brought(term, x, top, network, carrier, dtype):
     """Compute what a term brings, of numbers or of spikes."""
     high = 1 if x.dtype == jnp.bool_ else top
     low = -high if network[term.source].kind == "sum" else 0
-    count = places(term, x.shape)
+    count = places(term.before, x.shape)
     adds = any(isinstance(op, Sum | WindowSum) for op in term.before)
     if carrier != "int8" or adds:
         x = x.astype(dtype)

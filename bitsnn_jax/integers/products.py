@@ -10,6 +10,7 @@ layers run one after the other. The product is a "sum": a number of 16 bits at m
 
 import numpy as np
 
+from bitsnn_jax.integers.carriers import places
 from bitsnn_jax.integers.folding import NotFoldable, fed, pushed, shrunk
 from bitsnn_jax.integers.graph import Held, Node, Product, Scale, Term, out_shape
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
@@ -72,8 +73,12 @@ def _constant(units: np.ndarray, axis: int) -> np.ndarray:
 
 def with_tops(term: Term, values: dict, network: IntegerNetwork) -> Term:
     """Return the term with the numbers that it holds, and how large they can be."""
-    given = term.given(values)
-    if isinstance(term.weight, Held) and isinstance(given.weight, Product):
-        largest = network.top(term.weight.source)
-        return given._replace(weight=given.weight._replace(largest=largest))
-    return given
+    if not isinstance(term.weight, Held):
+        return term
+    name, before = term.weight.source, term.weight.before
+    count = places(before, values[name].shape)
+    if count > 1:  # codes may be stored in as few bits as one of them has
+        values = values | {name: values[name].astype(np.int32)}
+    given, largest = term.given(values), network.top(name) * count
+    assert isinstance(given.weight, Product), "it is held"
+    return given._replace(weight=given.weight._replace(largest=largest))

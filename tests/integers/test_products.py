@@ -20,11 +20,14 @@ from bitsnn_jax.integers.graph import (
     Node,
     Reshape,
     Scale,
+    Sum,
     Term,
     evaluate,
 )
 from bitsnn_jax.integers.latent import latent
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.operations import COUNTS, count
+from bitsnn_jax.integers.products import with_tops
 from bitsnn_jax.interop import bundle_writer, nir_writer
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (5, 8))
@@ -118,6 +121,15 @@ def test_spikes_of_products_are_those_of_codes(steps, options):
     assert_same(expected(steps), jax.jit(stepped(network(steps), **options))(PIXELS))
     options.pop("unroll", None)
     assert_same(expected(steps), jax.jit(one_shot(network(steps), **options))(PIXELS))
+
+
+def test_codes_that_a_product_adds_up_take_more_bits_than_one_of_them():
+    nodes = IntegerNode("input", "input", (1, 4)), IntegerNode("a", "neurons", (1, 4))
+    added = Held("a", (Sum((1,)), Reshape((1, 1, 1))), (1, 1, 1))
+    values = {"a": jnp.full((1, 4), 255, jnp.uint8)}
+    term = Term("a", (), added, ())
+    held = with_tops(term, values, IntegerNetwork(nodes, 8, 8, 255)).weight
+    assert held.kernel.item() == held.largest == 4 * 255
 
 
 def test_products_of_codes_are_exact_where_16_bits_hold_them():
