@@ -106,6 +106,10 @@ def _convert(options: Namespace, command: str) -> None:
         raise ValueError("qat_epochs needs fixed-point: it fine-tunes those weights")
     if options.fixed_point is None and options.rounding:
         raise ValueError("rounding needs fixed-point: it says how to round weights")
+    if options.fixed_point is None and options.carriers:
+        raise ValueError(
+            "carriers needs fixed-point: it says what integers are held in"
+        )
     integers = None
     if options.fixed_point is not None:
         integers = IntegerOptions(

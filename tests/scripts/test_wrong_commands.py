@@ -138,6 +138,7 @@ WRONG = {
         f"--ckpt={NAME} --fixed-point=9": "--fixed-point must be at most 8, got 9",
         f"--ckpt={NAME} --rounding=up": "argument --rounding: invalid choice: 'up'",
         f"--ckpt={NAME} --rounding=gptq": "rounding needs fixed-point",
+        f"--ckpt={NAME} --carriers=int8": "carriers needs fixed-point",
         f"--ckpt={NAME} --qat_epochs=1": "qat_epochs needs fixed-point",
         f"--ckpt={NAME} --qat_epochs=-1": "--qat_epochs must be at least 0, got -1",
         f"--ckpt={NAME} --qat_epochs=1000000000": "--qat_epochs must be at most",
