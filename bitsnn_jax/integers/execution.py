@@ -59,7 +59,7 @@ def one_shot(
             terms = [
                 (with_tops(t, values, network), values[t.source]) for t in node.terms
             ]
-            values[node.name] = value = _value(node, add(node, terms), network.steps)
+            values[node.name] = value = value_of(node, add(node, terms), network.steps)
             if node.kind == "neurons":
                 if carrier == "int8":
                     value = value.astype(code_type(network.steps))
@@ -119,7 +119,7 @@ def stepped(
                 values[node.name] = codes[node.name] = fire()
                 trains.add(node.name)
             else:
-                values[node.name] = _value(node, membrane, steps)
+                values[node.name] = value_of(node, membrane, steps)
         return _result(network, values, codes)
 
     return _checked(network, run)
@@ -169,7 +169,14 @@ def _rolled(node, charge, start, steps):
     return membrane, fire
 
 
-def _value(node: IntegerNode, z, steps: int):
+def value_of(node: IntegerNode, z: jax.Array, steps: int) -> jax.Array:
+    """Return what a node sends: a code, a rounded sum, or z; see `IntegerNode`.
+
+    Args:
+      node: which is no maximum.
+      z: sum of its terms and bias, in any type that holds it.
+      steps: T.
+    """
     if node.kind == "output":
         return z
     if node.has_table:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.integers.execution import _value
+from bitsnn_jax.integers.execution import value_of
 from bitsnn_jax.integers.graph import Conv, Graph, Node, Term, apply, collected
 from bitsnn_jax.integers.kernels import with_kernel
 from bitsnn_jax.integers.network import IntegerNode
@@ -92,7 +92,7 @@ class Sent:
             return qcfs(node.charge(z), theta, levels=top)
 
         def value(z):
-            return _value(made, z, top.bit_length())
+            return value_of(made, z, top.bit_length())
 
         size = math.prod(node.shape)
         if node.kind == "neurons":
