@@ -24,6 +24,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
 
 import hypothesis
+import pytest
 from jaxtyping import install_import_hook
 
 CHECKED = [f"bitsnn_jax.numerics.{name}" for name in ("qcfs", "spikes", "neurons")]
@@ -32,3 +33,15 @@ install_import_hook(CHECKED, "beartype.beartype")
 # Nothing is timed in a test: a busy machine must not make a law fail.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def quick_carrier(monkeypatch):
+    """Integers in float32 where a test names no carrier: it compiles in a third of the
+    time of int8, the default on CPUs. That the carrier does not matter is a law."""
+    from bitsnn_jax.integers import carriers, execution
+
+    def checked(carrier):
+        return carriers.checked(carrier or "float32")
+
+    monkeypatch.setattr(execution, "checked", checked)
