@@ -115,16 +115,15 @@ def round_weights(
     pixels = None
     if options.rounding != "nearest":
         pixels = _calibration(graph, network, needed=options.rounding is not None)
-    networks = []
-    for t in steps:
-        closer = graph
-        if pixels is not None:
-            print(f"rounding for T = {t}, {len(pixels)} training images", flush=True)
-            closer = gptq(graph, pixels, steps=t, bits=options.bits)
-        networks.append(fixed_point(closer, steps=t, bits=options.bits))
+    # First, since it takes seconds to learn that a T has no integers.
+    networks = [fixed_point(graph, steps=t, bits=options.bits) for t in steps]
     how = RoundingResult(method="nearest")
     if pixels is not None:
-        how = RoundingResult(method="gptq", images=len(pixels))
+        how, networks = RoundingResult(method="gptq", images=len(pixels)), []
+        for t in steps:
+            print(f"rounding for T = {t}, {len(pixels)} training images", flush=True)
+            closer = gptq(graph, pixels, steps=t, bits=options.bits)
+            networks.append(fixed_point(closer, steps=t, bits=options.bits))
     if not options.qat_epochs:
         return Rounded(networks=networks, how=how)
     tuned, tuning = fine_tuned(
