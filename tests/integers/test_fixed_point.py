@@ -43,7 +43,9 @@ def check_spike_by_spike(network, steps):
     assert_same(once, jax.jit(stepped(integers))(PIXELS))
 
 
-@pytest.mark.parametrize("network", OF_ONE_IMAGE)
+@pytest.mark.parametrize(
+    "network", some_quick(OF_ONE_IMAGE, {Convolutions, Inverted, Pooling, Reshaped})
+)
 def test_spike_by_spike_equals_one_pass(network):
     check_spike_by_spike(network, steps=4)
 

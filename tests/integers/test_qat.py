@@ -262,6 +262,7 @@ def test_fine_tuning_regains_what_rounding_costs(trained, bits):
 SCRIPT = ["--steps", "2", "4", "--mode", "fused", "--certificate", "none"]
 
 
+@pytest.mark.slow
 def test_the_script_writes_accuracies_before_and_after(trained, tmp_path, capsys):
     options = [*SCRIPT, "--ckpt", str(trained), "--out", str(tmp_path)]
     options += ["--limit", "100", "--fixed-point", "2", "--rounding", "nearest"]
