@@ -59,6 +59,11 @@ def main() -> None:
     )
     parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
     options = parser.parse_args()
+    if options.before and not Path(options.before, "bitsnn_jax").is_dir():
+        parser.error(
+            "--before must be a checkout of this repository, with the folder "
+            f"bitsnn_jax, got {options.before}"
+        )
     print(
         f"{os.cpu_count()} cores, simplejpeg {simplejpeg.__version__}, Pillow "
         f"{PIL.__version__}, NumPy {np.__version__}"
@@ -138,6 +143,10 @@ def pipelines(folder: str, options: argparse.Namespace) -> dict:
         ("bare decoding by Pillow", 0): lambda: bare_decoding(files, by_pillow),
     }
     if options.only:
+        if options.only not in recipes:
+            raise ValueError(
+                f"--only must be one of {'; '.join(recipes)}, got {options.only}"
+            )
         recipes = {options.only: recipes[options.only]}
     for name, fields in recipes.items():
         # Of examples in memory, only much work could be worth a worker.

@@ -35,6 +35,7 @@ from bitsnn_jax.integers.graph import (
     WindowSum,
     apply,
     out_shape,
+    padded,
 )
 
 CARRIERS = ("float32", "int8", "int32", "bfloat16")
@@ -110,22 +111,10 @@ def _in_bytes(weight, x, high):
     # As bytes, 128 lower is the highest bit turned round.
     lower = lax.bitcast_convert_type(x.astype(jnp.uint8) ^ np.uint8(128), jnp.int8)
     if isinstance(weight, Conv):
-        weight, lower = _padded(weight, lower, -128)
+        weight, lower = padded(weight, lower, -128)
     sums = weight.kernel.astype(np.int32)
     sums = 128 * sums.reshape(-1, sums.shape[-1]).sum(0)
     return apply(weight, lower, **accumulate) + jnp.asarray(sums)
-
-
-def _padded(conv, x, value):
-    """Pad x with a value, and return what convolves it then."""
-    edges = [
-        (*pair, between - 1)
-        for pair, between in zip(conv.padding, conv.lhs_dilation, strict=True)
-    ]
-    none = (0, 0, 0)
-    x = lax.pad(x, jnp.asarray(value, x.dtype), [none, *edges, none])
-    nothing = ((0, 0),) * len(edges)
-    return conv._replace(padding=nothing, lhs_dilation=(1,) * len(edges)), x
 
 
 def _in_parts(weight, x, top, carrier, dtype):

@@ -360,6 +360,18 @@ def conv_dimensions(rank: int) -> lax.ConvDimensionNumbers:
     return lax.ConvDimensionNumbers(io, kernel, io)
 
 
+def padded(conv: Conv, x: jax.Array, value: int = 0) -> tuple[Conv, jax.Array]:
+    """Pad and dilate x; return the convolution that is left, and x."""
+    edges = [
+        (*pair, between - 1)
+        for pair, between in zip(conv.padding, conv.lhs_dilation, strict=True)
+    ]
+    none = (0, 0, 0)
+    x = lax.pad(x, jnp.asarray(value, x.dtype), [none, *edges, none])
+    nothing = ((0, 0),) * len(edges)
+    return conv._replace(padding=nothing, lhs_dilation=(1,) * len(edges)), x
+
+
 def _move(op, x):
     flat = x.reshape(-1)
     moved = flat[np.maximum(op.index, 0)]
@@ -367,22 +379,15 @@ def _move(op, x):
 
 
 def _conv(op, x, **accumulate):
-    padding, dilation = op.padding, op.lhs_dilation
-    if min(map(min, padding), default=0) < 0:
+    if min(map(min, op.padding), default=0) < 0:
         # XLA's convolutions of floats on CPUs have wrong numbers then (JAX 0.10.2).
-        edges = [
-            (*pair, between - 1)
-            for pair, between in zip(padding, dilation, strict=True)
-        ]
-        none = (0, 0, 0)
-        x = lax.pad(x, jnp.zeros((), x.dtype), [none, *edges, none])
-        padding, dilation = ((0, 0),) * len(edges), (1,) * len(edges)
+        op, x = padded(op, x)
     return convolve(
         x,
         jnp.asarray(op.kernel, x.dtype),
         strides=op.strides,
-        padding=padding,
-        lhs_dilation=dilation,
+        padding=op.padding,
+        lhs_dilation=op.lhs_dilation,
         rhs_dilation=op.rhs_dilation,
         groups=op.groups,
         dimensions=conv_dimensions(x.ndim),

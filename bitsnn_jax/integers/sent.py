@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.integers.execution import value_of
-from bitsnn_jax.integers.graph import Conv, Graph, Node, Term, apply, collected
+from bitsnn_jax.integers.graph import (
+    Conv,
+    Graph,
+    Node,
+    Term,
+    apply,
+    collected,
+    padded,
+)
 from bitsnn_jax.integers.kernels import with_kernel
 from bitsnn_jax.integers.network import IntegerNode
 from bitsnn_jax.numerics.qcfs import qcfs
@@ -144,11 +152,7 @@ def columns(term: Term, x: jax.Array) -> jax.Array:
     weight = term.weight
     if not isinstance(weight, Conv):
         return x[:, None]
-    edges = [
-        (*pair, between - 1)
-        for pair, between in zip(weight.padding, weight.lhs_dilation, strict=True)
-    ]
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    weight, x = padded(weight, x)
     *window, inputs, _ = weight.kernel.shape
     parts = []
     for place in np.ndindex(*window):

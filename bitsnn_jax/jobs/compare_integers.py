@@ -1,13 +1,13 @@
 """The bit-serial network in integers, as rows of a comparison."""
 
+import functools
+import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.comparators import bit_serial
@@ -15,10 +15,8 @@ from bitsnn_jax.comparators.structure import Structure
 from bitsnn_jax.integers.energy import Profile
 from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
 from bitsnn_jax.integers.graph import Graph
-from bitsnn_jax.integers.maxima import largest_codes
 from bitsnn_jax.integers.network import IntegerNetwork
-from bitsnn_jax.integers.operations import term_paths
-from bitsnn_jax.jobs.compare_images import each_batch
+from bitsnn_jax.integers.operations import count, term_paths
 from bitsnn_jax.jobs.compare_networks import Ann
 from bitsnn_jax.jobs.compare_rows import Shown, nanojoules
 from bitsnn_jax.jobs.pass_times import EXECUTIONS, ROUNDS, Pass
@@ -83,8 +81,8 @@ class RoundedNetworks:
 
     def __init__(self, pixels: Pixels):
         self.pixels = pixels
-        self._graph = cache(pixels.graph)
-        self.at = cache(self._at)
+        self._graph = functools.cache(pixels.graph)
+        self.at = functools.cache(self._at)
 
     def _at(self, steps: int) -> IntegerNetwork:
         return fixed_point(self._graph(), steps=steps)
@@ -149,28 +147,27 @@ class IntegerCase:
     def _measured(self, network: IntegerNetwork) -> dict[str, Any]:
         shape, steps = self.structure, network.steps
         run = EXECUTIONS[self.method.execution](network)
-        count = _counter(network)
-
-        def counted(_, x):
-            result = run(x)
-            return jnp.argmax(result.outputs["output"], -1), *count(result.codes)
-
-        results, _ = each_batch(
-            split_over_devices(counted), (), self.networks.pixels.shown()
-        )
-        columns = zip(*(result for result, _ in results), strict=True)
-        guesses, spikes, operations = (_joined(column) for column in columns)
-        labels = np.concatenate([label for _, label in results])
-        spikes, operations = spikes.mean(), operations.mean()
+        compiled, paths = jax.jit(run), term_paths(network)
+        counts, guesses, labels = [], [], []
+        for pixels, label in self.networks.pixels.shown():
+            result = compiled(pixels)
+            counts.append(
+                count(network, result.codes, examples=len(label), paths=paths)
+            )
+            guesses.append(np.argmax(result.outputs["output"], -1))
+            labels.append(label)
+        counted, guess = functools.reduce(operator.add, counts), np.concatenate(guesses)
+        operations = counted.total("synaptic_operations") / counted.examples
+        spikes = counted.spikes_per_neuron * shape.neurons
         milliseconds, passes = self._time(lambda _, x: run(x).outputs["output"])
         neuron = bit_serial.neuron(steps)
         return {
             "window": neuron.window(steps),
             "until_output": neuron.until_output(steps, shape.depth),
-            "accuracy": float(np.mean(guesses == labels)),
-            "agreement": float(np.mean(guesses == self.ann.predictions)),
-            "spikes_per_neuron": float(spikes / shape.neurons),
-            "synaptic_operations": float(operations),
+            "accuracy": float(np.mean(guess == np.concatenate(labels))),
+            "agreement": float(np.mean(guess == self.ann.predictions)),
+            "spikes_per_neuron": counted.spikes_per_neuron,
+            "synaptic_operations": operations,
             "nanojoules": nanojoules(shape, steps, spikes, operations, self.prices),
             "milliseconds": milliseconds,
             "ann_passes": passes,
@@ -191,37 +188,3 @@ class IntegerCase:
         seconds = in_turns(passes, rounds=ROUNDS)
         median = float(np.median(seconds["integers"]))
         return 1e3 * median / len(pixels), ratio(seconds["integers"], seconds["ann"])
-
-
-def _joined(column) -> np.ndarray:
-    """Join [devices, images] of all batches."""
-    return np.concatenate([np.asarray(each, float).ravel() for each in column])
-
-
-def _counter(network: IntegerNetwork) -> Callable[[Any], tuple[Any, Any]]:
-    """Make codes [n, ...] -> spikes of neurons, synaptic operations; of each image."""
-    synapses: dict[str, np.ndarray] = {}
-    for name, reached in term_paths(network).items():
-        for term, paths in zip(network[name].terms, reached, strict=True):
-            synapses[term.source] = synapses.get(term.source, 0) + paths
-
-    def of_one(codes):
-        sent = {}
-        for node in network.nodes:
-            if node.kind == "maximum":
-                sent[node.name] = largest_codes(node, sent)
-            elif node.kind == "neurons":
-                sent[node.name] = codes[node.name][None]
-        spikes = {
-            name: jax.lax.population_count(code).astype(jnp.float32)
-            for name, code in sent.items()
-        }
-        neurons = sum(jnp.sum(spikes[node.name]) for node in network.of_kind("neurons"))
-        operations = sum(
-            jnp.sum(spikes[name] * paths.astype(np.float32))
-            for name, paths in synapses.items()
-            if name in spikes
-        )
-        return neurons, operations
-
-    return jax.vmap(of_one)

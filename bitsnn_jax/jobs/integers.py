@@ -14,6 +14,7 @@ from msgspec import structs
 from bitsnn_jax import config, data
 from bitsnn_jax.data.batches import along
 from bitsnn_jax.integers import qat
+from bitsnn_jax.integers.carriers import checked
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import IntegerNetwork, fixed_point
 from bitsnn_jax.integers.gptq import gptq
@@ -54,7 +55,7 @@ class IntegerOptions:
       rounding: of weights that are not fine-tuned: "nearest", or "gptq" for the first
         images of the training split, see `gptq.gptq`. None for "gptq" where that split
         is there, and "nearest" where it is not.
-      carriers: what the integers are computed in, see `execution.one_shot`.
+      carriers: what the integers are computed in, see `carriers`; None for the fastest.
       qat_epochs: to fine-tune weights for before they are rounded, see `qat.tune`: for
         the T that is saved. 0 for rounding alone.
       qat_learning_rate: the first one, of weights between -1 and 1.
@@ -65,7 +66,7 @@ class IntegerOptions:
 
     bits: int = 8
     rounding: str | None = None
-    carriers: Sequence[str] = ("float32",)
+    carriers: Sequence[str | None] = (None,)
     qat_epochs: int = 0
     qat_learning_rate: float = qat.LEARNING_RATE
 
@@ -258,7 +259,7 @@ def measure_integers(
     rounded: Rounded,
     network: Network,
     *,
-    carriers: Sequence[str],
+    carriers: Sequence[str | None],
     native: int,
     out: Path,
 ) -> IntegersResult:
@@ -267,12 +268,13 @@ def measure_integers(
     Args:
       rounded: the networks.
       network: that they were made of, for its images.
-      carriers: of the numbers; each is compared with the one-shot pass of the first.
+      carriers: as in `IntegerOptions`; each is compared with the one-shot pass of the
+        first.
       native: the T of the network that is saved.
       out: the folder it is saved to, see `bundle_writer.save`; replaced.
     """
     settings, examples = network.config.data, network.examples
-    bits = rounded.networks[0].bits
+    bits, carriers = rounded.networks[0].bits, [checked(c) for c in carriers]
     print(f"in integers, weights of {bits} bits\n T  accuracy  spikes/neuron")
     rows = []
     before = {untuned.steps: untuned for untuned in rounded.before}

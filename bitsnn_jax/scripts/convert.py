@@ -32,7 +32,7 @@ from pathlib import Path
 
 from bitsnn_jax.conversion.calibration import METHODS
 from bitsnn_jax.integers import qat
-from bitsnn_jax.integers.carriers import CARRIERS, checked
+from bitsnn_jax.integers.carriers import CARRIERS
 from bitsnn_jax.interop.torch_factories import FORMS, is_named
 from bitsnn_jax.interop.torch_networks import TORCHVISION
 from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
@@ -115,7 +115,7 @@ def _convert(options: Namespace, command: str) -> None:
         integers = IntegerOptions(
             bits=options.fixed_point,
             rounding=options.rounding,
-            carriers=options.carriers or [checked(None)],
+            carriers=options.carriers or [None],
             qat_epochs=options.qat_epochs,
             qat_learning_rate=options.qat_learning_rate,
         )

@@ -273,7 +273,10 @@ WRONG = {
         "--peers caffe": "argument --peers: invalid choice: 'caffe'",
         "--bits=1": "--bits must be at least 2",
     },
-    "benchmarks.input_pipeline": {"--rounds=0": "--rounds must be at least 2"},
+    "benchmarks.input_pipeline": {
+        "--rounds=0": "--rounds must be at least 2",
+        "--before=nowhere": "--before must be a checkout of this repository",
+    },
     "benchmarks.latency": {
         "--at qcfs": "--at must be METHOD=T",
         "--at qcfs=0": "--at must be METHOD=T",
