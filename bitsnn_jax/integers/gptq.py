@@ -82,7 +82,9 @@ def gptq(
     """
     shape, inputs = graph.nodes[0].shape[1:], np.asarray(inputs)
     if inputs.shape[1:] != shape or not len(inputs):
-        raise ValueError(f"expected inputs [n, {shape}], got {inputs.shape}")
+        raise ValueError(
+            f"expected at least one input, [n, {shape}], got {inputs.shape}"
+        )
     network = begun(graph, steps=steps, bits=bits, white=white)
     nodes, sent = [graph.nodes[0]], Sent(graph, inputs)
     for node in graph.nodes[1:]:

@@ -185,5 +185,5 @@ def assert_same_numbers(node, other):
 
 @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (2, 8, 8, 1)])
 def test_inputs_that_do_not_fit(shape):
-    with pytest.raises(ValueError, match="expected inputs"):
+    with pytest.raises(ValueError, match="expected at least one input"):
         gptq(lowered(MultilayerPerceptron), np.zeros(shape), steps=4, bits=4)
