@@ -870,7 +870,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 if all agree, 1 if they differ, 2 if the folder cannot be read."""
     parser = _Parser(description="Runs an exported network on NumPy.")
     parser.add_argument(
-        "folder", help="written by bitsnn_jax.interop.bundle_writer.save"
+        "folder", help="written by bitsnn_jax.exports.bundle_writer.save"
     )
     parser.add_argument("--limit", type=int, help="of test vectors; default all")
     options = parser.parse_args(arguments)

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax import config, in_float64, verify
+from bitsnn_jax.exports import nir_writer, stablehlo
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.lowering import lower
-from bitsnn_jax.interop import nir_writer, stablehlo
 from bitsnn_jax.interop.torch_files import read_state_dict, write_state_dict
 from bitsnn_jax.interop.torch_networks import to_torch, variables_from_torch
 from bitsnn_jax.models import build_model

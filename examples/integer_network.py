@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax import referee
+from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.integers.execution import one_shot, stepped
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.lowering import lower
-from bitsnn_jax.interop import bundle_writer
 from bitsnn_jax.runs.loading import load_ann
 
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from bitsnn_jax import data, referee
 from bitsnn_jax.config import Data, Model
+from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.operations import COUNTS, count
-from bitsnn_jax.interop import bundle_writer
 from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs.loading import load_ann

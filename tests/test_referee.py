@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from exports import change_arrays, change_text
+from damaged_bundles import change_arrays, change_text
 from networks import (
     Concatenated,
     Convolutions,
@@ -20,12 +20,12 @@ from networks import (
 )
 
 from bitsnn_jax import referee
+from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.integers import operations
 from bitsnn_jax.integers.execution import stepped
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.graph import Conv, Dense, Move, Reshape, Shift, Term, WindowSum
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
-from bitsnn_jax.interop import bundle_writer
 
 ODD = (Residual, Convolutions, Pooling, Inverted, Reshaped, Concatenated)
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))

@@ -1,1 +1,1 @@
-"""Networks in and out: PyTorch, NIR, StableHLO, and our own bundle of files."""
+"""Networks in: PyTorch and ONNX."""

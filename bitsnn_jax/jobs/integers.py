@@ -13,6 +13,7 @@ from msgspec import structs
 
 from bitsnn_jax import config, data
 from bitsnn_jax.data.batches import along
+from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.carriers import checked
 from bitsnn_jax.integers.execution import one_shot
@@ -20,7 +21,6 @@ from bitsnn_jax.integers.fixed_point import IntegerNetwork, fixed_point
 from bitsnn_jax.integers.gptq import gptq
 from bitsnn_jax.integers.graph import Graph
 from bitsnn_jax.integers.lowering import lower
-from bitsnn_jax.interop import bundle_writer
 from bitsnn_jax.jobs.pass_times import (
     EXECUTIONS,
     FLOAT,

@@ -22,7 +22,7 @@ import jax
 import networks
 import numpy as np
 import tensorstore
-from exports import change_arrays, change_text
+from damaged_bundles import change_arrays, change_text
 from fuzz.mutate import VALUES, mutations, values_changed
 from PIL import Image
 from safetensors.numpy import save
@@ -30,11 +30,11 @@ from safetensors.numpy import save
 from bitsnn_jax import config as configuration
 from bitsnn_jax import data, referee
 from bitsnn_jax.data.idx import read_pair
+from bitsnn_jax.exports import bundle_writer, nir_writer
+from bitsnn_jax.exports.nir_files import contents, digest
+from bitsnn_jax.exports.stablehlo import read as read_stablehlo
+from bitsnn_jax.exports.stablehlo import write as write_stablehlo
 from bitsnn_jax.integers.fixed_point import fixed_point
-from bitsnn_jax.interop import bundle_writer, nir_writer
-from bitsnn_jax.interop.nir_files import contents, digest
-from bitsnn_jax.interop.stablehlo import read as read_stablehlo
-from bitsnn_jax.interop.stablehlo import write as write_stablehlo
 from bitsnn_jax.interop.torch_files import read_state_dict
 from bitsnn_jax.jobs.compare_store import ComparisonStore
 from bitsnn_jax.models import build_model

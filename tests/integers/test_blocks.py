@@ -6,10 +6,10 @@ import pytest
 from blocks import BLOCKS, EfficientNetBlock, lowered_block
 
 from bitsnn_jax import referee
+from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.integers.execution import stepped
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.operations import COUNTS, count
-from bitsnn_jax.interop import bundle_writer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
 

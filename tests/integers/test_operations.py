@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bitsnn_jax import referee
+from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.graph import (
@@ -23,7 +24,6 @@ from bitsnn_jax.integers.graph import (
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.operations import COUNTS, NodeOperations, count, term_paths
-from bitsnn_jax.interop import bundle_writer
 from bitsnn_jax.tracing.fan_out import fan_out
 
 STEPS, EXAMPLES = 3, 2

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bitsnn_jax import referee
+from bitsnn_jax.exports import bundle_writer, nir_writer
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.execution import one_shot, stepped
 from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
@@ -28,7 +29,6 @@ from bitsnn_jax.integers.latent import latent
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.operations import COUNTS, count
 from bitsnn_jax.integers.products import with_tops
-from bitsnn_jax.interop import bundle_writer, nir_writer
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (5, 8))
 ONE = Scale(np.ones(()))

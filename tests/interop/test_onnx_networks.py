@@ -9,10 +9,10 @@ from onnx_models import drawn, saved
 
 import bitsnn_jax
 from bitsnn_jax import from_onnx, in_float64, quantise, referee, verify
+from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.integers.execution import one_shot, stepped
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.lowering import lower
-from bitsnn_jax.interop import bundle_writer
 from bitsnn_jax.interop.onnx_program import Program
 from bitsnn_jax.runtime.reading import ReadingError
 

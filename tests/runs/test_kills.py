@@ -16,8 +16,8 @@ import pytest
 from networks import Residual, lowered
 
 from bitsnn_jax import config
+from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.integers.fixed_point import fixed_point
-from bitsnn_jax.interop import bundle_writer
 from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
 from bitsnn_jax.jobs.import_network import ImportOptions, import_network
 from bitsnn_jax.jobs.sources import RunSource, TorchSource

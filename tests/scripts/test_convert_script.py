@@ -11,8 +11,8 @@ import pytest
 
 import convert
 from bitsnn_jax import config, data
+from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.integers.execution import stepped
-from bitsnn_jax.interop import bundle_writer
 from bitsnn_jax.runs.checkpoint import CheckpointError, save_variables
 from bitsnn_jax.runs.loading import load_ann, load_snn
 from bitsnn_jax.training import train_and_evaluate

@@ -8,7 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from exports import change_arrays, change_text
+from damaged_bundles import change_arrays, change_text
 from networks import (
     Concatenated,
     Convolutions,
@@ -19,10 +19,10 @@ from networks import (
     lowered,
 )
 
+from bitsnn_jax.exports import bundle_writer
+from bitsnn_jax.exports.bundle_writer import ExchangeError
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import fixed_point
-from bitsnn_jax.interop import bundle_writer
-from bitsnn_jax.interop.bundle_writer import ExchangeError
 
 ODD = (Residual, Convolutions, Pooling, Inverted, Reshaped, Concatenated)
 FILES = ["network.json", "network.safetensors", "vectors.safetensors"]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from bitsnn_jax import qcfs, spiking
+from bitsnn_jax.exports.stablehlo import ArtefactError, described_in, read, write
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.lowering import lower
-from bitsnn_jax.interop.stablehlo import ArtefactError, described_in, read, write
 from bitsnn_jax.runtime.reading import sealed
 
 RNG = np.random.default_rng(0)

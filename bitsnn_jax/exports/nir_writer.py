@@ -21,28 +21,8 @@ import nir
 import numpy as np
 from jax import lax
 
-from bitsnn_jax.integers.fixed_point import fixed_point
-from bitsnn_jax.integers.graph import (
-    Conv,
-    Dense,
-    Graph,
-    Held,
-    Max,
-    Move,
-    Reshape,
-    Scale,
-    Shift,
-    Sum,
-    Term,
-    Weight,
-    Weightless,
-    WindowMax,
-    WindowSum,
-    out_shape,
-)
-from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
-from bitsnn_jax.interop.nir_files import contents, digest
-from bitsnn_jax.interop.nir_nodes import (
+from bitsnn_jax.exports.nir_files import contents, digest
+from bitsnn_jax.exports.nir_nodes import (
     FORMAT,
     OWN,
     VERSION,
@@ -63,7 +43,27 @@ from bitsnn_jax.interop.nir_nodes import (
     set_types,
     thresholds,
 )
-from bitsnn_jax.interop.nir_reader import from_nir
+from bitsnn_jax.exports.nir_reader import from_nir
+from bitsnn_jax.integers.fixed_point import fixed_point
+from bitsnn_jax.integers.graph import (
+    Conv,
+    Dense,
+    Graph,
+    Held,
+    Max,
+    Move,
+    Reshape,
+    Scale,
+    Shift,
+    Sum,
+    Term,
+    Weight,
+    Weightless,
+    WindowMax,
+    WindowSum,
+    out_shape,
+)
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.numerics.spikes import weights
 
 

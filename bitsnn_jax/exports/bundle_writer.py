@@ -12,9 +12,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save as save_arrays
 
-from bitsnn_jax.integers.execution import one_shot
-from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
-from bitsnn_jax.interop.bundle_reader import (
+from bitsnn_jax.exports.bundle_reader import (
     ARRAYS,
     DTYPES,
     FORMAT,
@@ -27,6 +25,8 @@ from bitsnn_jax.interop.bundle_reader import (
     read_folder,
     sha256,
 )
+from bitsnn_jax.integers.execution import one_shot
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
 from bitsnn_jax.runtime.files import replaced_folder, standing
 from bitsnn_jax.runtime.reading import ReadingError, parse_json, sealed
 

@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from bitsnn_jax.interop.nir_nodes import NIRError
+from bitsnn_jax.exports.nir_nodes import NIRError
 from bitsnn_jax.runtime.reading import ReadingError, check_size
 
 _DEPTH = 8  # of groups in groups

@@ -12,6 +12,29 @@ import math
 import nir
 import numpy as np
 
+from bitsnn_jax.exports.nir_nodes import (
+    FORMAT,
+    KINDS,
+    VERSION,
+    BitSerialGather,
+    BitSerialPool,
+    BitSerialProduct,
+    BitSerialTable,
+    NIRError,
+    channels_last,
+    ints,
+    nir_places,
+    nir_shape,
+    thresholds,
+    unquoted,
+)
+from bitsnn_jax.exports.node_checks import (
+    check_node,
+    check_numbers,
+    check_shape,
+    check_term,
+    made_shape,
+)
 from bitsnn_jax.integers.folding import shrunk, simplified
 from bitsnn_jax.integers.graph import (
     Conv,
@@ -28,29 +51,6 @@ from bitsnn_jax.integers.graph import (
     WindowSum,
 )
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
-from bitsnn_jax.interop.nir_nodes import (
-    FORMAT,
-    KINDS,
-    VERSION,
-    BitSerialGather,
-    BitSerialPool,
-    BitSerialProduct,
-    BitSerialTable,
-    NIRError,
-    channels_last,
-    ints,
-    nir_places,
-    nir_shape,
-    thresholds,
-    unquoted,
-)
-from bitsnn_jax.interop.node_checks import (
-    check_node,
-    check_numbers,
-    check_shape,
-    check_term,
-    made_shape,
-)
 from bitsnn_jax.numerics.spikes import weights
 from bitsnn_jax.runtime.reading import ReadingError
 

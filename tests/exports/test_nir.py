@@ -9,6 +9,9 @@ from networks import Pooling, Residual, lowered
 from numpy.lib.stride_tricks import sliding_window_view
 
 from bitsnn_jax import qcfs
+from bitsnn_jax.exports.nir_nodes import NIRError
+from bitsnn_jax.exports.nir_reader import from_nir
+from bitsnn_jax.exports.nir_writer import read, to_nir, write
 from bitsnn_jax.integers.execution import one_shot, stepped
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.graph import (
@@ -25,9 +28,6 @@ from bitsnn_jax.integers.graph import (
 )
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
-from bitsnn_jax.interop.nir_nodes import NIRError
-from bitsnn_jax.interop.nir_reader import from_nir
-from bitsnn_jax.interop.nir_writer import read, to_nir, write
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (3, 8, 8, 3))

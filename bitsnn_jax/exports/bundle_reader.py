@@ -12,6 +12,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
+from bitsnn_jax.exports.node_checks import (
+    check_node,
+    check_numbers,
+    check_shape,
+    check_term,
+)
 from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
@@ -27,12 +33,6 @@ from bitsnn_jax.integers.graph import (
     WindowSum,
 )
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
-from bitsnn_jax.interop.node_checks import (
-    check_node,
-    check_numbers,
-    check_shape,
-    check_term,
-)
 from bitsnn_jax.runtime.reading import ReadingError, parse_json, unsealed
 
 FORMAT, VERSION = "bitsnn", 3

@@ -1,0 +1,1 @@
+"""Networks out: our own bundle of files, NIR, StableHLO."""
