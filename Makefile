@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made when it is not there or pyproject.toml is newer.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := bitsnn_jax configs docs/hooks.py docs/notebooks.py docs/tables examples tests benchmarks experiments train.py convert.py compare.py
+SOURCES := bitsnn_jax configs docs/hooks.py docs/notebooks.py docs/tables examples tests benchmarks experiments train.py convert.py compare.py export.py
 DEMO := runs/digits_resnet
 
 .PHONY: demo test test-all fuzz kill check format lint types doctest docs notebooks wheel clean

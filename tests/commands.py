@@ -8,13 +8,19 @@ from absl.testing import flagsaver
 
 import compare
 import convert
+import export
 from bitsnn_jax import referee
 from bitsnn_jax.runs.pretrained import __main__ as pretrained
 from bitsnn_jax.runtime import cli
 from bitsnn_jax.scripts import train
 
 ROOT = Path(__file__).parents[1]
-_MAINS = {"convert": convert, "compare": compare, "pretrained": pretrained}
+_MAINS = {
+    "convert": convert,
+    "compare": compare,
+    "export": export,
+    "pretrained": pretrained,
+}
 
 
 def run(command, words, monkeypatch):

@@ -13,7 +13,7 @@ from bitsnn_jax import config, convert
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs.checkpoint import save_variables
 from bitsnn_jax.runs.loading import ann_fn
-from bitsnn_jax.scripts import compare, train
+from bitsnn_jax.scripts import compare, export, train
 from bitsnn_jax.scripts import convert as convert_script
 
 PAGE = (Path(__file__).parents[1] / "docs" / "commands.md").read_text()
@@ -58,6 +58,7 @@ def defined(script, monkeypatch):
         (train, ("Train", "Several hosts")),
         (convert_script, ("Convert", "Several hosts")),
         (compare, ("Compare",)),
+        (export, ("Export",)),
     ],
 )
 def test_every_option_is_listed_with_its_default_and_meaning(

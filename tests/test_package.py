@@ -79,7 +79,7 @@ def test_version_and_commands_are_those_of_the_package(built):
         metadata = wheel.read(f"{info}/METADATA").decode()
     assert info == f"bitsnn_jax-{bitsnn_jax.__version__}.dist-info"
     assert f"\nVersion: {bitsnn_jax.__version__}\n" in metadata
-    for name in ("train", "convert", "compare"):
+    for name in ("train", "convert", "compare", "export"):
         assert f"bitsnn-{name} = bitsnn_jax.scripts.{name}:run" in commands
         assert (ROOT / f"{name}.py").is_file()  # the same command in a clone
 

@@ -189,6 +189,14 @@ WRONG = {
         f"--ckpt={NAME} --out=": "--out must not be empty",
         f"--ckpt={NAME} --out={{noutf8}}": "--out must be UTF-8",
     },
+    "export": {
+        "": "the following arguments are required: --ckpt, --to",
+        "--ckpt={tmp} --to=paper": "invalid choice: 'paper' (choose from",
+        "--ckpt={tmp} --to nir nir": "--to must have each value once",
+        "--ckpt={tmp} --to nir": "snn/fixed_point is not there: expected a network in",
+        "--ckpt=nosuch --to nir": "nosuch is not a folder: expected the folder of a",
+        "--ckpt={tmp} --to nir --out=": "--out must not be empty",
+    },
     "pretrained": {
         "": "the following arguments are required: run, name",
         "'' tiny": "run must not be empty",

@@ -1,0 +1,52 @@
+"""The formats that a network in integers leaves in: one table.
+
+Each row writes a folder. A library that a format needs is imported when it is written,
+so that all others work without it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bitsnn_jax.integers.execution import one_shot, stepped
+from bitsnn_jax.integers.network import IntegerNetwork
+
+Vectors = Mapping[str, np.ndarray]  # as `bundle_reader` describes them
+
+
+class Format(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      title: what it is, in a few words.
+      extra: of this package, that brings the libraries it needs; "" for none.
+      write: takes a network, its test vectors (which may be none) and an empty folder,
+        and writes files there.
+    """
+
+    title: str
+    extra: str
+    write: Callable[[IntegerNetwork, Vectors, Path], None]
+
+
+def _nir(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
+    from bitsnn_jax.exports import nir_writer
+
+    nir_writer.write(folder / "network.nir", network)
+
+
+def _stablehlo(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
+    from bitsnn_jax.exports import stablehlo
+
+    example = np.zeros(network.nodes[0].shape, np.uint8)
+    for name, run in (("one_shot", one_shot), ("stepped", stepped)):
+        path = folder / f"{name}.stablehlo"
+        stablehlo.write(path, run(network), example, steps=network.steps)
+
+
+FORMATS: dict[str, Format] = {
+    "nir": Format("NIR with nodes of our own for neurons", "nir", _nir),
+    "stablehlo": Format("StableHLO, which JAX runs", "stablehlo", _stablehlo),
+}
