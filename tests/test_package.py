@@ -54,7 +54,7 @@ def test_the_wheel_has_every_module_and_data_file_of_the_package_and_no_more(bui
     files = {
         path.relative_to(ROOT).as_posix()
         for path in package.rglob("*")
-        if path.suffix in {".py", ".html", ".json", ".md", ".npz"}
+        if path.suffix in {".py", ".html", ".json", ".md", ".npz", ".sv"}
     }
     configs = {f"bitsnn_jax/configs/{name}" for name in CONFIGS}
     installed = {name for name in wheel_files(built) if ".dist-info/" not in name}

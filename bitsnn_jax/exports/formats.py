@@ -46,7 +46,14 @@ def _stablehlo(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
         stablehlo.write(path, run(network), example, steps=network.steps)
 
 
+def _verilog(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
+    from bitsnn_jax.exports import verilog_writer
+
+    verilog_writer.write(network, vectors, folder)
+
+
 FORMATS: dict[str, Format] = {
     "nir": Format("NIR with nodes of our own for neurons", "nir", _nir),
     "stablehlo": Format("StableHLO, which JAX runs", "stablehlo", _stablehlo),
+    "verilog": Format("SystemVerilog of each layer, with testbenches", "", _verilog),
 }
