@@ -1,6 +1,6 @@
 """A second, independent reading of an exported network: spikes, walked one by one.
 
-    python referee.py FOLDER [--limit N]
+    python referee.py FOLDER [--limit N] [--accumulator BITS [--overflow wrap]]
 
 reads a folder of `bundle_writer.save` (see docs/format.md), runs its test vectors,
 compares every spike and every output, and prints what each layer did. It needs NumPy
@@ -22,6 +22,9 @@ compare and subtract, or compare with a table. The image and nodes of kind "sum"
 numbers instead of spikes: they take the same three steps, once, and multiply the rows.
 
 Operations are counted where they happen; see `Counts`.
+
+With --accumulator, membranes are held in so many bits; see `hold`. Then it reports how
+many codes and outputs are others than in the test vectors.
 """
 
 import argparse
@@ -39,6 +42,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 FORMAT, VERSION = "bitsnn", 3
+OVERFLOWS = ("saturate", "wrap")
 KINDS = ("input", "neurons", "maximum", "sum", "output")
 NUMBERS = ("input", "sum")  # values of these kinds of node have no time
 ALWAYS, NEVER = -(2**31), 2**31 - 1  # in a table: at every sum, at none
@@ -298,6 +302,7 @@ class Counts:
       membrane_reads, membrane_writes: one each for an addition, a read for a compare,
         a write for a reset.
       largest: the largest |membrane| seen, in its own units. A maximum, not a count.
+      overflows: sums that the accumulator did not hold.
     """
 
     spikes: list[int] = dataclasses.field(default_factory=list)
@@ -310,6 +315,7 @@ class Counts:
     membrane_reads: int = 0
     membrane_writes: int = 0
     largest: int = 0
+    overflows: int = 0
 
     @property
     def weight_reads(self) -> int:
@@ -352,6 +358,13 @@ class Network(NamedTuple):
     steps: int
     levels: int
     vectors: dict[str, np.ndarray]
+
+
+class Accumulator(NamedTuple):
+    """A register of so many bits, with the sign, that saturates or wraps."""
+
+    bits: int
+    overflow: str = "saturate"
 
 
 class Result(NamedTuple):
@@ -603,7 +616,10 @@ def _check_vectors(vectors: dict, nodes: dict[str, Node], steps: int, levels) ->
 
 
 def run(
-    network: Network, image: np.ndarray, counts: dict[str, Counts] | None = None
+    network: Network,
+    image: np.ndarray,
+    counts: dict[str, Counts] | None = None,
+    accumulator: Accumulator | None = None,
 ) -> Result:
     """Run one example, spike by spike.
 
@@ -611,6 +627,7 @@ def run(
       network: of `read`.
       image: integers 0..levels, without a batch axis.
       counts: by name of node; this run is added. None to skip counting.
+      accumulator: of each membrane. None for one that holds every sum.
 
     Raises:
       RefereeError: a membrane that exceeds the bound in the file.
@@ -626,13 +643,17 @@ def run(
         if node.kind == "maximum":
             sent[node.name] = _maximum(node, sent, network.steps)
         else:
-            membrane = _integrate(node, sent, network.steps, count)
-            if node.kind == "neurons":
-                sent[node.name] = _fire(node, membrane, network.steps, count)
-            elif node.kind == "sum":
-                sent[node.name] = (membrane + half(node.fraction)) >> node.fraction
-            else:
+            membrane = _integrate(node, sent, network.steps, count, accumulator)
+            if node.kind == "output":
                 outputs[node.name] = membrane.reshape(node.shape)
+            elif node.table:
+                sent[node.name] = _look_up(node, membrane, network.steps, count)
+            else:
+                u = hold(membrane + half(node.fraction), accumulator, count)
+                if node.kind == "neurons":
+                    sent[node.name] = _fire(node, u, network.steps, count)
+                else:
+                    sent[node.name] = u >> node.fraction
         if node.kind in ("neurons", "maximum"):
             fired = [int(spikes.sum()) for spikes in sent[node.name]]
             count.spikes = [
@@ -647,6 +668,31 @@ def run(
     return Result(spikes, outputs)
 
 
+def hold(
+    total: np.ndarray, accumulator: Accumulator | None, count: Counts
+) -> np.ndarray:
+    """Return what is left of each sum in a register that may be too narrow.
+
+    Each of these lines is one addition to the register u, which then is limited:
+
+        u = all that the image and nodes of kind "sum" bring
+        u += (all spikes of step t) << (T - t), and part t of the bias    for t = 1..T
+        u += half
+
+    A register that wraps gives the same if it is limited after every single weight.
+    """
+    if accumulator is None:
+        return total
+    count.largest = max(count.largest, int(np.abs(total).max(initial=0)))
+    top = 1 << (accumulator.bits - 1)
+    if accumulator.overflow == "saturate":
+        held = np.clip(total, -top, top - 1)
+    else:
+        held = (total + top) % (2 * top) - top
+    count.overflows += int(np.count_nonzero(held != total))
+    return held
+
+
 def half(fraction: np.ndarray) -> np.ndarray:
     """Return the half step that makes cutting off into rounding; 0 at fraction 0."""
     return (1 << fraction) >> 1
@@ -658,7 +704,9 @@ def bias_part(bias: np.ndarray, t: int, steps: int) -> np.ndarray:
     return low + (t <= rest)
 
 
-def _integrate(node: Node, sent, steps: int, count: Counts) -> np.ndarray:
+def _integrate(
+    node: Node, sent, steps: int, count: Counts, accumulator: Accumulator | None
+) -> np.ndarray:
     """Integrate T steps: what all spikes, numbers and the bias bring."""
     membrane = np.zeros(node.size, np.int64)
     terms = [_given(term, sent) for term in node.terms]
@@ -666,6 +714,7 @@ def _integrate(node: Node, sent, steps: int, count: Counts) -> np.ndarray:
         if not term.has_time:  # enters once
             every = np.arange(sent[term.source].size)
             membrane += _bring(term, every, sent[term.source], count)
+    membrane = hold(membrane, accumulator, count)
     timed = [term for term in terms if term.has_time]
     for t in range(1, steps + 1):
         current = np.zeros(node.size, np.int64)
@@ -681,6 +730,7 @@ def _integrate(node: Node, sent, steps: int, count: Counts) -> np.ndarray:
         _read_and_write(count, node.size)
         count.bias_additions += node.size
         count.largest = max(count.largest, int(np.abs(membrane).max(initial=0)))
+        membrane = hold(membrane, accumulator, count)
     if count.largest > node.bound:
         raise RefereeError(
             f"{node.name}: a membrane of {count.largest:,}, above the bound "
@@ -720,16 +770,12 @@ def _bring(term: Term, addresses, values, count: Counts) -> np.ndarray:
     return current
 
 
-def _fire(node: Node, membrane, steps: int, count: Counts) -> np.ndarray:
-    """Fire the bits of floor((membrane + half) / 2**fraction): bool [T, size].
+def _fire(node: Node, u, steps: int, count: Counts) -> np.ndarray:
+    """Fire the bits of floor(u / 2**fraction): bool [T, size].
 
     s(t) = u(t) >= 2**(fraction + T - t),  u(t + 1) = u(t) - s(t) 2**(fraction + T - t)
-
-    or, with a table, those of the code whose window the membrane is in.
     """
-    if node.table:
-        return _look_up(node, membrane, steps, count)
-    u, spikes = membrane + half(node.fraction), []
+    u, spikes = u.copy(), []
     for t in range(1, steps + 1):
         threshold = 1 << (node.fraction + steps - t)
         spikes.append(u >= threshold)
@@ -743,7 +789,7 @@ def _fire(node: Node, membrane, steps: int, count: Counts) -> np.ndarray:
 
 
 def _look_up(node: Node, u, steps: int, count: Counts) -> np.ndarray:
-    """Fire bool [T, size]: s(t) = rise[c - 1] <= u < fall[c - 1].
+    """Fire the code whose window u is in: s(t) = rise[c - 1] <= u < fall[c - 1].
 
     c is the value of the bits so far and of this one, 2**(T - t).
     """
@@ -803,17 +849,13 @@ def compare(
     Raises:
       RefereeError: no test vectors, and what `run` raises.
     """
-    names = {"neurons": "codes/", "output": "outputs/"}
-    compared = [n for n in network.nodes if n.kind in names]
-    for name in ("input", *(names[n.kind] + n.name for n in compared)):
-        if name not in network.vectors:
-            raise RefereeError(f"vectors.safetensors: no {name!r} to compare with")
+    expectations = expected_arrays(network)
     counts: dict[str, Counts] = {}
     agreed = 0
     for i, image in enumerate(network.vectors["input"][:limit]):
         result = run(network, image, counts)
-        for node in compared:
-            expected = network.vectors[names[node.kind] + node.name][i]
+        for node, arrays in expectations:
+            expected = arrays[i]
             if node.kind == "neurons":
                 mine = result.spikes[node.name]
                 theirs = bits(expected.astype(np.int64), network.steps)
@@ -830,6 +872,80 @@ def compare(
                 return counts, agreed, words
             agreed += int(mine.sum()) if node.kind == "neurons" else 0
     return counts, agreed, ""
+
+
+def expected_arrays(network: Network) -> list[tuple[Node, np.ndarray]]:
+    """Return the test vectors of each node that has some.
+
+    Raises:
+      RefereeError: vectors that are missing.
+    """
+    names = {"neurons": "codes/", "output": "outputs/"}
+    compared = {names[n.kind] + n.name: n for n in network.nodes if n.kind in names}
+    for name in ("input", *compared):
+        if name not in network.vectors:
+            raise RefereeError(f"vectors.safetensors: no {name!r} to compare with")
+    return [(node, network.vectors[name]) for name, node in compared.items()]
+
+
+class Limited(NamedTuple):
+    """What an accumulator makes of the test vectors.
+
+    Attributes:
+      counts: by name of node.
+      differing: codes, or outputs, of each node that are others.
+      compared: how many there are.
+      decisions: places of the largest outputs that are others.
+    """
+
+    counts: dict[str, Counts]
+    differing: dict[str, int]
+    compared: dict[str, int]
+    decisions: int
+
+
+def limited(
+    network: Network, accumulator: Accumulator, limit: int | None = None
+) -> Limited:
+    """Run the test vectors with an accumulator and count what becomes another.
+
+    Raises:
+      RefereeError: no test vectors, and what `run` raises.
+    """
+    expectations = expected_arrays(network)
+    found = Limited({}, {}, {}, 0)
+    for i, image in enumerate(network.vectors["input"][:limit]):
+        result = run(network, image, found.counts, accumulator)
+        for node, arrays in expectations:
+            if node.kind == "neurons":
+                mine = pack(result.spikes[node.name])
+            else:
+                mine = result.outputs[node.name]
+            mine, theirs = mine.reshape(-1), arrays[i].reshape(-1)
+            for count, more in (
+                (found.differing, int((mine != theirs).sum())),
+                (found.compared, mine.size),
+            ):
+                count[node.name] = count.get(node.name, 0) + more
+            if node.kind == "output" and mine.argmax() != theirs.argmax():
+                found = found._replace(decisions=found.decisions + 1)
+    return found
+
+
+def limited_report(network: Network, found: Limited) -> str:
+    """Make a table with a row for each node that has a membrane."""
+    rows: list[list[str]] = [
+        [*"layer kind entries largest overflows differing".split()]
+    ]
+    for node in network.nodes:
+        if node.kind in ("input", "maximum"):
+            continue
+        count, differing = found.counts[node.name], ""
+        if node.name in found.differing:
+            differing = f"{found.differing[node.name]:,}"
+        numbers = (node.size, count.largest, count.overflows)
+        rows.append([node.name, node.kind, *(f"{n:,}" for n in numbers), differing])
+    return columns(rows)
 
 
 def report(network: Network, counts: dict[str, Counts]) -> str:
@@ -851,6 +967,11 @@ def report(network: Network, counts: dict[str, Counts]) -> str:
                 f"{used}/{promised}" if c.largest else "",
             ]
         )
+    return columns(rows)
+
+
+def columns(rows: list[list[str]]) -> str:
+    """Write rows as lines, each column as wide as its longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
@@ -873,25 +994,66 @@ def main(arguments: list[str] | None = None) -> int:
         "folder", help="written by bitsnn_jax.exports.bundle_writer.save"
     )
     parser.add_argument("--limit", type=int, help="of test vectors; default all")
+    parser.add_argument(
+        "--accumulator", type=int, metavar="BITS", help="of each membrane, 2 to 32"
+    )
+    parser.add_argument("--overflow", choices=OVERFLOWS, help="of it; default saturate")
     options = parser.parse_args(arguments)
     if not options.folder.strip():
         parser.error("folder must not be empty")
     if options.limit is not None and options.limit < 1:
         parser.error(f"--limit must be at least 1, got {options.limit}")
+    if options.accumulator is None:
+        accumulator = None
+        if options.overflow:
+            parser.error("--overflow needs --accumulator: it is of those bits")
+    else:
+        accumulator = Accumulator(options.accumulator, options.overflow or "saturate")
+        if not 2 <= accumulator.bits <= 32:
+            parser.error(f"--accumulator must be 2 to 32, got {accumulator.bits}")
     try:
         network = read(options.folder)
-        counts, agreed, difference = compare(network, options.limit)
+        if accumulator is None:
+            return _judge(network, options.limit)
+        return _judge_limited(network, accumulator, options.limit)
     except RefereeError as error:
         line = " ".join(f"{options.folder}: {error}".split())
         print(f"error: {line}", file=sys.stderr)
         return 2
+
+
+def _judge(network: Network, limit: int | None) -> int:
+    counts, agreed, difference = compare(network, limit)
     if difference:
         print(f"{agreed:,} spikes agree, then {difference}")
         return 1
     print(report(network, counts))
-    examples = len(network.vectors["input"][: options.limit])
+    examples = len(network.vectors["input"][:limit])
     print(f"all {agreed:,} spikes agree, and all outputs ({examples} examples)")
     return 0
+
+
+def _judge_limited(
+    network: Network, accumulator: Accumulator, limit: int | None
+) -> int:
+    found = limited(network, accumulator, limit)
+    print(limited_report(network, found))
+    outputs = {node.name for node in network.nodes if node.kind == "output"}
+    examples = len(network.vectors["input"][:limit])
+    words = [
+        f"{sum(found.differing[n] for n in names):,} of "
+        f"{sum(found.compared[n] for n in names):,} {noun}"
+        for noun, names in (
+            ("codes", found.differing.keys() - outputs),
+            ("outputs", outputs),
+        )
+    ]
+    print(
+        f"{accumulator.bits} bits, {accumulator.overflow}: {' and '.join(words)} are "
+        f"others, and {found.decisions} of {examples * len(outputs)} largest outputs "
+        f"({examples} examples)"
+    )
+    return int(any(found.differing.values()))
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ def test_operations_of_a_tiny_network_are_those_counted_by_hand(tmp_path):
         "membrane_reads": 7 + 6 + 6,
         "membrane_writes": 7 + 6 + 3,
         "largest": 9,
+        "overflows": 0,
     }
     assert dataclasses.asdict(counts["output"]) == {
         "spikes": [],
@@ -126,6 +127,7 @@ def test_operations_of_a_tiny_network_are_those_counted_by_hand(tmp_path):
         "membrane_reads": 8 + 4,
         "membrane_writes": 8 + 4,
         "largest": 31,
+        "overflows": 0,
     }
     assert counts["output"].weight_reads == 8
     assert counts["input"] == referee.Counts()

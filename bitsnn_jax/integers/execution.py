@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.integers import tables
+from bitsnn_jax.integers.accumulators import Accumulator
 from bitsnn_jax.integers.carriers import EXACT, checked, places, product
 from bitsnn_jax.integers.graph import Sum, WindowSum, apply_term, batched
 from bitsnn_jax.integers.maxima import largest_codes
@@ -24,10 +25,13 @@ class Result(NamedTuple):
     Attributes:
       outputs: name -> int32 [n, ...]; times the unit of its node, the logits.
       codes: name of each layer of neurons -> int32 [n, ...], its spikes packed.
+      largest: name of each node with a membrane -> int32 [n], the largest |sum| that an
+        `accumulator` was given to hold; None without one.
     """
 
     outputs: dict[str, jax.Array]
     codes: dict[str, jax.Array]
+    largest: dict[str, jax.Array] | None = None
 
 
 def one_shot(
@@ -70,7 +74,11 @@ def one_shot(
 
 
 def stepped(
-    network: IntegerNetwork, *, carrier: str | None = None, unroll: bool = True
+    network: IntegerNetwork,
+    *,
+    carrier: str | None = None,
+    unroll: bool = True,
+    accumulator: Accumulator | None = None,
 ) -> Callable[[Any], Result]:
     """Run the spiking network: T steps of spikes, with integer thresholds.
 
@@ -84,12 +92,16 @@ def stepped(
         `lax.scan`s over time for each layer, one that integrates and one that fires, so
         that neither the program nor its temporaries grow with T, up to T = 16, from
         where on a code takes four bytes in place of two. The result is the same.
+      accumulator: that holds each membrane, as hardware would. None for one that holds
+        every sum. Needs `unroll`.
     """
+    if accumulator is not None and not unroll:
+        raise ValueError("an accumulator needs unroll=True: it is applied step by step")
     add, steps = _adder(network, checked(carrier)), network.steps
     simulate = _unrolled if unroll else _rolled
 
     def run(x):
-        values, codes, trains = {"input": x}, {}, set()
+        values, codes, trains, largest = {"input": x}, {}, set(), {}
         for node in network.nodes[1:]:
             if node.kind == "maximum":
                 values[node.name] = largest_codes(node, values)
@@ -103,6 +115,7 @@ def stepped(
             once = [part for part in parts if part[0].source not in trains]
             timed = [part for part in parts if part[0].source in trains]
             start = add(node, once, bias=np.zeros((), np.int32))
+            hold = _Register(accumulator)
 
             def charge(place, node=node, timed=timed):
                 """Return what the step t = T - place brings."""
@@ -113,16 +126,36 @@ def stepped(
                 bias = bias_part(node.bias, steps - 1 - place, steps)
                 return add(node, spikes, shift=place, bias=bias)
 
-            membrane, fire = simulate(node, charge, start, steps)
+            membrane, fire = simulate(node, charge, start, steps, hold)
             if node.kind == "neurons":
                 # Packed, T steps take the space of one; see `readings.Spikes`.
                 values[node.name] = codes[node.name] = fire()
                 trains.add(node.name)
             else:
+                if accumulator is not None:  # the half is an addition too
+                    half = jnp.asarray(node.half, membrane.dtype)
+                    membrane = hold(membrane + half) - half
                 values[node.name] = value_of(node, membrane, steps)
-        return _result(network, values, codes)
+            largest[node.name] = hold.largest
+        result = _result(network, values, codes)
+        return result if accumulator is None else result._replace(largest=largest)
 
     return _checked(network, run)
+
+
+class _Register:
+    """An accumulator at work, and the largest sum that it was given."""
+
+    def __init__(self, accumulator: Accumulator | None):
+        self.accumulator, self.largest = accumulator, jnp.zeros((), jnp.int32)
+
+    def __call__(self, total: jax.Array) -> jax.Array:
+        """Return what is left of a sum."""
+        if self.accumulator is None:
+            return total
+        found = jnp.max(jnp.abs(total)).astype(jnp.int32)
+        self.largest = jnp.maximum(self.largest, found)
+        return self.accumulator.limited(total)
 
 
 def bias_part(bias: np.ndarray, t: Any, steps: int) -> Any:
@@ -135,17 +168,20 @@ def bias_part(bias: np.ndarray, t: Any, steps: int) -> Any:
     return low + (t < rest)
 
 
-def _unrolled(node, charge, start, steps):
-    """Charge the membrane; return it and what fires it by Eq. (10) and packs spikes."""
-    membrane = start
+def _unrolled(node, charge, start, steps, hold):
+    """Charge the membrane; return it and what fires it by Eq. (10) and packs spikes.
+
+    `hold` is given the sum after each addition, and returns what is left of it.
+    """
+    membrane = hold(start)
     for place in reversed(range(steps)):
-        membrane += charge(place)
+        membrane = hold(membrane + charge(place))
 
     def fire():
         if node.has_table:
             codes = tables.fired_codes(node, membrane, steps=steps, unroll=True)
             return stored(codes)
-        u, spikes = membrane + jnp.asarray(node.half, membrane.dtype), []
+        u, spikes = hold(membrane + jnp.asarray(node.half, membrane.dtype)), []
         for place in reversed(range(steps)):
             threshold = jnp.asarray(np.left_shift(1, node.fraction + place), u.dtype)
             spikes.append(u >= threshold)
@@ -155,8 +191,8 @@ def _unrolled(node, charge, start, steps):
     return membrane, fire
 
 
-def _rolled(node, charge, start, steps):
-    """Do the same as loops at run time."""
+def _rolled(node, charge, start, steps, _):
+    """Do the same as loops at run time, with a membrane that holds every sum."""
     membrane = collect(charge, start, steps=steps)
 
     def fire():

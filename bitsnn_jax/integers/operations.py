@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -308,19 +309,33 @@ def _counts(node: IntegerNode, network, paths, activity, examples) -> NodeOperat
 
 
 def _fan_out(term: Term, shape: tuple[int, ...]) -> np.ndarray:
-    # A shift is not a path, and would count as 2**amount paths.
-    ops = (*term.before, term.weight, *term.after)
-    ops = [op for op in ops if not isinstance(op, Shift)]
-
-    def reach(x):
-        for op in ops:
-            x = _with_ones(op, x)
-        return x
-
+    reach = partial(_reached, term)
     source = jax.ShapeDtypeStruct(shape, jnp.float64)
     target = jax.eval_shape(reach, source)
     [reached] = jax.linear_transpose(reach, source)(jnp.ones(target.shape, jnp.float64))
     return np.asarray(reached).astype(np.int64)
+
+
+def fan_in(term: Term, shape: tuple[int, ...]) -> np.ndarray:
+    """Count, for each entry of a node, the paths that a term brings to it.
+
+    Args:
+      term: of the node, which is no maximum.
+      shape: of the term's source.
+
+    Returns:
+      int64, of the shape of the node.
+    """
+    with jax.enable_x64(True):
+        return np.asarray(_reached(term, jnp.ones(shape))).astype(np.int64)
+
+
+def _reached(term: Term, x: jax.Array) -> jax.Array:
+    """Apply the term with ones for weights."""
+    for op in (*term.before, term.weight, *term.after):
+        if not isinstance(op, Shift):  # no path, and it would count as 2**amount paths
+            x = _with_ones(op, x)
+    return x
 
 
 def _with_ones(op, x):
