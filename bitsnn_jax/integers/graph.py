@@ -318,6 +318,29 @@ def evaluate(
       outputs by name; codes by name, of neurons and maxima.
     """
 
+    def code(node, charge, levels):
+        return codes(charge, jnp.asarray(node.theta, x.dtype), levels=levels)
+
+    return observed(graph, x, code, steps=steps)
+
+
+def observed(
+    graph: Graph,
+    x: jax.Array,
+    observe: Callable[[Node, jax.Array, int], Any],
+    *,
+    steps: int | None = None,
+) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+    """Run it as `evaluate` does, with something else to say of layers than codes.
+
+    Args:
+      graph, x, steps: as in `evaluate`.
+      observe: (node, what its code is of [1, ...], levels) -> arrays.
+
+    Returns:
+      outputs by name; what was observed, by name.
+    """
+
     def one(x):
         values, seen = {"input": x}, {}
         for node in graph.nodes[1:]:
@@ -327,7 +350,7 @@ def evaluate(
                     node.levels if steps is None else snn_levels(node.levels, steps)
                 )
                 theta, z = jnp.asarray(node.theta, x.dtype), node.charge(z)
-                seen[node.name] = codes(z, theta, levels=levels)
+                seen[node.name] = observe(node, z, levels)
                 z = qcfs(z, theta, levels=levels)
             values[node.name] = z
         return {node.name: values[node.name] for node in graph.of_kind("output")}, seen

@@ -24,6 +24,7 @@ from bitsnn_jax.jobs.integers import (
 )
 from bitsnn_jax.jobs.measure import measure_at, on_examples, spikes_of_first
 from bitsnn_jax.jobs.sources import Network, Source
+from bitsnn_jax.jobs.ties import theta_result
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.reports.conversion_page import write_report
 from bitsnn_jax.results.conversion import (
@@ -38,7 +39,6 @@ from bitsnn_jax.results.conversion import (
     NonspikingOperation,
     ProductOfCurrents,
     StepsResult,
-    ThetaRange,
 )
 from bitsnn_jax.runs.checkpoint import load_variables, save_variables
 from bitsnn_jax.runs.provenance import about_machine, about_run
@@ -231,7 +231,7 @@ def _changes(report: Report) -> Changes:
             NeuronLayer(
                 path=layer.path,
                 shape=layer.shape[1:],
-                theta=_theta(np.asarray(layer.theta)),
+                theta=theta_result(layer.theta),
                 levels=layer.levels,
             )
             for layer in report.neurons
@@ -247,13 +247,6 @@ def _changes(report: Report) -> Changes:
         products=tuple(ProductOfCurrents(**p._asdict()) for p in report.products),
         bias_shift="parameters",
     )
-
-
-def _theta(theta: np.ndarray) -> float | ThetaRange:
-    if theta.ndim == 0:
-        return float(theta)
-    low, high = float(theta.min()), float(theta.max())
-    return ThetaRange(min=low, max=high, channels=theta.size)
 
 
 _HEAD = (

@@ -28,12 +28,14 @@ from bitsnn_jax.jobs.pass_times import (
     pass_times,
 )
 from bitsnn_jax.jobs.sources import Network
+from bitsnn_jax.jobs.ties import tied_for
 from bitsnn_jax.results.conversion import (
     IntegerLayer,
     IntegersAtSteps,
     IntegersResult,
     PassTime,
     RoundingResult,
+    TiesResult,
     TuningResult,
 )
 from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
@@ -59,6 +61,8 @@ class IntegerOptions:
       qat_epochs: to fine-tune weights for before they are rounded, see `qat.tune`: for
         the T that is saved. 0 for rounding alone.
       qat_learning_rate: the first one, of weights between -1 and 1.
+      tie_skips: tie thresholds along skip connections by powers of two, see
+        `ties.tied`.
 
     Raises:
       ValueError: a number that is out of range.
@@ -69,6 +73,7 @@ class IntegerOptions:
     carriers: Sequence[str | None] = (None,)
     qat_epochs: int = 0
     qat_learning_rate: float = qat.LEARNING_RATE
+    tie_skips: bool = False
 
     def __post_init__(self) -> None:
         if self.rounding not in (None, *ROUNDINGS):
@@ -93,12 +98,14 @@ class Rounded:
       how: weights were rounded that were not fine-tuned.
       before: those without fine-tuning; none where there was no fine-tuning.
       tuning: what that reached.
+      ties: of each network; none where nothing was to be tied.
     """
 
     networks: Sequence[IntegerNetwork]
     how: RoundingResult
     before: Sequence[IntegerNetwork] = ()
     tuning: TuningResult | None = None
+    ties: Sequence[TiesResult] = ()
 
 
 def round_weights(
@@ -113,22 +120,31 @@ def round_weights(
       native: the T to fine-tune for.
     """
     graph = lower_pixels(network.apply_fn, network.variables, network.examples)
-    pixels = None
-    if options.rounding != "nearest":
-        pixels = _calibration(graph, network, needed=options.rounding is not None)
+    pixels, calibrated = None, options.rounding != "nearest"
+    if calibrated or options.tie_skips:
+        pixels = _calibration(graph, network, needed=options.rounding == "gptq")
+    graphs = [graph] * len(steps)
+    ties: Sequence[TiesResult] = ()
+    if options.tie_skips:
+        # What is fine-tuned for one T has its thresholds at the others as well.
+        at = [native] * len(steps) if options.qat_epochs else steps
+        graphs, ties = tied_for(graph, pixels, at)
     # First, since it takes seconds to learn that a T has no integers.
-    networks = [fixed_point(graph, steps=t, bits=options.bits) for t in steps]
+    networks = [
+        fixed_point(each, steps=t, bits=options.bits)
+        for t, each in zip(steps, graphs, strict=True)
+    ]
     how = RoundingResult(method="nearest")
-    if pixels is not None:
+    if pixels is not None and calibrated:
         how, networks = RoundingResult(method="gptq", images=len(pixels)), []
-        for t in steps:
+        for t, each in zip(steps, graphs, strict=True):
             print(f"rounding for T = {t}, {len(pixels)} training images", flush=True)
-            closer = gptq(graph, pixels, steps=t, bits=options.bits)
+            closer = gptq(each, pixels, steps=t, bits=options.bits)
             networks.append(fixed_point(closer, steps=t, bits=options.bits))
     if not options.qat_epochs:
-        return Rounded(networks=networks, how=how)
+        return Rounded(networks=networks, how=how, ties=ties)
     tuned, tuning = fine_tuned(
-        graph,
+        graphs[list(steps).index(native)],
         network.config.data,
         steps=native,
         bits=options.bits,
@@ -137,7 +153,7 @@ def round_weights(
         seed=network.config.seed,
     )
     after = [fixed_point(tuned, steps=t, bits=options.bits) for t in steps]
-    return Rounded(networks=after, how=how, before=networks, tuning=tuning)
+    return Rounded(networks=after, how=how, before=networks, tuning=tuning, ties=ties)
 
 
 def _calibration(graph: Graph, network: Network, *, needed: bool) -> np.ndarray | None:
@@ -283,6 +299,8 @@ def measure_integers(
         if each.steps in before:
             found = accuracy(before[each.steps], settings, examples)
             row = structs.replace(row, accuracy_before=found)
+        if rounded.ties:
+            row = structs.replace(row, ties=rounded.ties[len(rows)])
         rows.append(row)
         print(_line(row), flush=True)
     [saved] = [each for each in rounded.networks if each.steps == native]

@@ -187,6 +187,40 @@ class IntegerLayer(Struct, frozen=True, kw_only=True):
     bound: int
 
 
+class TiedLayer(Struct, frozen=True, kw_only=True):
+    """A layer whose threshold is a power of two times those of its chain.
+
+    Attributes:
+      path: of the layer.
+      trained: theta as the network was trained with it.
+      theta: the one that it has in integers.
+    """
+
+    path: str
+    trained: float | ThetaRange
+    theta: float | ThetaRange
+
+
+class UntiedSkip(Struct, frozen=True, kw_only=True):
+    """A skip connection that keeps its multiplier, and why."""
+
+    source: str
+    target: str
+    reason: str
+
+
+class TiesResult(Struct, frozen=True, kw_only=True):
+    """Thresholds tied by powers of two along skip connections.
+
+    Attributes:
+      chains: of layers that skip connections join.
+      untied: skip connections that could not be tied.
+    """
+
+    chains: tuple[tuple[TiedLayer, ...], ...]
+    untied: tuple[UntiedSkip, ...] = ()
+
+
 class IntegersAtSteps(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the integer network does at one T.
 
@@ -200,6 +234,7 @@ class IntegersAtSteps(Struct, frozen=True, kw_only=True, omit_defaults=True):
       executions: which were compared.
       layers: bounds, node by node.
       accuracy_before: without fine-tuning; None where there was none.
+      ties: of thresholds along skip connections; None where nothing was to be tied.
     """
 
     steps: int
@@ -212,6 +247,7 @@ class IntegersAtSteps(Struct, frozen=True, kw_only=True, omit_defaults=True):
     executions: tuple[str, ...]
     layers: tuple[IntegerLayer, ...] = ()
     accuracy_before: float | None = None
+    ties: TiesResult | None = None
 
 
 class TuningResult(Struct, frozen=True, kw_only=True):

@@ -110,6 +110,8 @@ def _convert(options: Namespace, command: str) -> None:
         raise ValueError(
             "carriers needs fixed-point: it says what integers are held in"
         )
+    if options.fixed_point is None and options.tie_skips:
+        raise ValueError("tie-skips needs fixed-point: it ties thresholds of integers")
     integers = None
     if options.fixed_point is not None:
         integers = IntegerOptions(
@@ -118,6 +120,7 @@ def _convert(options: Namespace, command: str) -> None:
             carriers=options.carriers or [None],
             qat_epochs=options.qat_epochs,
             qat_learning_rate=options.qat_learning_rate,
+            tie_skips=options.tie_skips,
         )
     convert_source(
         source,
@@ -191,8 +194,8 @@ _KINDS = {
     "ckpt": _Kind(
         "--ckpt",
         _convert,
-        own="mode fixed-point rounding carriers qat_epochs qat_learning_rate data "
-        "distributed coordinator num_hosts host host_timeout",
+        own="mode fixed-point rounding carriers tie-skips qat_epochs qat_learning_rate "
+        "data distributed coordinator num_hosts host host_timeout",
     ),
     "torch": _Kind(
         "--torch",
@@ -314,6 +317,12 @@ def _add_integers(parser: Parser) -> None:
         choices=CARRIERS,
         help="what the integers are computed in (default: the fastest, here int8 on "
         "CPUs and float32 elsewhere)",
+    )
+    parser.add_argument(
+        "--tie-skips",
+        action="store_true",
+        help="tie thresholds along skip connections by powers of two, so that no code "
+        "is multiplied there; with --fixed-point",
     )
     parser.add_argument(
         "--qat_epochs",

@@ -139,6 +139,7 @@ WRONG = {
         f"--ckpt={NAME} --rounding=up": "argument --rounding: invalid choice: 'up'",
         f"--ckpt={NAME} --rounding=gptq": "rounding needs fixed-point",
         f"--ckpt={NAME} --carriers=int8": "carriers needs fixed-point",
+        f"--ckpt={NAME} --tie-skips": "tie-skips needs fixed-point",
         f"--ckpt={NAME} --qat_epochs=1": "qat_epochs needs fixed-point",
         f"--ckpt={NAME} --qat_epochs=-1": "--qat_epochs must be at least 0, got -1",
         f"--ckpt={NAME} --qat_epochs=1000000000": "--qat_epochs must be at most",
