@@ -37,6 +37,12 @@ def _nir(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
     nir_writer.write(folder / "network.nir", network)
 
 
+def _nir_stock(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
+    from bitsnn_jax.exports import nir_stock
+
+    nir_stock.write(network, vectors, folder)
+
+
 def _stablehlo(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
     from bitsnn_jax.exports import stablehlo
 
@@ -54,6 +60,7 @@ def _verilog(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
 
 FORMATS: dict[str, Format] = {
     "nir": Format("NIR with nodes of our own for neurons", "nir", _nir),
+    "nir_stock": Format("NIR with nodes that its readers know", "nir", _nir_stock),
     "stablehlo": Format("StableHLO, which JAX runs", "stablehlo", _stablehlo),
     "verilog": Format("SystemVerilog of each layer, with testbenches", "", _verilog),
 }
