@@ -43,6 +43,12 @@ def _nir_stock(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
     nir_stock.write(network, vectors, folder)
 
 
+def _onnx(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
+    from bitsnn_jax.exports import onnx_writer
+
+    onnx_writer.write(network, vectors, folder)
+
+
 def _stablehlo(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
     from bitsnn_jax.exports import stablehlo
 
@@ -61,6 +67,7 @@ def _verilog(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
 FORMATS: dict[str, Format] = {
     "nir": Format("NIR with nodes of our own for neurons", "nir", _nir),
     "nir_stock": Format("NIR with nodes that its readers know", "nir", _nir_stock),
+    "onnx": Format("ONNX in integers, with a check of the runtime", "onnx", _onnx),
     "stablehlo": Format("StableHLO, which JAX runs", "stablehlo", _stablehlo),
     "verilog": Format("SystemVerilog of each layer, with testbenches", "", _verilog),
 }
