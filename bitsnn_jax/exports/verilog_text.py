@@ -165,7 +165,7 @@ def bench_text(made: Design, name: str, test: Expected) -> str:
   initial $readmemh("spikes_{k}.hex", given_{k});
   int sent_{k} = 0;
   wire spikes_{k}_ready;
-  wire spikes_{k}_valid = sent_{k} < {len(sent)};
+  wire spikes_{k}_valid = sent_{k} < {len(sent)} && !hold;
   wire [{given.routes.channels - 1}:0] spikes_{k} = given_{k}[sent_{k}];
   always @(posedge clk)
     if (spikes_{k}_valid && spikes_{k}_ready) sent_{k} <= sent_{k} + 1;
@@ -178,6 +178,12 @@ module testbench;
   logic rst = 1;
   always #1 clk = !clk;
   initial #10 rst = 0;
+
+  // With +stalls nothing is sent or taken in about half of the cycles.
+  bit stalls = 0;
+  logic hold = 0;
+  initial stalls = $test$plusargs("stalls") != 0;
+  always @(posedge clk) hold <= stalls && $urandom_range(1) == 1;
 {feeds}
   // What must come back, and how many weights must be added on the way.
   logic [{last}:0] expected[0:{words - 1}];
@@ -189,22 +195,24 @@ module testbench;
   logic [{last}:0] out;
   {name} layer (
       .clk, .rst,
-{ports}      .out_valid, .out_ready(1'b1), .out
+{ports}      .out_valid, .out_ready(!hold), .out
   );
   always @(posedge clk) if (!rst) begin
     cycles <= cycles + 1;
-    idle <= out_valid ? 0 : idle + 1;
+    idle <= out_valid && !hold ? 0 : idle + 1;
     additions <= additions + longint'($countones(layer.add));
     if (idle > {_patience(made)}) $fatal(1, "{name}: no word after %0d", got);
-    if (out_valid) begin
+    if (out_valid && !hold) begin
       if (out !== expected[got])
-        $fatal(1, "{name}: word %0d: expected %h, got %h", got, expected[got], out);
+        $fatal(1, "{name}: word %0d: expected %h, got %h", got,
+               expected[got], out);
       got <= got + 1;
       if (got == {words - 1}) begin
         if (additions != ADDITIONS)
-          $fatal(1, "{name}: expected %0d additions, got %0d", ADDITIONS, additions);
-        $display("{name}: {words} words agree, %0d additions, %0d cycles", additions,
-                 cycles);
+          $fatal(1, "{name}: expected %0d additions, got %0d",
+                 ADDITIONS, additions);
+        $display("{name}: {words} words agree, %0d additions, %0d cycles",
+                 additions, cycles);
         $finish;
       end
     end
@@ -214,20 +222,21 @@ endmodule
 
 
 def _patience(made: Design) -> int:
-    """More cycles than the layer collects in, if all bits are spikes."""
+    """Return more cycles than the layer collects in, with all bits set and stalls."""
     step = sum(
         given.routes.sources + len(given.routes.lines) * (1 + given.routes.channels)
         for given in made.inputs
     )
-    return 1000 + (step + 8 * made.positions) * made.planes
+    return 1000 + 4 * (step + 8 * made.positions) * made.planes
 
 
 def makefile_text(names: Sequence[str]) -> str:
     """Write a Makefile: `make` simulates all layers, `make NAME` one of them."""
     return f"""\
-# make             simulates all layers on their test vectors, with Verilator 5
-# make NAME        one of them; fails if a word differs
-# make NAME/cells  lists its adders, registers and multiplexers, with yosys
+# make                simulates all layers on their test vectors, with Verilator 5
+# make NAME           one of them; fails if a word differs
+# make FLAGS=+stalls  the same, while senders and receivers stop at random
+# make NAME/cells     lists its adders, registers and multiplexers, with yosys
 VERILATOR ?= verilator
 YOSYS ?= yosys
 LAYERS := {" ".join(names)}
@@ -235,7 +244,7 @@ LAYERS := {" ".join(names)}
 all: $(LAYERS)
 
 $(LAYERS): %: %/build/simulate
-\tcd $@ && ./build/simulate
+\tcd $@ && ./build/simulate $(FLAGS)
 
 %/build/simulate: %/layer.sv %/testbench.sv neurons.sv synapses.sv
 \tcd $* && $(VERILATOR) --binary --timing -Wno-fatal --Mdir build -o simulate -O3 \\

@@ -17,10 +17,10 @@ from bitsnn_jax.exports.verilog_layers import Design, design, hex_words
 from bitsnn_jax.exports.verilog_routes import VerilogError
 from bitsnn_jax.exports.verilog_text import (
     Expected,
+    bench_text,
     layer_text,
     makefile_text,
     readme_text,
-    bench_text,
 )
 from bitsnn_jax.integers.execution import value_of
 from bitsnn_jax.integers.graph import batched, collected

@@ -33,6 +33,10 @@ def make(folder, *targets):
     )
 
 
+def cycles(done, name):
+    return int(re.search(rf"{name}: .* (\d+) cycles", done.stdout)[1])
+
+
 @pytest.mark.skipif(not shutil.which("verilator"), reason="needs Verilator 5")
 def test_every_layer_sends_its_spikes_in_verilator_and_a_wrong_weight_is_found(folder):
     done = make(folder)
@@ -41,6 +45,9 @@ def test_every_layer_sends_its_spikes_in_verilator_and_a_wrong_weight_is_found(f
     assert sorted(re.findall(r"^(\w+): \d+ words agree", done.stdout, re.M)) == (
         sorted(names)
     )
+    stalled = make(folder, "FLAGS=+stalls", "layer_several", "layer_output")
+    assert len(re.findall("words agree", stalled.stdout)) == 2
+    assert cycles(stalled, "layer_several") > cycles(done, "layer_several")
     # Memories are read when a simulation starts, so nothing is compiled again.
     rows = folder / "layer_output" / "rows_1.hex"
     weights = rows.read_text()
