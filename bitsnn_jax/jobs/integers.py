@@ -266,8 +266,8 @@ def accuracy(
 ) -> float:
     """Measure the part of the examples that the network of pixels has right."""
     run, correct = jax.jit(one_shot(network)), 0
-    for batch in _batches(settings, examples):
-        correct += _correct(run(batch["image"]).outputs["output"], batch)
+    for batch in in_batches(settings, examples):
+        correct += count_right(run(batch["image"]).outputs["output"], batch)
     return correct / len(examples)
 
 
@@ -306,7 +306,7 @@ def measure_integers(
     [saved] = [each for each in rounded.networks if each.steps == native]
     passes = {FLOAT: float_pass(network.apply_fn, network.variables, examples)}
     passes |= integer_passes(saved, carriers)
-    first_batch = next(iter(_batches(settings, examples)))
+    first_batch = next(iter(in_batches(settings, examples)))
     times = pass_times(passes, first_batch["image"])
     print(f"a pass at T = {native}, ms an image: {_said(times)}", flush=True)
     if jax.process_index() == 0:  # all hosts have computed the same
@@ -338,9 +338,9 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
     @jax.jit
     def compare(images, mask):
         first, *others = [run(images) for run in runs]
-        codes = sum(_differing(first.codes, other.codes, mask) for other in others)
+        codes = sum(count_differing(first.codes, other.codes, mask) for other in others)
         outputs = sum(
-            _differing(first.outputs, other.outputs, mask) for other in others
+            count_differing(first.outputs, other.outputs, mask) for other in others
         )
         spikes = sum(
             jnp.sum(jax.lax.population_count(code) * along(mask, code))
@@ -351,10 +351,10 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
     neurons = sum(int(np.prod(node.shape)) for node in network.of_kind("neurons"))
     totals = np.zeros(3, np.int64)  # codes and logits that differ, spikes
     correct = 0
-    for batch in _batches(settings, examples):
+    for batch in in_batches(settings, examples):
         *counts, logits = compare(batch["image"], batch["mask"])
         totals += np.array(counts, np.int64)
-        correct += _correct(logits, batch)
+        correct += count_right(logits, batch)
     codes, outputs, spikes = totals.tolist()
     names = [f"{c}, {mode}" for c in carriers for mode in EXECUTIONS]
     return IntegersAtSteps(
@@ -372,18 +372,18 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
     )
 
 
-def _batches(settings, examples):
+def in_batches(settings, examples):
     size = min(BATCH, len(examples))
     return data.eval_batches(settings, examples, batch_size=size)
 
 
-def _differing(ours, theirs, mask):
+def count_differing(ours, theirs, mask):
     return sum(
         jnp.sum((ours[name] != theirs[name]) & along(mask, ours[name])) for name in ours
     )
 
 
-def _correct(logits, batch) -> int:
+def count_right(logits, batch) -> int:
     """Count the examples of a batch that logits have right."""
     right = np.argmax(logits, -1) == batch["label"]
     return int(np.sum(right & batch["mask"]))
