@@ -108,7 +108,36 @@ def integers(accuracies):
             for name, (each, ratio) in times.items()
         ],
         "timed_at": 4,
+        "hardware": [hardware()],
     }
+
+
+def hardware():
+    """Two layers, on a chip that holds them and on one that does not."""
+    layer = {
+        **{"kind": "neurons", "neurons": 1024, "weight_bits": 11, "weights": 2320},
+        **{"distinct_weights": 102, "memory_bits": 18_608, "connections": 147_456},
+        **{"fan_in": 145, "fan_out": 144, "input_bits": 0, "message_bits": 1},
+        **{"bound": 102_033, "low": -52_845, "high": 49_188, "accumulator_bits": 17},
+        "largest": 16_464,
+    }
+    unmet = {"layer": LAYERS[0], "limit": "accumulator_bits", "needed": 17}
+    membranes = {
+        **{"bits": 16, "overflow": "wrap", "accuracy": 0.4321, "codes": 4_239_360},
+        **{"codes_differing": 54_321, "outputs": 3600, "outputs_differing": 7},
+        **{"predictions_differing": 3, "overflowing": [LAYERS[0]]},
+    }
+    narrow = {
+        **{"name": "narrow", "title": "Narrow chip", "fires": False, "fitting": 1},
+        **{"unmet": [unmet | {"available": 16}], "unpublished": []},
+        **{"words": "membrane bits 17 > 16 (1 layer)", "membranes": membranes},
+    }
+    wide = {
+        **{"name": "wide", "title": "Wide chip", "fires": True, "fitting": 2},
+        **{"unmet": [], "unpublished": ["fan_in"], "words": ""},
+    }
+    layers = [{"name": name, **layer} for name in LAYERS[:2]]
+    return {"steps": 4, "layers": layers, "targets": [narrow, wide]}
 
 
 def conversion():

@@ -16,6 +16,7 @@ from msgspec import structs
 from bitsnn_jax.config import to_dict
 from bitsnn_jax.conversion.bias_shift import Conversion, Report, convert
 from bitsnn_jax.jobs.evaluation import without_spikes
+from bitsnn_jax.jobs.hardware import measure_hardware
 from bitsnn_jax.jobs.integers import (
     IntegerOptions,
     Rounded,
@@ -164,6 +165,14 @@ def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionRe
             native=built.native,
             out=options.out / "fixed_point",
         )
+        if options.integers.targets:
+            hardware = measure_hardware(
+                built.integers.networks,
+                config.data,
+                network.examples,
+                names=options.integers.targets,
+            )
+            integers = structs.replace(integers, hardware=hardware)
         _warn_of_cost(
             _at(built.native, rows), _at(built.native, integers.steps), integers.bits
         )

@@ -30,6 +30,9 @@ from bitsnn_jax.results.hardware import (
 )
 from bitsnn_jax.runtime.columns import table
 
+# What neurons with one threshold cannot do.
+SCHEDULE = "thresholds that halve at each step"
+
 
 def measure_hardware(
     networks: Sequence[IntegerNetwork],
@@ -60,10 +63,8 @@ def in_lines(found: HardwareAtSteps) -> str:
     rows: list[Sequence[str]] = [("chip", "layers", "accuracy", "what does not fit")]
     for chip in found.targets:
         accuracy = f"{chip.membranes.accuracy:.2%}" if chip.membranes else ""
-        words = chip.words or "nothing"
-        if not chip.fires:
-            words = f"thresholds that halve at each step; {chip.words}".rstrip("; ")
-        rows.append((chip.title, f"{chip.fitting} of {layers}", accuracy, words))
+        fitting = f"{chip.fitting} of {layers}"
+        rows.append((chip.title, fitting, accuracy, chip.words or "nothing"))
     return (
         f"on hardware, T = {found.steps}: membranes of {widest.accumulator_bits} bits, "
         f"for sums of {widest.low:,} to {widest.high:,} in {widest.name}; "
@@ -103,13 +104,15 @@ def _judged(
     membranes: NarrowMembranes | None,
 ) -> TargetResult:
     broken = broken_limits(needs, chip, steps=steps)
+    words = [] if chip.fires(steps) else [SCHEDULE]
+    words += [in_words(broken)] if broken else []
     return TargetResult(
         name=chip.name,
         title=chip.title,
         fires=chip.fires(steps),
         fitting=len({need.name for need in needs} - {each.layer for each in broken}),
         unmet=tuple(UnmetLimit(**each._asdict()) for each in broken),
-        words=in_words(broken),
+        words="; ".join(words),
         unpublished=tuple(name for name in LIMITS if chip.limits[name] is None),
         membranes=membranes,
     )

@@ -21,6 +21,7 @@ from bitsnn_jax.integers.fixed_point import IntegerNetwork, fixed_point
 from bitsnn_jax.integers.gptq import gptq
 from bitsnn_jax.integers.graph import Graph
 from bitsnn_jax.integers.lowering import lower
+from bitsnn_jax.integers.targets import target
 from bitsnn_jax.jobs.pass_times import (
     EXECUTIONS,
     FLOAT,
@@ -63,9 +64,10 @@ class IntegerOptions:
       qat_learning_rate: the first one, of weights between -1 and 1.
       tie_skips: tie thresholds along skip connections by powers of two, see
         `ties.tied`.
+      targets: chips that the network is compared with, names of `integers.targets`.
 
     Raises:
-      ValueError: a number that is out of range.
+      ValueError: an unknown name, or a number that is out of range.
     """
 
     bits: int = 8
@@ -74,8 +76,11 @@ class IntegerOptions:
     qat_epochs: int = 0
     qat_learning_rate: float = qat.LEARNING_RATE
     tie_skips: bool = False
+    targets: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        for name in self.targets:
+            target(name)
         if self.rounding not in (None, *ROUNDINGS):
             raise ValueError(
                 f"rounding must be one of {', '.join(ROUNDINGS)}; got {self.rounding!r}"

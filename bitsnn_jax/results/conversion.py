@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from bitsnn_jax.results.hardware import HardwareAtSteps
 from bitsnn_jax.results.provenance import MachineRecord, RunRecord
 
 # An image as nested lists: [H, W] or [H, W, C].
@@ -298,6 +299,7 @@ class IntegersResult(Struct, frozen=True, kw_only=True):
       timed_at: the T of those passes.
       rounding: how weights were rounded that were not fine-tuned; None in older files,
         where that was "nearest".
+      hardware: what chips hold of it, a row for each T; none where none was asked for.
     """
 
     bits: int
@@ -307,6 +309,7 @@ class IntegersResult(Struct, frozen=True, kw_only=True):
     times: tuple[PassTime, ...] = ()
     timed_at: int | None = None
     rounding: RoundingResult | None = None
+    hardware: tuple[HardwareAtSteps, ...] = ()
 
 
 class LayerRaster(Struct, frozen=True, kw_only=True):

@@ -69,7 +69,7 @@ class TargetResult(Struct, frozen=True, kw_only=True):
       fires: its neurons can send a code of T bits.
       fitting: layers that no limit excludes.
       unmet: what does not fit, and by how much.
-      words: the same in a line.
+      words: all that in a line; "" where everything fits.
       unpublished: limits that are not known, and not judged.
       membranes: what its width makes of the codes, where some sum might not fit; None
         where every sum fits, and where the width is not published.

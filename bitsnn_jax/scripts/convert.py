@@ -33,6 +33,7 @@ from pathlib import Path
 from bitsnn_jax.conversion.calibration import METHODS
 from bitsnn_jax.integers import qat
 from bitsnn_jax.integers.carriers import CARRIERS
+from bitsnn_jax.integers.targets import targets
 from bitsnn_jax.interop.torch_factories import FORMS, is_named
 from bitsnn_jax.interop.torch_networks import TORCHVISION
 from bitsnn_jax.jobs.convert import ConvertOptions, convert_source
@@ -112,6 +113,8 @@ def _convert(options: Namespace, command: str) -> None:
         )
     if options.fixed_point is None and options.tie_skips:
         raise ValueError("tie-skips needs fixed-point: it ties thresholds of integers")
+    if options.fixed_point is None and options.target:
+        raise ValueError("target needs fixed-point: it is compared with those integers")
     integers = None
     if options.fixed_point is not None:
         integers = IntegerOptions(
@@ -121,6 +124,7 @@ def _convert(options: Namespace, command: str) -> None:
             qat_epochs=options.qat_epochs,
             qat_learning_rate=options.qat_learning_rate,
             tie_skips=options.tie_skips,
+            targets=options.target or (),
         )
     convert_source(
         source,
@@ -194,7 +198,8 @@ _KINDS = {
     "ckpt": _Kind(
         "--ckpt",
         _convert,
-        own="mode fixed-point rounding carriers tie-skips qat_epochs qat_learning_rate "
+        own="mode fixed-point rounding carriers tie-skips target "
+        "qat_epochs qat_learning_rate "
         "data distributed coordinator num_hosts host host_timeout",
     ),
     "torch": _Kind(
@@ -323,6 +328,13 @@ def _add_integers(parser: Parser) -> None:
         action="store_true",
         help="tie thresholds along skip connections by powers of two, so that no code "
         "is multiplied there; with --fixed-point",
+    )
+    parser.add_argument(
+        "--target",
+        action=Distinct,
+        nargs="+",
+        choices=[*targets()],
+        help="chips whose published limits those integers are compared with",
     )
     parser.add_argument(
         "--qat_epochs",

@@ -85,7 +85,8 @@ def small(*absent, **changed):
     row = results["steps"][0]
     row["layers"] = row["layers"][:3]
     for part in absent:
-        (results if part in results else row).pop(part)
+        parts = (results, row, results.get("fixed_point", {}))
+        next(each for each in parts if part in each).pop(part)
     return results | changed
 
 
@@ -106,6 +107,10 @@ def test_page_states_every_number(page):
     numbers += ["In float32 13 of 4,239,360 codes differ, in 2 of 360 images"]
     for each in results["fixed_point"]["times"]:
         numbers += [f"{each['milliseconds_per_example']:#.3g} {each['ratio']:#.3g}"]
+    numbers += ["Narrow chip 1 of 2 16 bits, wrap 43.21 % 54,321 membrane bits 17"]
+    numbers += ["Wide chip 2 of 2 wide enough nothing"]
+    for each in results["fixed_point"]["hardware"][0]["layers"]:
+        numbers += [f"{each['name']} 1,024 11 145 144 -52,845 49,188 17 16,464"]
     for leaf in results["conversion"]["changed"]:
         numbers += [f"{leaf['path']} {leaf['largest_change']:#.3g}"]
     for each in results["steps"][3]["layers"]:
@@ -149,6 +154,7 @@ def test_same_results_give_the_same_page(report, tmp_path):
     [
         (["raster"], "One image, spike by spike"),
         (["fixed_point"], "What a pass takes"),
+        (["hardware"], "Hardware limits"),
         (["layers"], "Mean spikes per neuron and image"),
         (["certificate"], "ran side by side"),
         (["stepped"], "Time, stepped to fused"),

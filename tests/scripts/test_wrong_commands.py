@@ -140,6 +140,9 @@ WRONG = {
         f"--ckpt={NAME} --rounding=gptq": "rounding needs fixed-point",
         f"--ckpt={NAME} --carriers=int8": "carriers needs fixed-point",
         f"--ckpt={NAME} --tie-skips": "tie-skips needs fixed-point",
+        f"--ckpt={NAME} --target=loihi2": "target needs fixed-point",
+        f"--ckpt={NAME} --target=loihi3": "invalid choice: 'loihi3' (choose from",
+        f"--ckpt={NAME} --target xylo xylo": "--target must have each value once",
         f"--ckpt={NAME} --qat_epochs=1": "qat_epochs needs fixed-point",
         f"--ckpt={NAME} --qat_epochs=-1": "--qat_epochs must be at least 0, got -1",
         f"--ckpt={NAME} --qat_epochs=1000000000": "--qat_epochs must be at most",
@@ -214,6 +217,10 @@ WRONG = {
         "''": "folder must not be empty",
         "{tmp} --limit=0": "--limit",
         "{tmp} --limit=x": "--limit",
+        "{tmp} --accumulator=1": "--accumulator must be 2 to 32, got 1",
+        "{tmp} --accumulator=wide": "--accumulator",
+        "{tmp} --accumulator=8 --overflow=up": "--overflow: invalid choice: 'up'",
+        "{tmp} --overflow=wrap": "--overflow needs --accumulator",
         "{tmp} extra": "unrecognized arguments: extra",
     },
     "experiments.ablation": {
@@ -232,6 +239,12 @@ WRONG = {
     },
     "experiments.imagenet_path": {"--out=": "--out must not be empty"},
     "experiments.torch_logits": {"--out=": "--out must not be empty"},
+    "experiments.saturation": {
+        "--images=0": "--images must be at least 1",
+        "--widths 1": "--widths must be at least 2",
+        "--networks nosuch": "nosuch is not a folder",
+        "--out=": "--out must not be empty",
+    },
     "experiments.spike_weights": {"--seeds 0 0": "--seeds must have each value once"},
     "experiments.anytime": {
         "--networks ''": "--networks must not be empty",
