@@ -239,6 +239,8 @@ def makefile_text(names: Sequence[str]) -> str:
 # make NAME/cells     lists its adders, registers and multiplexers, with yosys
 VERILATOR ?= verilator
 YOSYS ?= yosys
+OPTIONS := --timing -Wno-fatal -O3 --Mdir build -o simulate --top-module testbench
+RUNTIME := runtime/build/simulate
 LAYERS := {" ".join(names)}
 
 all: $(LAYERS)
@@ -246,9 +248,17 @@ all: $(LAYERS)
 $(LAYERS): %: %/build/simulate
 \tcd $@ && ./build/simulate $(FLAGS)
 
-%/build/simulate: %/layer.sv %/testbench.sv neurons.sv synapses.sv
-\tcd $* && $(VERILATOR) --binary --timing -Wno-fatal --Mdir build -o simulate -O3 \\
-\t  --top-module testbench testbench.sv layer.sv ../neurons.sv ../synapses.sv
+%/build/simulate: %/layer.sv %/testbench.sv neurons.sv synapses.sv | $(RUNTIME)
+\tcd $* && $(VERILATOR) --cc --exe --main $(OPTIONS) \\
+\t  testbench.sv layer.sv ../neurons.sv ../synapses.sv
+\tcp runtime/build/verilated*.o $*/build
+\t$(MAKE) -C $*/build -f Vtestbench.mk
+
+# Verilator's own part is the same in all simulations, so it is compiled once.
+$(RUNTIME):
+\tmkdir -p runtime
+\techo 'module testbench; initial #1 $$finish; endmodule' > runtime/testbench.sv
+\tcd runtime && $(VERILATOR) --binary $(OPTIONS) testbench.sv
 
 CELLS = hierarchy -top $*; proc; flatten; opt; tee -o cells stat -width
 %/cells:
