@@ -136,6 +136,44 @@ def bits_networks(rows):
     yield "mean of the differences", "", *means
 
 
+# What is tied by what, and how weights are rounded then.
+TIED = {
+    ("none", "float"): "float",
+    ("images", "float"): "float, tied",
+    ("none", "nearest"): "nearest",
+    ("ratios", "nearest"): "nearest, tied by ratios",
+    ("images", "nearest"): "nearest, tied",
+    ("none", "gptq"): "`gptq`",
+    ("images", "gptq"): "`gptq`, tied",
+}
+
+
+@table("ties", "ties.json")
+def ties(rows):
+    yield "network", "T", *TIED.values()
+    found, lost = defaultdict(dict), defaultdict(list)
+    for row in rows:
+        if not row["epochs"]:
+            way = row["ties"], row["rounding"]
+            found[row["network"], row["steps"]][way] = row["accuracy"]
+    for (name, steps), of in sorted(found.items(), key=lambda each: each[0]):
+        cells = []
+        for how, rounding in TIED:
+            accuracy, untied = of.get((how, rounding)), of.get(("none", rounding))
+            if accuracy is None:  # not measured yet
+                cells.append("")
+            elif how == "none" or untied is None:
+                cells.append(percent(accuracy))
+            else:
+                lost[how, rounding].append(100 * (accuracy - untied))
+                cells.append(f"{percent(accuracy)} ({lost[how, rounding][-1]:+.2f})")
+        yield f"`{name}`", str(steps), *cells
+    means = [
+        f"{sum(lost[way]) / len(lost[way]):+.2f}" if lost[way] else "" for way in TIED
+    ]
+    yield "mean of the differences", "", *means
+
+
 def _energy(name: str) -> None:
     @table(f"energy_{name}", "energy.json")
     def energy(stored):
