@@ -69,11 +69,37 @@ def in_bytes(
     builder: Builder, node: IntegerNode, values: Mapping[str, Value], top: int
 ) -> Value | None:
     """Write a layer of neurons as one QLinearConv; None where that is not exact."""
+    made = rounded(builder, node, values, top)
+    return made and limited(builder, node, made, top)
+
+
+def limited(builder: Builder, node: IntegerNode, code: Value, top: int) -> Value:
+    """Return min(code, top), for bytes with the channels first."""
+    name = builder.form(code, "u8", first=True)
+    if top < 255:
+        name = builder.add("Min", name, builder.constant(top, np.uint8))
+    made = Value(code.shape, 0, top, forms={("u8", True): name})
+    return applied(builder, [Reshape(node.shape)], made)
+
+
+def rounded(
+    builder: Builder,
+    node: IntegerNode,
+    values: Mapping[str, Value],
+    top: int,
+    *,
+    offset: int = 0,
+) -> Value | None:
+    """Return clip(floor((z + half) / 2**f) + offset, 0, 255) for the sum z of a layer.
+
+    What is above `top` may be another number above it. The value is that of the
+    convolution, channels first. None where a QLinearConv is not exact.
+    """
     bias, fraction = (_of_channels(a, node) for a in (node.bias, node.fraction))
     if top > 255 or bias is None or fraction is None or not node.terms:
         return None
-    scale = _scale(fraction, top)
-    if scale is None:
+    scale, more = _scale(fraction, top), offset << fraction.astype(np.int64)
+    if scale is None or node.bound + more.max() >= 2**31:
         return None
     terms = [_as_conv(term, values[term.source], node) for term in node.terms]
     found = _planes(builder, terms, values)
@@ -89,14 +115,11 @@ def in_bytes(
         builder.constant(scale, np.float32),
         builder.constant(np.zeros(len(scale)), np.int8),
     )
-    biases = builder.constant(bias, np.int32)
+    biases = builder.constant(bias + more, np.int32)
     name = builder.add(
         "QLinearConv", x, one, none, *weight, one, none, biases, **options
     )
-    if top < 255:
-        name = builder.add("Min", name, builder.constant(top, np.uint8))
-    made = Value(shape, 0, top, forms={("u8", True): name})
-    return applied(builder, [Reshape(node.shape)], made)
+    return Value(shape, 0, 255, forms={("u8", True): name})
 
 
 def _scale(fraction: np.ndarray, top: int) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from bitsnn_jax.exports.onnx_builder import Builder, OnnxError, Value
 from bitsnn_jax.exports.onnx_bytes import in_bytes
 from bitsnn_jax.exports.onnx_neurons import clipped, fired, floored, looked_up, packed
 from bitsnn_jax.exports.onnx_operations import applied
+from bitsnn_jax.exports.onnx_skips import with_skip_behind
 from bitsnn_jax.exports.onnx_sums import Part, Sums
 from bitsnn_jax.integers.execution import bias_part
 from bitsnn_jax.integers.graph import Held
@@ -138,7 +139,8 @@ class _OneShot(_Writer):
         if node.has_table:
             train = looked_up(self.builder, node, self.sums(node), self.network.steps)
             return packed(self.builder, train)
-        made = in_bytes(self.builder, node, self.values, self.top)
+        given = self.builder, node, self.values, self.top
+        made = with_skip_behind(*given) or in_bytes(*given)
         return made or clipped(self.builder, self.sums(node), self.top)
 
     def sums(self, node: IntegerNode) -> Value:
