@@ -137,14 +137,17 @@ def _design(network: IntegerNetwork, node: IntegerNode) -> Design:
     steps = network.steps if node.kind == "neurons" else 1
     # Where a threshold is subtracted, the membrane falls to -(bound + threshold).
     threshold = 2 ** (int(fractions.max()) + steps - 1)
-    return Design(
+    inputs = tuple(_input(network, node, term) for term in node.terms)
+    made = Design(
         node,
-        tuple(_input(network, node, term) for term in node.terms),
+        inputs,
         steps,
         biases if (biases != biases[0]).any() else biases[:1],
         fractions[0],
         (node.bound + threshold).bit_length() + 1,
     )
+    # Weights that only padding would meet do not count in the bound.
+    return dataclasses.replace(made, width=max(made.width, made.weight_bits))
 
 
 def _input(network: IntegerNetwork, node: IntegerNode, term: Term) -> Input:

@@ -219,11 +219,23 @@ def test_only_constants_are_multiplied():
                 assert "/" not in code and "%" not in code, line
 
 
+def network_of_unseen_weights():
+    """A window of three on one place: two of the weights meet padding only."""
+    first = IntegerNode("input", "input", (1, 1, 1), bound=1)
+    weights = np.array([100, 1, -100], np.int8).reshape(3, 1, 1)
+    window = Conv(weights, (1,), ((1, 1),), (1,), (1,), 1)
+    node = IntegerNode("a", "neurons", (1, 1, 1), (Term("input", (), window, ()),))
+    return IntegerNetwork((first, node._replace(bound=1)), STEPS, 8, 1)
+
+
 def test_a_membrane_has_bits_for_its_bound_and_its_largest_threshold():
     for made in designs():
         largest = 2 ** int(made.fractions.max() + made.steps - 1)
         assert 2 ** (made.width - 1) > made.node.bound + largest
         assert f".WIDTH({made.width})" in layer_text(made, "layer")
+    node = network_of_unseen_weights().nodes[-1]
+    made = design(network_of_unseen_weights(), node)
+    assert made.width >= made.weight_bits == 8 > node.bound.bit_length() + 1
 
 
 def test_a_layer_without_a_circuit_is_named():
