@@ -49,6 +49,12 @@ def _onnx(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
     onnx_writer.write(network, vectors, folder)
 
 
+def _qonnx(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
+    from bitsnn_jax.exports import qonnx_writer
+
+    qonnx_writer.write(network, vectors, folder)
+
+
 def _stablehlo(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
     from bitsnn_jax.exports import stablehlo
 
@@ -68,6 +74,7 @@ FORMATS: dict[str, Format] = {
     "nir": Format("NIR with nodes of our own for neurons", "nir", _nir),
     "nir_stock": Format("NIR with nodes that its readers know", "nir", _nir_stock),
     "onnx": Format("ONNX in integers, with a check of the runtime", "onnx", _onnx),
+    "qonnx": Format("QONNX, which flows for FPGAs read", "qonnx", _qonnx),
     "stablehlo": Format("StableHLO, which JAX runs", "stablehlo", _stablehlo),
     "verilog": Format("SystemVerilog of each layer, with testbenches", "", _verilog),
 }

@@ -5,6 +5,7 @@ jaxpr of a model. The spiking reading, the conversion and the certificate look f
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,14 +119,14 @@ def _checked(z, theta, levels) -> tuple[Array, Array]:
     return z, aligned(jnp.asarray(theta, z.dtype), z.shape)
 
 
-def aligned(theta: Array, shape: tuple[int, ...]) -> Array:
+def aligned(theta: Array, shape: tuple[Any, ...]) -> Array:
     """Give theta as many axes as the neurons it is for; leave a scalar as it is.
 
     Raises:
       ValueError: theta does not broadcast to `shape`.
     """
     try:
-        fits = np.broadcast_shapes(shape, theta.shape) == shape
+        fits = jnp.broadcast_shapes(shape, theta.shape) == shape
     except ValueError:
         fits = False
     if not fits:
@@ -155,7 +156,8 @@ def _grid(z, theta, levels) -> Array:
     return jnp.clip(jnp.floor(z * (levels / theta) + 0.5), 0, levels)
 
 
-def _forward(z, theta, *, levels) -> Array:
+def qcfs_forward(z: Array, theta: Array, *, levels: int) -> Array:
+    """Compute the values of `qcfs` by operations that every program has."""
     return step_size(theta, levels) * _grid(z, theta, levels)
 
 
@@ -171,7 +173,7 @@ def _qcfs_fwd(levels, z, theta):
 def _qcfs_bwd(levels, residuals, g):
     z, theta = residuals
     inside = (z > 0) & (z < theta)
-    a = _forward(z, theta, levels=levels)
+    a = qcfs_forward(z, theta, levels=levels)
     to_theta = jnp.where(inside, (a - z) / theta, z >= theta)
     return jnp.where(inside, g, 0), sum_to_shape(g * to_theta, theta.shape)
 
@@ -199,7 +201,7 @@ def _batch(args, dims, *, levels):
     return qcfs_p.bind(z, theta, levels=levels), 0
 
 
-qcfs_p.def_impl(jax.jit(_forward, static_argnames="levels"))
+qcfs_p.def_impl(jax.jit(qcfs_forward, static_argnames="levels"))
 qcfs_p.def_abstract_eval(lambda z, theta, *, levels: z.update(weak_type=False))
-mlir.register_lowering(qcfs_p, mlir.lower_fun(_forward, multiple_results=False))
+mlir.register_lowering(qcfs_p, mlir.lower_fun(qcfs_forward, multiple_results=False))
 batching.primitive_batchers[qcfs_p] = _batch
