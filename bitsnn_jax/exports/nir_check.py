@@ -9,10 +9,11 @@ agrees, 1 if one does not (the line names the first), and 2 if something cannot 
 
 Readers:
 
-    nirtorch   threshold.nir; nirtorch has no Threshold, so it is told x > threshold
-    snntorch   lif.nir, by snntorch.import_nir, as it is
-    norse      if.nir, by nirtorch with the neuron of Norse
-    sinabs     if.nir, by nirtorch with the neuron of sinabs
+    nirtorch       threshold.nir; it has no Threshold, so it is told x > threshold
+    snntorch       lif.nir, by its import_from_nir, as it is
+    norse          if.nir, by nirtorch with the neuron of Norse
+    sinabs         if.nir, by nirtorch with the neuron of sinabs
+    spikingjelly   if.nir, by its import_from_nir with a time step of 1, as it is
 
 Norse's and sinabs' own functions `from_nir` run nodes before all that feeds them (see
 `nirtorch.load` 2.6), which is wrong wherever two edges meet.
@@ -60,8 +61,24 @@ def save_vectors(
     np.savez_compressed(folder / VECTORS, **named)
 
 
-def check(folder: Path, reader: str, limit: int | None = None) -> tuple[bool, str]:
-    """Run the test vectors; return whether all agree, and the line that says so.
+class Tally(NamedTuple):
+    """What a comparison found.
+
+    Attributes:
+      inputs: how many.
+      compared: codes and outputs.
+      differing: of these.
+      first: the first that differs, in words; "" where all agree.
+    """
+
+    inputs: int
+    compared: int
+    differing: int
+    first: str
+
+
+def compare(folder: Path, reader: str, limit: int | None = None) -> Tally:
+    """Run the test vectors of a folder and compare every code and every output.
 
     Raises:
       CheckError: files that cannot be read, or a reader that is not installed or does
@@ -71,26 +88,24 @@ def check(folder: Path, reader: str, limit: int | None = None) -> tuple[bool, st
     file, load = READERS[reader]
     inputs = arrays["input"][:limit]
     graph = _graph(folder / file, arrays.get(f"sha256 {file}"))
-    names, compared = [n for n in arrays if n.startswith(("codes/", "outputs/"))], 0
-    for first in range(0, len(inputs), BATCH):
-        some = slice(first, min(first + BATCH, len(inputs)))
+    names = [name for name in arrays if name.startswith(("codes/", "outputs/"))]
+    compared, differing, first = 0, 0, ""
+    for start in range(0, len(inputs), BATCH):
+        some = slice(start, min(start + BATCH, len(inputs)))
         # A new module, since neurons may keep their membranes.
         sent = run(graph, load, inputs[some])
         for name in names:
             wanted = arrays[name][some]
             found = sent[name].reshape(wanted.shape)
-            if len(odd := np.argwhere(found != wanted)):
+            odd = np.argwhere(found != wanted)
+            compared, differing = compared + wanted.size, differing + len(odd)
+            if len(odd) and not first:
                 example, *place = (int(i) for i in odd[0])
-                return False, (
-                    f"{reader}: {name} differs first at example {first + example}, "
-                    f"place {place}: {found[tuple(odd[0])]:g}, expected "
-                    f"{wanted[tuple(odd[0])]}"
+                first = (
+                    f"{name} differs first at example {start + example}, place {place}:"
+                    f" {found[tuple(odd[0])]:g}, expected {wanted[tuple(odd[0])]}"
                 )
-            compared += wanted.size
-    return True, (
-        f"{reader} {version(reader)}: all {compared:,} codes and outputs of "
-        f"{len(inputs)} inputs agree ({file})"
-    )
+    return Tally(len(inputs), compared, differing, first)
 
 
 def run(graph: Any, load: Callable[[Any], Any], inputs: np.ndarray) -> dict[str, Any]:
@@ -191,6 +206,12 @@ def _sinabs(graph):
     return nirtorch.nir_to_torch(graph, {nir.IF: neuron, nir.Affine: _affine})
 
 
+def _spikingjelly(graph):
+    from spikingjelly.activation_based.nir_exchange import import_from_nir
+
+    return import_from_nir(graph, dt=1.0)
+
+
 def _affine(node):
     """Make a layer with the bias of the node, which nirtorch 2.6 forgets."""
     import torch
@@ -206,6 +227,7 @@ READERS = {
     "snntorch": Reader("lif.nir", _snntorch),
     "norse": Reader("if.nir", _norse),
     "sinabs": Reader("if.nir", _sinabs),
+    "spikingjelly": Reader("if.nir", _spikingjelly),
 }
 
 
@@ -269,12 +291,15 @@ def main() -> int:
     agreed = True
     for reader in readers:
         try:
-            agrees, line = check(options.folder, reader, options.limit)
+            found = compare(options.folder, reader, options.limit)
         except CheckError as error:
             print(f"{reader}: {error}", file=sys.stderr)
             return 2
-        print(line, flush=True)
-        agreed &= agrees
+        agreed &= not found.differing
+        text = (
+            f"all {found.compared:,} codes and outputs of {found.inputs} inputs agree"
+        )
+        print(f"{reader} {version(reader)}: {found.first or text}", flush=True)
     return 0 if agreed else 1
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from bitsnn_jax.exports import nir_check
+import export
+from bitsnn_jax.exports import bundle_writer, nir_check
 from bitsnn_jax.exports.nir_nodes import NIRError
 from bitsnn_jax.exports.nir_stock import to_stock_nir, write
 from bitsnn_jax.exports.nir_stock_nodes import NEURONS
@@ -337,6 +338,16 @@ def test_files_are_read_by_nir_and_say_the_same(tmp_path):
     assert (graph.metadata["steps"], graph.metadata["levels"]) == (STEPS, 15)
 
 
+def test_the_command_writes_files_vectors_and_the_script_that_compares(tmp_path):
+    made, wanted = expected(of_vectors)
+    bundle_writer.save(made, tmp_path / "b", vectors=wanted)
+    words = ["--ckpt", str(tmp_path / "b"), "--to", "nir_stock", "--out", str(tmp_path)]
+    export.main(words)
+    folder = tmp_path / "nir_stock"
+    assert {path.name for path in folder.iterdir()} > {"vectors.npz", "check.py"}
+    assert nir.read(folder / "if.nir").metadata["steps"] == STEPS
+
+
 def a_product():
     weight = Held("a", (Reshape((72, 1, 1)),), (72, 1, 1))
     layer = node("b", (1, 72), term("a", Reshape((1, 72)), weight), kind="sum")
@@ -403,10 +414,9 @@ def mixed():
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Exports of a network of images and of one of vectors."""
-    found = []
-    for make in (of_vectors, mixed):
-        found.append(tmp_path_factory.mktemp("export"))
-        write(*expected(make), found[-1])
+    found = {make: tmp_path_factory.mktemp("export") for make in (of_vectors, mixed)}
+    for make, folder in found.items():
+        write(*expected(make), folder)
     return found
 
 
@@ -415,10 +425,11 @@ def test_readers_of_others_send_the_same_spikes(reader, request, monkeypatch):
     pytest.importorskip("nirtorch")
     pytest.importorskip({"norse": "norse.torch"}.get(reader, reader))
     monkeypatch.setattr(nir_check, "BATCH", 1)
-    for folder in request.getfixturevalue("folders"):
-        agrees, line = nir_check.check(folder, reader)
-        assert agrees, line
-    assert line.endswith(" of 2 inputs agree (" + nir_check.READERS[reader].file + ")")
+    for make, folder in request.getfixturevalue("folders").items():
+        found = nir_check.compare(folder, reader)
+        assert not found.differing, found.first
+        wanted = [x.size for name, x in expected(make)[1].items() if name != "input"]
+        assert (found.inputs, found.compared) == (2, sum(wanted))
 
 
 def test_what_differs_is_named(tmp_path, monkeypatch, capsys):
@@ -430,8 +441,8 @@ def test_what_differs_is_named(tmp_path, monkeypatch, capsys):
     command = ["check.py", str(tmp_path), "--reader", "nirtorch"]
     monkeypatch.setattr(sys, "argv", command)
     assert nir_check.main() == 1
-    said = "nirtorch: codes/a differs first at example 1, place [2]"
-    assert capsys.readouterr().out.startswith(said)
+    said = ": codes/a differs first at example 1, place [2]: "
+    assert said in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*command, "--limit", "1"])
     assert nir_check.main() == 0
 

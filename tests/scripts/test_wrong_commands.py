@@ -264,6 +264,7 @@ WRONG = {
         "--images=0": "--images must be at least 1",
         "--rate_steps=0": "--rate_steps must be at least 1",
     },
+    "experiments.nir_readers": {"--images=0": "--images must be at least 1"},
     "experiments.referee": {"--images=-1": "--images must be at least 1"},
     "experiments.regulariser": {"--seeds 0 0": "--seeds must have each value once"},
     "experiments.relu_first": {
