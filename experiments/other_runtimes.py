@@ -139,7 +139,7 @@ def in_floats(apply_fn, variables, images: np.ndarray) -> dict[str, Any]:
         path = Path(folder) / "net.onnx"
         onnx_floats.write(path, apply_fn, variables, images, activations=True)
         session = onnxruntime.InferenceSession(path.read_bytes())
-    program = onnx_floats.written_out(apply_fn, variables, activations=True)
+    program = onnx_floats.Program(apply_fn, variables, images, activations=True)
     ours = jax.jit(program)(images)
     theirs = session.run(None, {"input": images})
     names = [output.name for output in session.get_outputs()]

@@ -58,7 +58,7 @@ def write(
     path = Path(path)
     if str(example.dtype) != "float32":
         raise OnnxFloatsError(f"the example must be float32, got {example.dtype}")
-    program = written_out(apply_fn, variables, activations=activations)
+    program = Program(apply_fn, variables, example, activations=activations)
     jax.eval_shape(program, jax.ShapeDtypeStruct(example.shape, "float32"))
     try:
         model = to_onnx(
@@ -79,28 +79,38 @@ def write(
     write_files({path.name: model.SerializeToString()}, path.parent)
 
 
-def written_out(
-    apply_fn: Callable[[Any, Any], Any], variables: Any, *, activations: bool = False
-) -> "Program":
-    """Return the function of x that `write` writes.
+class Program:
+    """A function of x, the one that `write` writes, without primitives of this package.
 
     Its results are the leaves of those of `apply_fn` and, if asked for, what each QCFS
-    returns.
+    returns. Arguments are those of `write`.
     """
-    return Program(lambda x: apply_fn(variables, x), activations)
 
-
-class Program:
-    """A function of one array without primitives of this package."""
-
-    def __init__(self, fn: Callable[[Any], Any], activations: bool):
-        self.fn, self.activations = fn, activations
+    def __init__(self, apply_fn, variables, example, *, activations: bool = False):
+        self.fn, self.activations = lambda x: apply_fn(variables, x), activations
         self.seen: list[Any] = []
         self.names: list[str] = []  # of the results of the last call
+        # While it works, jax2onnx has modules of Flax do operations of its own.
+        one = jax.ShapeDtypeStruct((1, *example.shape[1:]), "float32")
+        self.of_one = jax.make_jaxpr(self.fn)(one)
 
     def __call__(self, x: jax.Array) -> tuple[Any, ...]:
+        try:
+            program = jax.make_jaxpr(self.fn)(x)
+        except Exception:  # a network may ask for a size that an open batch has not
+            return self._mapped(x)
+        return self._results(program, x)
+
+    def _mapped(self, x: jax.Array) -> tuple[Any, ...]:
+        """Map the program of one example over the batch; ONNX has more nodes then."""
+
+        def run(example):
+            return [array[0] for array in self._results(self.of_one, example[None])]
+
+        return tuple(jax.vmap(run)(x))
+
+    def _results(self, program: ClosedJaxpr, x: Any) -> tuple[Any, ...]:
         self.seen = []
-        program = jax.make_jaxpr(self.fn)(x)
         results = self._run(program, [x])
         seen = self.seen if self.activations else []
         self.names = [f"output_{i}" for i in range(len(results))]

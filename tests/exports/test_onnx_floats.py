@@ -44,13 +44,15 @@ def test_primitives_of_this_package_are_written_out(tmp_path):
     def apply_fn(variables, x):
         options = {"strides": (1, 1), "padding": "SAME"}
         y = convolve(x, variables, dimensions=("NHWC", "HWIO", "NHWC"), **options)
-        return stored(qcfs(y, jnp.float32(2)))
+        # The size of the batch, which is open in ONNX.
+        return stored(qcfs(y, jnp.float32(2))).reshape(len(x), -1)
 
     x = np.float32(RNG.normal(size=(2, 5, 5, 3)))
     path = tmp_path / "net.onnx"
     write(path, apply_fn, KERNEL, x)
-    found = run(path, x)["output_0"]
-    np.testing.assert_allclose(found, apply_fn(KERNEL, x), rtol=0, atol=1e-6)
+    for batch in (x[:1], x):
+        found = run(path, batch)["output_0"]
+        np.testing.assert_allclose(found, apply_fn(KERNEL, batch), rtol=0, atol=1e-6)
     assert len(np.unique(found)) == 16
 
 
