@@ -23,6 +23,7 @@ def tool(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "tables"))
     names = (
         "calibrations",
+        "chips",
         "errors",
         "machines",
         "methods",

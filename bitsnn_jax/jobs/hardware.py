@@ -60,6 +60,7 @@ def in_lines(found: HardwareAtSteps) -> str:
     """Write a table with a line for each chip."""
     layers = len(found.layers)
     widest = max(found.layers, key=lambda layer: layer.accumulator_bits)
+    seen = max(found.layers, key=lambda layer: layer.largest)
     rows: list[Sequence[str]] = [("chip", "layers", "accuracy", "what does not fit")]
     for chip in found.targets:
         accuracy = f"{chip.membranes.accuracy:.2%}" if chip.membranes else ""
@@ -68,7 +69,8 @@ def in_lines(found: HardwareAtSteps) -> str:
     return (
         f"on hardware, T = {found.steps}: membranes of {widest.accumulator_bits} bits, "
         f"for sums of {widest.low:,} to {widest.high:,} in {widest.name}; "
-        f"{widest.largest:,} on these images\n{table(rows, names=4)}"
+        f"at most {seen.largest:,} on these images, in {seen.name}\n"
+        f"{table(rows, names=4)}"
     )
 
 

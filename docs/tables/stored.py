@@ -10,12 +10,15 @@ from types import MappingProxyType
 from typing import Any
 
 CARDS = "bitsnn_jax/runs/pretrained"
+TARGETS = "bitsnn_jax/integers/targets.json"  # published, each with its source
 FIELDS = ("command", "config", "seed", "commit", "machine", "jax", "time")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def read(root: Path, name: str, where: Mapping[str, str] = MappingProxyType({})) -> Any:
     """A file of docs/results; "cards" are the cards of the trained networks.
+
+    "targets" are the limits of chips.
 
     Args:
       root: of the repository.
@@ -25,6 +28,8 @@ def read(root: Path, name: str, where: Mapping[str, str] = MappingProxyType({}))
     if name == "cards":
         files = sorted((root / CARDS).glob("*/card.json"))
         return {file.parent.name: _json(file) for file in files}
+    if name == "targets":
+        return _json(root / TARGETS)
     file = root / "docs" / "results" / name
     if file.suffix == ".csv":
         with file.open(encoding="utf-8", newline="") as lines:
@@ -39,7 +44,7 @@ def abouts(
     root: Path, name: str, where: Mapping[str, str] = MappingProxyType({})
 ) -> list[dict[str, Any]]:
     """Where the numbers of a file come from: once, or for each row."""
-    if name == "cards":
+    if name in ("cards", "targets"):
         return []
     if name.endswith(".csv"):
         name = name.removesuffix(".csv") + ".about.json"
@@ -82,6 +87,9 @@ def source(
             continue
         if name == "cards":
             parts.append("the cards of the networks")
+            continue
+        if name == "targets":
+            parts.append(f"`{TARGETS}` has the source of each")
             continue
         target = root / "docs" / "results" / name
         link = Path(os.path.relpath(target, page.parent)).as_posix()
