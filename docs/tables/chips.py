@@ -54,7 +54,7 @@ def chip_reasons(stored):
 def sums(stored):
     yield (
         *("network", "T", "`bound`", "bits", "least membrane", "largest", "bits"),
-        *("largest on images", "bits"),
+        *(f"largest on {stored['rows'][0]['images']:,} images", "bits"),
     )
     for row in stored["rows"]:
         bound = max(layer["bound"] for layer in row["layers"])

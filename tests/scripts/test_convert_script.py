@@ -100,6 +100,7 @@ def test_other_folder_one_mode_no_certificate(trained, tmp_path):
 def test_in_integers_nothing_differs_and_the_network_is_saved(trained, tmp_path):
     options = ["--mode", "fused", "--certificate", "none", "--out", str(tmp_path)]
     options += ["--fixed-point", "--carriers", "float32", "bfloat16", "int32"]
+    options += ["--target", "speck", "loihi2"]
     convert.main(
         ["--ckpt", str(trained), "--steps", "2", "4", "--limit", "50", *options]
     )
@@ -118,6 +119,15 @@ def test_in_integers_nothing_differs_and_the_network_is_saved(trained, tmp_path)
     assert [each["name"] for each in times] == integers["executions"]
     assert all(each["milliseconds_per_example"] > 0 for each in times)
     assert results["fixed_point"]["timed_at"] == 4
+    for at, integers in zip(
+        results["fixed_point"]["hardware"],
+        results["fixed_point"]["steps"],
+        strict=True,
+    ):
+        assert at["steps"] == integers["steps"]
+        assert max(layer["bound"] for layer in at["layers"]) == integers["bound"]
+        assert all(0 < layer["largest"] <= layer["bound"] for layer in at["layers"])
+        assert [chip["name"] for chip in at["targets"]] == ["speck", "loihi2"]
     network = bundle_writer.load(tmp_path / "fixed_point")
     assert network.steps == 4
     vectors = bundle_writer.load_vectors(tmp_path / "fixed_point")
@@ -125,6 +135,7 @@ def test_in_integers_nothing_differs_and_the_network_is_saved(trained, tmp_path)
     np.testing.assert_array_equal(result.outputs["output"], vectors["outputs/output"])
     page = (tmp_path / "report" / "index.html").read_text()
     assert "In integers" in page and "bfloat16, stepped" in page
+    assert "Hardware limits" in page and "Loihi 2" in page
 
 
 BAD = {
