@@ -168,6 +168,20 @@ def referee(stored):
         )
 
 
+@table("nir_readers", "nir_readers.json")
+def nir_readers(stored):
+    yield "network", "nodes", "reader", "file", "codes and outputs", "differing"
+    for row in stored["rows"]:
+        yield (
+            f"`{row['network']}`",
+            f"{row['nodes']:,}",
+            f"{row['reader']} {row['version']}",
+            f"`{row['file']}`",
+            f"{row['compared']:,}",
+            f"{row['differing']:,}",
+        )
+
+
 @table("anytime", "anytime.json")
 def anytime(stored):
     yield "network", "t = 1", "2", "3", "4", "mean steps", "accuracy there"
