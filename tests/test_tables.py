@@ -24,6 +24,7 @@ def tool(monkeypatch):
     names = (
         "calibrations",
         "chips",
+        "circuits",
         "errors",
         "machines",
         "methods",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import calibrations  # noqa: F401  Importing them enters their tables.
 import chips  # noqa: F401
+import circuits  # noqa: F401
 import errors  # noqa: F401
 import machines  # noqa: F401
 import methods  # noqa: F401
