@@ -158,6 +158,29 @@ def fixed_point_codes(*stored):
         )
 
 
+@table("onnx_ties", "onnx_ties.json")
+def onnx_ties(stored):
+    yield (
+        *("network", "T", "batch", "time, tied / as trained"),
+        *("convolutions of bytes, as trained", "tied"),
+        *("of floats, as trained", "tied", "codes and logits that differ"),
+    )
+    rows = stored["rows"]
+    for plain, tied in zip(rows[::2], rows[1::2], strict=True):
+        low, ratio, high = tied["ratio"]
+        yield (
+            f"`{tied['network']}`",
+            str(tied["steps"]),
+            str(tied["batch"]),
+            f"{ratio:.2f} ({low:.2f}-{high:.2f})",
+            str(plain["convolutions_of_bytes"]),
+            str(tied["convolutions_of_bytes"]),
+            str(plain["convolutions_of_floats"]),
+            str(tied["convolutions_of_floats"]),
+            f"{plain['differing'] + tied['differing']:,}",
+        )
+
+
 _FORMS = {
     "columns": "columns and one product",
     "pointwise": "one product",

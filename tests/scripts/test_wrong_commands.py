@@ -278,6 +278,12 @@ WRONG = {
         "--seeds 1 1": "--seeds must have each value once",
         "--check=-1": "--check must be at least 0",
     },
+    "experiments.ties": {
+        "--ties=all": "argument --ties: invalid choice: 'all'",
+        "--steps=9": "--steps must be at most 8, got 9",
+        "--networks=nosuch": "nosuch is not a folder",
+        "--out={tmp}/file": "file cannot be read",
+    },
     "benchmarks.cost": {
         "--networks alexnet": "argument --networks: invalid choice: 'alexnet'",
         "--dtype=int3": "argument --dtype: invalid choice: 'int3'",
