@@ -148,7 +148,9 @@ def _window_sum(
     kernel = model.constant(ones, "UINT1")
     sums = sums or {"top": value.top * ones[0].size}
     to = model.new(value, shape=out_shape(op, value.shape), **sums)
-    return model.node("Conv", [value.name, kernel], to, group=channels, **window)
+    # Readers ask for the dilations, though 1 is the default.
+    window |= {"dilations": [1] * len(window["strides"]), "group": channels}
+    return model.node("Conv", [value.name, kernel], to, **window)
 
 
 def _scaled(model: Model, factor, value: Tensor, integers: dict) -> Tensor:
