@@ -135,20 +135,26 @@ def _rate_pass(case: Case) -> Callable[[], Any]:
     return run
 
 
-def _onnx_pass(case: Case, *, quantised: bool) -> Callable[[], Any]:
+def onnx_session(model: Any) -> Any:
+    """Load a model, a file or its bytes, with a thread for each core."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = _threads()
+    # As those of PyTorch: no thread spins on while it is another pass's turn.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(
+        model, settings, providers=["CPUExecutionProvider"]
+    )
+
+
+def _onnx_pass(case: Case, *, quantised: bool) -> Callable[[], Any]:
     x = {"x": _channels_first(case)}
     with tempfile.TemporaryDirectory() as folder:
         file = _exported(case, Path(folder))
         if quantised:
             file = _quantised(file, x)
-        session = onnxruntime.InferenceSession(
-            file, settings, providers=["CPUExecutionProvider"]
-        )
+        session = onnx_session(file)
     return lambda: session.run(None, x)
 
 

@@ -25,7 +25,8 @@ runtime that rounds ties away from 0, or up, gives the same codes. One that keep
 scale in fewer than k bits does not, and the test vectors show it.
 
 Codes below 255 = top are left to `Min`. Skip connections become more input channels of
-the same convolution: see `_planes`.
+the same convolution: see `_planes`. So does a bias that differs along the border: see
+`onnx_borders`.
 """
 
 import math
@@ -34,6 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bitsnn_jax.exports.onnx_borders import border_weights, with_constants
 from bitsnn_jax.exports.onnx_builder import Builder, Shape, Value
 from bitsnn_jax.exports.onnx_operations import applied, as_conv, convolved, like
 from bitsnn_jax.integers.graph import (
@@ -95,17 +97,17 @@ def rounded(
     What is above `top` may be another number above it. The value is that of the
     convolution, channels first. None where a QLinearConv is not exact.
     """
-    bias, fraction = (_of_channels(a, node) for a in (node.bias, node.fraction))
-    if top > 255 or bias is None or fraction is None or not node.terms:
+    fraction = _of_channels(node.fraction, node)
+    if top > 255 or fraction is None:
         return None
     scale, more = _scale(fraction, top), offset << fraction.astype(np.int64)
     if scale is None or node.bound + more.max() >= 2**31:
         return None
     terms = [_as_conv(term, values[term.source], node) for term in node.terms]
-    found = _planes(builder, terms, values)
+    found = _planes(builder, terms, values, np.broadcast_to(node.bias, node.shape))
     if found is None:
         return None
-    planes, options, shape = found
+    planes, options, shape, bias = found
     names = [name for name, _ in planes]
     x = names[0] if len(names) == 1 else builder.add("Concat", *names, axis=1)
     kernel = np.concatenate([kernel for _, kernel in planes], 1)
@@ -170,9 +172,12 @@ def _diagonal(scale: Scale, shape: tuple[int, ...]) -> Conv | None:
 
 
 def _planes(
-    builder: Builder, terms: Sequence[_Fed | None], values: Mapping[str, Value]
-) -> tuple[list[Plane], dict[str, Any], Shape] | None:
-    """Return all that one convolution sees, its options, and the shape of the result.
+    builder: Builder,
+    terms: Sequence[_Fed | None],
+    values: Mapping[str, Value],
+    bias: np.ndarray,
+) -> tuple[list[Plane], dict[str, Any], Shape, np.ndarray] | None:
+    """Return what one convolution sees, its options, its shape, a bias for a channel.
 
     The term with the largest window comes first. The kernels of the others are put
     into that window, as of more input channels.
@@ -185,29 +190,33 @@ def _planes(
         shape = out_shape(term.conv, value.shape)
         value, kernel, options = convolved(builder, term.conv, value)
         if main is None:
-            main = value.shape, options, shape
+            space = value.shape[1:-1]
+            found = border_weights(bias.reshape(shape)[0], space, options)
+            if found is None or found[1].size and term.conv.groups > 1:
+                return None
+            if found[1].size:
+                value = with_constants(builder, value, found[1].shape[1])
+                kernel = np.concatenate([kernel, found[1]], 1)
+            main = space, options, shape, found[0]
         else:
             value, kernel = _aligned(builder, value, kernel, options, *main[:2])
         split = _in_digits(builder, value, kernel) if value else None
         if split is None:
             return None
         planes += split
-    if main is None or not all(terms):
-        return None
-    return planes, *main[1:]
+    return (planes, *main[1:]) if main and all(terms) else None
 
 
 def _window(kernel: np.ndarray) -> int:
     return math.prod(kernel.shape[:-2])
 
 
-def _aligned(builder, value, kernel, options, shape, main):
+def _aligned(builder, value, kernel, options, space, main):
     """Put a kernel into the window of the main one; (None, kernel) if it cannot be."""
     strides, pads = options["strides"], options["pads"]
-    space = len(strides)
     if max(kernel.shape[2:]) == 1 and not any(pads) and max(strides) > 1:
-        value, strides = _every(builder, value, strides), [1] * space
-    if value.shape[1:-1] != shape[1:-1] or strides != main["strides"]:
+        value, strides = _every(builder, value, strides), [1] * len(strides)
+    if value.shape[1:-1] != space or strides != main["strides"]:
         return None, kernel
     wide = np.zeros((*kernel.shape[:2], *main["kernel_shape"]), kernel.dtype)
     place: list[Any] = [slice(None)] * 2

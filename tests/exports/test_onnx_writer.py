@@ -28,6 +28,7 @@ from bitsnn_jax.integers.graph import (  # noqa: E402
     Term,
     WindowMax,
     WindowSum,
+    apply,
     out_shape,
 )
 from bitsnn_jax.integers.network import (  # noqa: E402
@@ -388,3 +389,33 @@ def test_what_cannot_be_exact_names_the_layer():
         export_onnx(
             network_of([image, IntegerNode("cube", "output", shape, (term,))], 4)
         )
+
+
+@pytest.mark.parametrize("stride, window, padding", [(1, 3, 1), (2, 3, 1), (1, 5, 2)])
+def test_a_bias_that_differs_along_the_border_is_weights_of_constant_channels(
+    stride, window, padding
+):
+    """As where a normalised image is padded with zeros."""
+    rng, shape = np.random.default_rng(stride), (1, 7, 6, 2)
+    kernel = conv(
+        rng, window, window, 2, 3, stride=stride, padding=(padding, padding)
+    )  # fmt: skip
+    image = IntegerNode("input", "input", shape, bound=255)
+    mean = np.full((1, *shape[1:]), 131, np.int64)
+    shift = np.asarray(apply(kernel._replace(kernel=kernel.kernel.astype(int)), mean))
+    node = layer(
+        rng, "a", "neurons", shift.shape, [Term("input", (), kernel, ())], 10
+    )  # fmt: skip
+    node = node._replace(bias=(node.bias - shift).astype(np.int32))
+    out = IntegerNode("out", "output", node.shape, (Term("a", (), ONE, ()),))
+    network = network_of([image, node, out], 4)
+    pixels = rng.integers(0, 256, (3, *shape[1:])).astype(np.uint8)
+    kinds = operators(network)
+    assert kinds.count("QLinearConv") == 1 and "Conv" not in kinds
+    assert np.ptp(assert_same(network, pixels)["code_a"])
+    # A bias of no such kind is left to floats.
+    odd = node.bias.copy()
+    odd[0, 3, 3, 1] += 1
+    network = network_of([image, node._replace(bias=odd), out], 4)
+    assert "Conv" in operators(network)
+    assert_same(network, pixels)
