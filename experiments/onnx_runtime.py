@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 
 from bitsnn_jax import data
-from bitsnn_jax.exports.onnx_writer import export_onnx
+from bitsnn_jax.exports.onnx_writer import Mode, export_onnx
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.jobs.integers import lower_pixels
@@ -30,7 +30,7 @@ from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, 
 from bitsnn_jax.runtime.rows import Rows
 
 NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
-MODES = ("one_shot", "stepped")
+MODES: tuple[Mode, ...] = ("one_shot", "stepped")
 STEPS = (2, 4, 7, 8)
 BATCH = 250
 NUMBERS = Path("docs/results/onnx_runtime.json")
@@ -65,24 +65,23 @@ def missing(name: str, options: argparse.Namespace, known) -> Iterator[dict[str,
     test = data.load(settings, "test").first(options.limit)
     graph = lower_pixels(apply_fn, run.variables, test)
     for steps in options.steps:
-        rows = [
-            dict(zip(KEYS, (name, steps, mode, len(test)), strict=True))
+        rows = {
+            mode: dict(zip(KEYS, (name, steps, mode, len(test)), strict=True))
             for mode in MODES
-        ]
-        rows = [row for row in rows if not known(row)]
-        if not rows:
+        }
+        modes = [mode for mode in MODES if not known(rows[mode])]
+        if not modes:
             continue
         network = fixed_point(graph, steps=steps)
         models = {
-            row["mode"]: export_onnx(network, mode=row["mode"]).SerializeToString()
-            for row in rows
+            mode: export_onnx(network, mode=mode).SerializeToString() for mode in modes
         }
         found = compared(network, models, settings, test)
-        for row in rows:
+        for mode in modes:
             about = about_numbers(config=name, seed=run.config.seed)
             about["onnxruntime"] = onnxruntime.__version__
-            size = len(models[row["mode"]])
-            yield row | found[row["mode"]] | {"bytes": size, "about": about}
+            size = {"bytes": len(models[mode])}
+            yield rows[mode] | found[mode] | size | {"about": about}
 
 
 def compared(network, models, settings, test) -> dict[str, dict[str, Any]]:

@@ -37,6 +37,7 @@ def border_weights(
     """
     base = bias[tuple(size // 2 for size in bias.shape[:-1])]
     weights = bias.astype(np.int64) - base
+    always = np.ones((), bool)
     for axis, size in enumerate(space):
         inside = _inside(axis, size, bias.shape[axis], options)
         kinds, first, inverse = np.unique(
@@ -47,6 +48,10 @@ def border_weights(
         if right is None or (kind.take(inverse.reshape(-1), axis) != weights).any():
             return None
         weights = np.moveaxis(np.tensordot(right, kind, (1, axis)), 0, axis)
+        always = always[..., None] & inside.all(0)
+    # Taps that are always inside bring the same everywhere.
+    base = base + weights[always].sum(0)
+    weights[always] = 0
     planes = []
     if weights.any():
         high = np.rint(weights / HIGH).astype(np.int64)

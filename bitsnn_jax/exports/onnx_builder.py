@@ -108,8 +108,7 @@ class Builder:
 
     def constant(self, array: Any, dtype: Any = None) -> str:
         """Hold an array; equal arrays are held once."""
-        array = np.asarray(array, dtype)
-        array = np.ascontiguousarray(array).reshape(array.shape)
+        array = np.array(array, dtype, order="C")  # of its own
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._names:
             name = self._names[key] = self._name()
