@@ -261,3 +261,17 @@ def simulate(stored):
             ", ".join(_size(row["megabytes"], 1) for row in programs),
             ", ".join(_size(row.get("program_kilobytes"), 0) for row in programs),
         )
+
+
+@table("onnx_times", "onnx_runtime_times.json")
+def onnx_times(stored):
+    yield "network", "batch", "pass", "median, ms", "x onnxruntime's floats", "differ"
+    for row in stored["rows"]:
+        yield (
+            row["model"],
+            str(row["batch"]),
+            row["pass"],
+            time(row["milliseconds"]),
+            ratio(row["ratio"]),
+            str(row.get("differing", "–")),
+        )

@@ -182,6 +182,29 @@ def nir_readers(stored):
         )
 
 
+@table("onnx_runtime", "onnx_runtime.json")
+def onnx_runtime(stored):
+    yield "network", "T", "model", "codes", "differing", "logits", "differing"
+    for row in stored:
+        yield (
+            f"`{row['network']}`",
+            str(row["steps"]),
+            row["mode"].replace("_", "-"),
+            f"{row['codes']:,}",
+            f"{row['differing']:,}",
+            f"{row['logits']:,}",
+            f"{row['logits_differing']:,}",
+        )
+
+
+@table("onnx_int8", "onnx_int8.json")
+def onnx_int8(stored):
+    yield "network", "model", "accuracy"
+    for row in stored["rows"]:
+        steps = f", T = {row['steps']}" if row["steps"] else ""
+        yield f"`{row['network']}`", f"{row['model']}{steps}", percent(row["accuracy"])
+
+
 @table("anytime", "anytime.json")
 def anytime(stored):
     yield "network", "t = 1", "2", "3", "4", "mean steps", "accuracy there"
