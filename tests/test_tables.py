@@ -28,6 +28,7 @@ def tool(monkeypatch):
         "errors",
         "machines",
         "methods",
+        "runtimes",
         "speed",
         "surveys",
         "trained",
