@@ -4,7 +4,7 @@
 
 The trained ResNet-20 and VGG on the first test images of Fashion-MNIST, in integers at
 T = 4, are exported with `nir_stock.write` and run by each reader of
-`exports/nir_check.py`, all of which must be installed. Writes
+`exports/check.py`, all of which must be installed. Writes
 docs/results/nir_readers.json.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from bitsnn_jax import data
 from bitsnn_jax.config import Data
-from bitsnn_jax.exports import bundle_writer, nir_check, nir_stock
+from bitsnn_jax.exports import bundle_writer, check, nir_stock
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.runs.loading import load_ann
@@ -28,6 +28,7 @@ from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 FASHION = Data(name="idx", directory="/usr/share/datasets/fashion-mnist")
 STEPS = 4
 NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
+READERS = ("nirtorch", "snntorch", "norse", "sinabs", "spikingjelly")
 NUMBERS = Path("docs/results/nir_readers.json")
 
 
@@ -54,9 +55,10 @@ def rows_of(name: str, test: data.Examples) -> list[dict[str, Any]]:
         bundle_writer.save(network, bundle, vectors=images)
         folder.mkdir()
         nir_stock.write(network, bundle_writer.load_vectors(bundle), folder)
-        for reader, (file, _) in nir_check.READERS.items():
+        for reader in READERS:
+            [file] = check.RUNTIMES[reader].files
             nodes = nir.read(folder / file).nodes.values()
-            found = nir_check.compare(folder, reader)
+            found = check.compare(folder, reader)
             rows.append(
                 {
                     "network": name,

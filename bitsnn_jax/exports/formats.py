@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bitsnn_jax.exports import check
 from bitsnn_jax.integers.execution import one_shot, stepped
 from bitsnn_jax.integers.network import IntegerNetwork
 
@@ -58,10 +59,12 @@ def _qonnx(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
 def _stablehlo(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:
     from bitsnn_jax.exports import stablehlo
 
-    example = np.zeros(network.nodes[0].shape, np.uint8)
+    integers = np.min_scalar_type(network.white)
+    example = np.zeros(network.nodes[0].shape, integers)
     for name, run in (("one_shot", one_shot), ("stepped", stepped)):
         path = folder / f"{name}.stablehlo"
         stablehlo.write(path, run(network), example, steps=network.steps)
+    check.complete(folder, vectors)
 
 
 def _verilog(network: IntegerNetwork, vectors: Vectors, folder: Path) -> None:

@@ -20,14 +20,13 @@ Needs the packages `nir` and `h5py`: the extra `nir`.
 """
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nir
 import numpy as np
 
-from bitsnn_jax.exports import nir_check
+from bitsnn_jax.exports import check
 from bitsnn_jax.exports.nir_nodes import NIRError
 from bitsnn_jax.exports.nir_stock_nodes import (
     NEURONS,
@@ -100,14 +99,10 @@ def write(
     Raises:
       NIRError: as `to_stock_nir`.
     """
-    files = {}
     for neuron in NEURONS:
         path = folder / f"{neuron.lower()}.nir"
         nir.write(path, to_stock_nir(network, neuron=neuron))
-        files[path.name] = path.read_bytes()
-    shutil.copyfile(nir_check.__file__, folder / "check.py")
-    if vectors:
-        nir_check.save_vectors(folder, files, vectors)
+    check.complete(folder, vectors)
 
 
 class _Unrolled:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from bitsnn_jax.exports import onnx_check
+from bitsnn_jax.exports import check
 from bitsnn_jax.exports.onnx_builder import Builder, OnnxError, Value
 from bitsnn_jax.exports.onnx_bytes import in_bytes
 from bitsnn_jax.exports.onnx_neurons import clipped, fired, floored, looked_up, packed
@@ -61,7 +61,7 @@ def export_onnx(
         if codes and node.kind == "neurons":
             writer.code_output(node)
     facts = {
-        "bitsnn": onnx_check.VERSION,
+        "bitsnn": "1",
         "mode": mode,
         "steps": str(network.steps),
         "white": str(network.white),
@@ -212,8 +212,6 @@ def write(
     models = {
         f"{mode}.onnx": export_onnx(network, mode=mode) for mode in get_args(Mode)
     }
-    files = {name: model.SerializeToString() for name, model in models.items()}
-    files[onnx_check.VECTORS] = onnx_check.sealed(files, vectors)
-    files["check.py"] = Path(onnx_check.__file__).read_bytes()
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+    for name, model in models.items():
+        (folder / name).write_bytes(model.SerializeToString())
+    check.complete(folder, vectors)

@@ -13,14 +13,13 @@ Needs the package `onnx`: the extra `onnx`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
 
-from bitsnn_jax.exports import qonnx_check
+from bitsnn_jax.exports import check
 from bitsnn_jax.exports.qonnx_tensors import (
     DOMAIN,
     EXACT,
@@ -82,10 +81,8 @@ def write(
     Raises:
       QONNXError: as `to_qonnx`.
     """
-    (folder / qonnx_check.MODEL).write_bytes(to_qonnx(network).SerializeToString())
-    arrays: Any = in_file_order(network, vectors)
-    np.savez(folder / qonnx_check.VECTORS, **arrays)
-    (folder / "check.py").write_bytes(Path(qonnx_check.__file__).read_bytes())
+    (folder / "network.onnx").write_bytes(to_qonnx(network).SerializeToString())
+    check.complete(folder, in_file_order(network, vectors))
 
 
 def in_file_order(

@@ -1,7 +1,6 @@
 """NIR of stock nodes: a plain reading of the graph has every spike and every output."""
 
 import functools
-import sys
 
 import jax
 import nir
@@ -10,7 +9,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 import export
-from bitsnn_jax.exports import bundle_writer, nir_check
+from bitsnn_jax.exports import bundle_writer, check
 from bitsnn_jax.exports.nir_nodes import NIRError
 from bitsnn_jax.exports.nir_stock import to_stock_nir, write
 from bitsnn_jax.exports.nir_stock_nodes import NEURONS
@@ -420,53 +419,16 @@ def folders(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("reader", nir_check.READERS)
+READERS = ("nirtorch", "snntorch", "norse", "sinabs", "spikingjelly")
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_readers_of_others_send_the_same_spikes(reader, request, monkeypatch):
     pytest.importorskip("nirtorch")
     pytest.importorskip({"norse": "norse.torch"}.get(reader, reader))
-    monkeypatch.setattr(nir_check, "BATCH", 1)
+    monkeypatch.setattr(check, "BATCH", 1)
     for make, folder in request.getfixturevalue("folders").items():
-        found = nir_check.compare(folder, reader)
+        found = check.compare(folder, reader)
         assert not found.differing, found.first
         wanted = [x.size for name, x in expected(make)[1].items() if name != "input"]
         assert (found.inputs, found.compared) == (2, sum(wanted))
-
-
-def test_what_differs_is_named(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("nirtorch")
-    made, wanted = expected(of_vectors)
-    wrong = dict(wanted, **{"codes/a": wanted["codes/a"].copy()})
-    wrong["codes/a"][1, 2] ^= 1
-    write(made, wrong, tmp_path)
-    command = ["check.py", str(tmp_path), "--reader", "nirtorch"]
-    monkeypatch.setattr(sys, "argv", command)
-    assert nir_check.main() == 1
-    said = ": codes/a differs first at example 1, place [2]: "
-    assert said in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", [*command, "--limit", "1"])
-    assert nir_check.main() == 0
-
-
-def test_a_folder_that_is_damaged_is_an_error_in_one_line(
-    tmp_path, monkeypatch, capsys
-):
-    made, wanted = expected(of_vectors)
-    write(made, {}, tmp_path)
-    monkeypatch.setattr(sys, "argv", ["", str(tmp_path), "--reader", "norse"])
-
-    def fails(message):
-        assert nir_check.main() == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1, error
-
-    fails("vectors.npz is not there: export with test vectors")
-    write(made, wanted, tmp_path)
-    (tmp_path / "if.nir").write_bytes(b"")
-    fails("if.nir is damaged: its checksum is another")
-    (tmp_path / "if.nir").unlink()
-    fails("if.nir cannot be read: No such file")
-    whole = (tmp_path / "vectors.npz").read_bytes()
-    (tmp_path / "vectors.npz").write_bytes(whole[: len(whole) // 2])
-    fails("vectors.npz is damaged")
-    np.savez(tmp_path / "vectors.npz", format="bitsnn nir", version=2)
-    fails("version 2, this script reads 1")

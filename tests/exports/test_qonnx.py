@@ -1,8 +1,5 @@
 """QONNX: its own executor finds every code and every logit."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +13,7 @@ from networks import (
 )
 
 from bitsnn_jax import qcfs
-from bitsnn_jax.exports import bundle_writer, qonnx_check
+from bitsnn_jax.exports import bundle_writer, check
 from bitsnn_jax.exports.formats import FORMATS
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import fixed_point
@@ -193,35 +190,17 @@ def folder(tmp_path):
     return tmp_path / "out"
 
 
-def checked(folder):
-    """The script, on its own."""
-    command = [sys.executable, str(folder / "check.py"), "--limit", "2"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1]
+def test_the_script_of_an_export_compares_codes_and_logits(folder):
+    found = check.compare(folder, "qonnx", limit=2)
+    assert (found.inputs, found.compared, found.differing) == (2, 16, 0)
 
 
-def test_an_exported_folder_checks_itself(folder):
-    assert checked(folder) == (0, "all 16 codes and logits of 2 inputs agree")
-
-
-def test_the_check_finds_a_number_that_differs_and_damaged_files(folder):
+def test_a_model_of_another_network_is_named(folder):
     with np.load(folder / "vectors.npz") as arrays:
         arrays = dict(arrays)
-    arrays["codes/f"][1, 0] += 1
-    np.savez(folder / "vectors.npz", **arrays)
-    agrees, line = qonnx_check.check(folder)
-    assert (agrees, line) == (False, "f differs first at input 1")
     np.savez(folder / "vectors.npz", **arrays, **{"codes/g": arrays["codes/f"]})
-    with pytest.raises(qonnx_check.CheckError, match="has no g: take both files from"):
-        qonnx_check.check(folder)
-    (folder / "vectors.npz").write_bytes(b"PK")
-    with pytest.raises(qonnx_check.CheckError, match="export a network with test vec"):
-        qonnx_check.check(folder)
-    np.savez(folder / "vectors.npz", **arrays)
-    model = folder / "network.onnx"
-    model.write_bytes(model.read_bytes()[:99])
-    with pytest.raises(qonnx_check.CheckError, match="network.onnx cannot be read"):
-        qonnx_check.check(folder)
+    with pytest.raises(check.CheckError, match="has no codes/g: take both from one"):
+        check.compare(folder, "qonnx")
 
 
 @pytest.mark.slow
