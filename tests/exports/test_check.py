@@ -1,8 +1,10 @@
 """The script of an export: it agrees, or says in one line what does not."""
 
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,3 +150,13 @@ def test_a_runtime_that_is_missing_is_named(folder, monkeypatch, capsys):
     monkeypatch.setattr(check, "_is_installed", lambda name: False)
     assert check.main([str(folder)]) == 2
     assert "error: jax is not installed: pip install jax\n" == capsys.readouterr().err
+
+
+def test_the_page_says_how_each_format_is_compared_and_runtimes_are_there():
+    page = (Path(__file__).parents[2] / "docs" / "integers.md").read_text()
+    rows = re.findall(
+        r"^\| \[`(\w+)`\]\(exports\.md#\w+\) \| .* \| (.*) \| ", page, re.M
+    )
+    assert sorted(name for name, _ in rows) == sorted(FORMATS)
+    compared = {name for name, how in rows if f"snn/{name}/check.py" in how}
+    assert compared == {*RUNTIMES.values()} and {*RUNTIMES} == {*check.RUNTIMES}
