@@ -42,7 +42,16 @@ def public_modules():
             yield name
 
 
-@pytest.mark.parametrize("page", PAGES)
+SLOW = {"your_network.md"}  # a dozen networks, traced and compared
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else [])
+        for page in PAGES
+    ],
+)
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if any("import torch\n" in block for block in PAGES[page]):

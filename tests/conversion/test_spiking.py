@@ -291,7 +291,9 @@ def squared(v, x):
     return qcfs(qcfs(x @ v["w"], 2.0) @ v["w"] * 2 * half, 2.0) @ v["w"]
 
 
-@pytest.mark.parametrize("mode", ["stepped", "fused"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("stepped", marks=pytest.mark.slow), "fused"]
+)
 def test_under_shard_map_it_is_what_it_is_alone(mode):
     mesh = Mesh(np.array(jax.devices()), ("batch",))
     v = {"w": jnp.eye(3) / 2}

@@ -250,6 +250,7 @@ def test_evaluation_counts_every_picture_of_a_stream(tmp_path):
     assert len(found.predictions) == 9 and found.accuracy == pytest.approx(8 / 9)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_stream_is_trained_converted_and_proved(tmp_path):
     data = write_folder(tmp_path)
     data.batch_size, data.eval_batch_size = 8, 8
