@@ -6,15 +6,18 @@
 Rounds a trained network to integers of 8 bits with and without ties along its skip
 connections, as `convert.py --tie-skips --rounding nearest` does, and writes the pass
 with codes as ONNX. Both are compared with our own, code by code, on test images, and
-then run in turns, from pixels to logits. Ratios are to the network as it is. Needs onnx
-and onnxruntime. With --out the numbers are stored.
+then run in turns, from pixels to logits, with onnxruntime's own network of floats (the
+same layers with ReLU, from normalised images) and its INT8 of that. Ratios are to the
+floats. Needs onnx, onnxruntime and torch. With --out the numbers are stored.
 """
 
 from typing import Any
 
 import jax
 import numpy as np
+import peers
 import timings
+from fixed_point import normalised, size_without_thresholds
 
 from bitsnn_jax import data
 from bitsnn_jax.exports.onnx_writer import export_onnx
@@ -29,6 +32,7 @@ from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
 
 PLAIN, TIED = "as trained", "tied"
+FLOAT, INT8 = "onnxruntime", "onnxruntime-int8"
 
 
 def main() -> None:
@@ -44,7 +48,6 @@ def main() -> None:
     parser.add_argument(
         "--batches", type=whole(1, 10**4), default=(64, 1), metavar="N", **several
     )
-    parser.add_argument("--threads", type=whole(0, 10**4), default=0, help="0: all")
     parser.add_argument("--rounds", type=whole(2, 10**6), default=30)
     parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
     options = parser.parse_args()
@@ -66,23 +69,33 @@ def main() -> None:
             }
             for batch in options.batches:
                 pixels = np.stack(images[:batch])
-                found = measured(networks, pixels, options.threads, options.rounds)
+                case = peers.Case(
+                    run.config.model.name,
+                    normalised(pixels.astype(np.float32)),
+                    parameters=size_without_thresholds(run.variables),
+                    rate_steps=1,
+                )
+                found = measured(networks, pixels, case, options.rounds)
                 shown = {"network": name, "steps": steps, "batch": batch}
                 rows += [shown | row for row in found]
-                print(*rows[-2:], sep="\n", flush=True)
+                print(*rows[-len(found) :], sep="\n", flush=True)
     if options.out:
-        facts = {"rounds": options.rounds, "threads": options.threads}
+        facts = {"rounds": options.rounds, "peers": peers.versions()}
         names = ", ".join(options.networks)
         store_numbers(options.out, rows, config=names, seed=0, **facts)
 
 
 def measured(
-    networks: dict[str, IntegerNetwork], pixels: np.ndarray, threads: int, rounds: int
+    networks: dict[str, IntegerNetwork],
+    pixels: np.ndarray,
+    case: peers.Case,
+    rounds: int,
 ) -> list[dict[str, Any]]:
     """Compare and time the networks; return a row for each."""
-    facts, passes = {}, {}
+    facts: dict[str, dict[str, Any]] = {FLOAT: {}, INT8: {}}
+    passes = peers.peers([FLOAT, INT8], case)
     for name, network in networks.items():
-        model = session(export_onnx(network), threads)
+        model = session(export_onnx(network))
         names = [output.name for output in model.get_outputs()]
         result = jax.jit(one_shot(network, carrier="int32"))(pixels)
         wanted = {f"code_{n}": code for n, code in result.codes.items()}
@@ -99,20 +112,13 @@ def measured(
             "convolutions_of_bytes": kinds.count("QLinearConv"),
             "convolutions_of_floats": kinds.count("Conv"),
         }
-        passes[name] = ours(session(plain, threads), pixels)
+        passes[name] = ours(session(plain), pixels)
     times = in_turns(passes, rounds=rounds)
-    return [row | facts[row["pass"]] for row in timings.rows(times, reference=PLAIN)]
+    return [row | facts[row["pass"]] for row in timings.rows(times, reference=FLOAT)]
 
 
-def session(model: Any, threads: int) -> Any:
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    settings.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-    )
+def session(model: Any) -> Any:
+    return peers.onnx_session(model.SerializeToString())
 
 
 def ours(model: Any, pixels: np.ndarray) -> Any:
