@@ -36,7 +36,7 @@ types: .venv/ready
 	$(BIN)/pyrefly check
 
 doctest: .venv/ready
-	$(BIN)/python -m pytest --doctest-modules bitsnn_jax
+	$(BIN)/python -m pytest --doctest-modules --doctest-ignore-import-errors bitsnn_jax
 
 docs: .venv/docs # the site, in site/
 	$(BIN)/mkdocs build
