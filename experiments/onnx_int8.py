@@ -145,7 +145,8 @@ def accuracy(
     correct = 0
     for images, labels in batches(settings, test):
         [logits] = session.run(None, {"input": images.astype(dtype)})
-        correct += int(np.sum(np.argmax(logits.reshape(len(labels), -1), -1) == labels))
+        scores = np.asarray(logits).reshape(len(labels), -1)
+        correct += int(np.sum(np.argmax(scores, -1) == labels))
     return correct / len(test)
 
 

@@ -141,7 +141,7 @@ def in_floats(apply_fn, variables, images: np.ndarray) -> dict[str, Any]:
         session = onnxruntime.InferenceSession(path.read_bytes())
     program = onnx_floats.Program(apply_fn, variables, images, activations=True)
     ours = jax.jit(program)(images)
-    theirs = session.run(None, {"input": images})
+    theirs = [np.asarray(x) for x in session.run(None, {"input": images})]
     names = [output.name for output in session.get_outputs()]
     differing = numbers = 0
     for name, a, b in zip(names, ours, theirs, strict=True):
