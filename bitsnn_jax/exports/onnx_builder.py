@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bitsnn_jax.integers import carriers
 from bitsnn_jax.runtime.reading import ReadingError
 
 Shape = tuple[int, ...]
@@ -22,7 +23,7 @@ OPSET, IR_VERSION = 18, 9
 # A protobuf holds no more bytes.
 LARGEST = 2**31 - 1
 # Up to here every integer is a float32. A float64 holds all of 32 bits.
-EXACT = 2**24
+EXACT = carriers.EXACT["float32"]
 TYPES = {"u8": np.uint8, "u16": np.uint16, "u32": np.uint32, "i32": np.int32}
 TYPES |= {"f32": np.float32, "f64": np.float64}
 # What ONNX calls them.

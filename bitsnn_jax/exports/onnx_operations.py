@@ -7,7 +7,6 @@ or float64 where sums can be larger.
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -24,6 +23,7 @@ from bitsnn_jax.exports.onnx_builder import (
     can_be_first,
     extents,
 )
+from bitsnn_jax.exports.orders import transposition
 from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
@@ -156,7 +156,7 @@ def _reshaped(builder: Builder, value: Value, shape: Shape) -> Value:
 
 def _move(builder, op, value):
     shape = op.index.shape
-    perm = transposition(op.index, value.shape)
+    perm = _transposed(op.index, value.shape)
     if perm is not None:
         rank = len(shape)
         if perm == (0, *range(2, rank), 1) and can_be_first(shape):
@@ -174,24 +174,12 @@ def _move(builder, op, value):
     return like(value, shape, kind, placed(builder, name, kind, (size,), 1, index))
 
 
-def transposition(index: np.ndarray, shape: Shape) -> Shape | None:
-    """Return the order of axes that a move from [1, ...] puts, if it is no more.
-
-    >>> transposition(np.arange(6).reshape(1, 2, 3).transpose(0, 2, 1), (1, 2, 3))
-    (0, 2, 1)
-    >>> transposition(np.arange(6).reshape(1, 3, 2), (1, 2, 3)) is None
-    True
-    """
-    if len(shape) != index.ndim or shape[:1] != (1,) or index.shape[:1] != (1,):
+def _transposed(index: np.ndarray, shape: Shape) -> Shape | None:
+    """Return the order that a move from [1, ...] puts axes in, if it does no more."""
+    perm = transposition(index, shape)
+    if perm is None or (perm[0], index.ndim) != (0, len(shape)) or shape[0] != 1:
         return None
-    places = np.arange(math.prod(shape)).reshape(shape)
-    for rest in itertools.permutations(range(1, index.ndim)):
-        perm = (0, *rest)
-        if tuple(shape[axis] for axis in perm) == index.shape and np.array_equal(
-            places.transpose(perm), index
-        ):
-            return perm
-    return None
+    return perm if tuple(shape[axis] for axis in perm) == index.shape else None
 
 
 def _reduced(op_name):

@@ -6,16 +6,17 @@ are, such as UINT4. Needs the package `onnx`: the extra `onnx`.
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bitsnn_jax.integers import carriers
+
 DOMAIN = "qonnx.custom_op.general"
 OPSET, DOMAIN_VERSION, IR_VERSION = 13, 1, 8
-EXACT = 2**24  # float32 holds every integer up to here
+EXACT = carriers.EXACT["float32"]
 
 
 class QONNXError(ValueError):
@@ -176,23 +177,6 @@ def type_of_all(numbers: np.ndarray) -> str:
 def channels_first(rank: int) -> tuple[int, ...]:
     """Return the axes of [1, *space, channels] in ONNX's order."""
     return (0, rank - 1, *range(1, rank - 1)) if rank > 2 else tuple(range(rank))
-
-
-def transposition(index: np.ndarray, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Return the order of axes, if places are moved as a transposition moves them.
-
-    Args:
-      index: of the places that values come from, in any shape.
-      shape: of the values.
-
-    >>> transposition(np.array([0, 3, 1, 4, 2, 5]), (1, 2, 3))
-    (0, 2, 1)
-    """
-    places, flat = np.arange(math.prod(shape)).reshape(shape), index.reshape(-1)
-    for order in permutations(range(len(shape))):
-        if np.array_equal(places.transpose(order).reshape(-1), flat):
-            return order
-    return None
 
 
 def type_of(top: int, has_sign: bool) -> str:

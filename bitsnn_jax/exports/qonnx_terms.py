@@ -5,12 +5,12 @@ Needs the package `onnx`: the extra `onnx`.
 
 import numpy as np
 
+from bitsnn_jax.exports.orders import transposition
 from bitsnn_jax.exports.qonnx_tensors import (
     Model,
     QONNXError,
     Tensor,
     channels_first,
-    transposition,
     type_of_all,
 )
 from bitsnn_jax.integers.graph import (

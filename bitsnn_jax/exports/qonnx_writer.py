@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 
 from bitsnn_jax.exports import check
+from bitsnn_jax.exports.orders import transposition
 from bitsnn_jax.exports.qonnx_tensors import (
     DOMAIN,
     EXACT,
@@ -27,7 +28,6 @@ from bitsnn_jax.exports.qonnx_tensors import (
     QONNXError,
     Tensor,
     channels_first,
-    transposition,
     type_of,
 )
 from bitsnn_jax.exports.qonnx_terms import add_term
