@@ -25,8 +25,6 @@ from typing import Any
 import flatbuffers
 import jax
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from bitsnn_jax import data
 from bitsnn_jax.config import Data
@@ -37,7 +35,11 @@ from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import store_numbers
-from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, one_line, whole
+
+with one_line():  # what the package does not bring
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 FASHION = Data(name="idx", directory="/usr/share/datasets/fashion-mnist")
 NETWORK, STEPS, BITS, BATCH = "resnet20_fashion_mnist", 4, 6, 16

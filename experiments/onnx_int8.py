@@ -15,10 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
-from onnxruntime import quantization
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from bitsnn_jax import data
 from bitsnn_jax.exports.onnx_builder import Builder, Value
@@ -30,7 +26,13 @@ from bitsnn_jax.integers.network import IntegerNode
 from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import store_numbers
-from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, one_line, whole
+
+with one_line():  # what the package does not bring
+    import onnx
+    import onnxruntime
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
 NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
 STEPS = (4, 8)

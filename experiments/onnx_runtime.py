@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import onnxruntime
 
 from bitsnn_jax import data
 from bitsnn_jax.exports.onnx_writer import Mode, export_onnx
@@ -26,8 +25,19 @@ from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import about_numbers
-from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
+from bitsnn_jax.runtime.cli import (
+    Distinct,
+    Parser,
+    a_path,
+    as_script,
+    filled,
+    one_line,
+    whole,
+)
 from bitsnn_jax.runtime.rows import Rows
+
+with one_line():  # what the package does not bring
+    import onnxruntime
 
 NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
 MODES: tuple[Mode, ...] = ("one_shot", "stepped")

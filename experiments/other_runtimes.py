@@ -23,18 +23,21 @@ from typing import Any
 
 import jax
 import numpy as np
-import onnxruntime
 
 from bitsnn_jax import data
 from bitsnn_jax.config import Data
-from bitsnn_jax.exports import onnx_floats, qonnx_writer
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.network import IntegerNetwork
 from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import store_numbers
-from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, one_line, whole
+
+with one_line():  # what the package does not bring
+    import onnxruntime
+
+    from bitsnn_jax.exports import onnx_floats, qonnx_writer
 
 FASHION = Data(name="idx", directory="/usr/share/datasets/fashion-mnist")
 NETWORKS = ("resnet20_fashion_mnist", "vgg_fashion_mnist")
