@@ -72,12 +72,19 @@ class Model:
 
 @dataclass
 class Optimizer:
-    """SGD with momentum and a cosine schedule."""
+    """What turns gradients into updates, and how far they go."""
 
-    learning_rate: float = 0.02
-    warmup_epochs: float = 0.0
-    momentum: float = 0.9
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.02  # at its peak
+    schedule: Literal["cosine", "linear"] = "cosine"  # from the peak to 0
+    warmup_epochs: float = 0.0  # in which the rate rises from 0 to its peak
+    momentum: float = 0.9  # of SGD
+    b1: float = 0.9  # of AdamW: its mean gradient
+    b2: float = 0.999  # of AdamW: its mean squared gradient
+    epsilon: float = 1e-8  # of AdamW
+    # SGD: part of the gradient, of every parameter. AdamW: apart from it, of weights.
     weight_decay: float = 5e-4
+    clip_norm: float = 0.0  # largest norm of the whole gradient; 0: any
     epochs: int = 20
     accumulate: int = 1  # parts that a device works a batch off in, one by one
 

@@ -62,6 +62,12 @@ def test_every_config_file_is_valid_and_named_after_itself(file):
         ("optimizer.momentum", 1.0),
         ("optimizer.weight_decay", -1e-4),
         ("optimizer.epochs", 0),
+        ("optimizer.name", "adam"),
+        ("optimizer.schedule", "step"),
+        ("optimizer.b2", 1.0),
+        ("optimizer.b1", 0.8),  # of AdamW, and SGD is the default
+        ("optimizer.epsilon", 0.0),
+        ("optimizer.clip_norm", -1.0),
         ("loss.spike_lambda", -1e-8),
         ("loss.label_smoothing", 1.0),
         ("checkpoint_every_steps", -1),

@@ -1,4 +1,4 @@
-"""SGD as the reference trains with it, and thresholds that stay positive."""
+"""Optimisers and schedules, and thresholds that stay positive."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,16 @@ from bitsnn_jax import config
 THETA_FLOOR = 1e-3
 
 
+# Leaves that AdamW lets be, besides all vectors; they are no weights of a product.
+_NOT_DECAYED = {"bias", "scale", "theta"}
+
+
 def learning_rate(
     optimizer: config.Optimizer, *, steps_per_epoch: int
 ) -> optax.Schedule:
-    """Follow half a cosine from the peak to 0 at the last step, after a warm-up.
+    """Fall from the peak to 0 at the last step, after a warm-up that rises from 0.
+
+    The way down is a straight line or half a cosine.
 
     >>> rate = learning_rate(config.Optimizer(learning_rate=0.1), steps_per_epoch=5)
     >>> [round(float(rate(step)), 3) for step in (0, 50, 100)]
@@ -20,12 +26,31 @@ def learning_rate(
     """
     warmup = round(optimizer.warmup_epochs * steps_per_epoch)
     peak, total = optimizer.learning_rate, optimizer.epochs * steps_per_epoch
-    cosine = optax.cosine_decay_schedule(peak, total - warmup)
+    steps = total - warmup
+    if optimizer.schedule == "cosine":
+        decay = optax.cosine_decay_schedule(peak, steps)
+    else:
+        decay = optax.linear_schedule(peak, 0.0, steps)
     if not warmup:
-        return cosine
+        return decay
     return optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, warmup), cosine], [warmup]
+        [optax.linear_schedule(0.0, peak, warmup), decay], [warmup]
     )
+
+
+def make_optimizer(
+    optimizer: config.Optimizer, *, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """Build the optimiser of a config, by its name.
+
+    With `clip_norm`, a gradient whose norm over all parameters is larger is scaled down
+    to it, before anything else.
+    """
+    made = {"sgd": sgd, "adamw": adamw}[optimizer.name]
+    updates = made(optimizer, steps_per_epoch=steps_per_epoch)
+    if not optimizer.clip_norm:
+        return updates  # without a state that earlier checkpoints do not have
+    return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), updates)
 
 
 def sgd(
@@ -46,6 +71,34 @@ def sgd(
         ),
         keep_theta_positive(),
     )
+
+
+def adamw(
+    optimizer: config.Optimizer, *, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """Build Adam with decoupled weight decay, projected to positive theta.
+
+        m <- b1 m + (1 - b1) grad;   v <- b2 v + (1 - b2) grad^2
+        p <- p - rate ((m / c1) / (sqrt(v / c2) + epsilon) + weight_decay p)
+
+    with c_i = 1 - b_i^step. As for BERT, the decay acts on matrices and tables: biases,
+    the weights of norms and theta are left out.
+    """
+    return optax.chain(
+        optax.scale_by_adam(b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.epsilon),
+        optax.add_decayed_weights(optimizer.weight_decay, mask=_decayed),
+        optax.scale_by_learning_rate(
+            learning_rate(optimizer, steps_per_epoch=steps_per_epoch)
+        ),
+        keep_theta_positive(),
+    )
+
+
+def _decayed(params):
+    def decays(path, p):
+        return p.ndim > 1 and getattr(path[-1], "key", None) not in _NOT_DECAYED
+
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def keep_theta_positive(floor: float = THETA_FLOOR) -> optax.GradientTransformation:

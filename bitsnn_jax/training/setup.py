@@ -12,7 +12,7 @@ from bitsnn_jax.config import Config
 from bitsnn_jax.data import steps_per_epoch
 from bitsnn_jax.runtime.devices import AXIS
 from bitsnn_jax.tasks import Examples, Task, task_of
-from bitsnn_jax.training.optimizer import learning_rate, sgd
+from bitsnn_jax.training.optimizer import learning_rate, make_optimizer
 from bitsnn_jax.training.start import check_memory, check_source
 from bitsnn_jax.training.validation import validate
 
@@ -55,7 +55,8 @@ class Setup:
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        return sgd(self.config.optimizer, steps_per_epoch=self.steps_per_epoch)
+        settings = self.config.optimizer
+        return make_optimizer(settings, steps_per_epoch=self.steps_per_epoch)
 
 
 def set_up(config: Config, workdir: str | os.PathLike) -> Setup:

@@ -1,6 +1,6 @@
 """What each field of a config must be, checked before any device is touched."""
 
-from bitsnn_jax.config import Config, check_types, flatten, to_dict
+from bitsnn_jax.config import Config, Optimizer, check_types, flatten, to_dict
 from bitsnn_jax.numerics.spikes import SURROGATES
 from bitsnn_jax.tasks import task_of
 
@@ -29,6 +29,7 @@ def validate(config: Config) -> None:
         expected, holds = rules.get(path, ("anything", lambda value: True))
         if not holds(value):
             raise ValueError(f"{path} must be {expected}, got {value!r}")
+    _check_heeded(config.optimizer)
     epochs, warmup = config.optimizer.epochs, config.optimizer.warmup_epochs
     if warmup >= epochs:
         raise ValueError(
@@ -45,6 +46,18 @@ def validate(config: Config) -> None:
             f"{config.model.activation}, which has no spikes; got "
             f"{config.loss.spike_lambda}"
         )
+
+
+def _check_heeded(optimizer):
+    """Refuse a value for a field that the optimiser does not look at."""
+    for name, fields in _OF_OPTIMIZERS.items():
+        for field in fields:
+            value, default = getattr(optimizer, field), getattr(Optimizer, field)
+            if name != optimizer.name and value != default:
+                raise ValueError(
+                    f"optimizer.{field} must be {default!r} for optimizer.name="
+                    f"{optimizer.name}, got {value!r}: it is for {name}"
+                )
 
 
 def _check_text(path, value):
@@ -71,6 +84,8 @@ def _positive(high):
 
 _BELOW_ONE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 
+_OF_OPTIMIZERS = {"sgd": ("momentum",), "adamw": ("b1", "b2", "epsilon")}
+
 # What a field must be, and whether a value is that; else its type decides.
 _RULES = {
     "name": (
@@ -93,7 +108,11 @@ _RULES = {
     "optimizer.learning_rate": _positive(1000),
     "optimizer.warmup_epochs": _within(0, 10**5),
     "optimizer.momentum": _BELOW_ONE,
+    "optimizer.b1": _BELOW_ONE,
+    "optimizer.b2": _BELOW_ONE,
+    "optimizer.epsilon": _positive(1),
     "optimizer.weight_decay": _within(0, 1),
+    "optimizer.clip_norm": _within(0, 10**6),
     "optimizer.epochs": _within(1, 10**5),
     "optimizer.accumulate": _within(1, 2**17),
     "loss.spike_lambda": _within(0, 10**6),

@@ -26,6 +26,7 @@ from bitsnn_jax.training.optimizer import (
     THETA_FLOOR,
     keep_theta_positive,
     learning_rate,
+    make_optimizer,
     sgd,
 )
 from bitsnn_jax.training.step import (
@@ -127,6 +128,52 @@ def test_sgd_is_momentum_on_gradient_plus_decay():
         p = p - 0.05 * (1 + np.cos(np.pi * step / 4)) * m
     got = np.concatenate([params["kernel"], params["scale"]])
     np.testing.assert_allclose(got, p, rtol=1e-5)  # float32, a dozen operations
+
+
+def test_the_rate_may_fall_to_zero_along_a_line():
+    settings = Optimizer(
+        learning_rate=0.4, epochs=6, warmup_epochs=2.0, schedule="linear"
+    )
+    rate = learning_rate(settings, steps_per_epoch=5)
+    want = {0: 0.0, 5: 0.2, 10: 0.4, 15: 0.3, 30: 0.0}
+    got = [float(rate(step)) for step in want]
+    np.testing.assert_allclose(got, list(want.values()), atol=1e-7)
+
+
+def test_adamw_is_adam_and_a_decay_of_weights_alone():
+    settings = Optimizer(
+        name="adamw", learning_rate=0.1, weight_decay=0.01, epochs=4, schedule="linear"
+    )
+    optimizer = make_optimizer(settings, steps_per_epoch=1)
+    names = ("kernel", "embedding", "bias", "scale", "theta")
+    decay = np.array([0.01, 0.01, 0, 0, 0])[:, None, None]
+    p = np.arange(1.0, 11.0).reshape(5, 1, 2)  # heads have a bias of two axes
+    params = dict(zip(names, jnp.array(p), strict=True))
+    state = optimizer.init(params)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for step in range(1, 4):
+        g = step * np.linspace(-1, 2, 10).reshape(5, 1, 2)
+        grads = dict(zip(names, jnp.array(g), strict=True))
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        adam = (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        p = p - 0.1 * (1 - (step - 1) / 4) * (adam + decay * p)
+    got = np.stack([params[name] for name in names])
+    np.testing.assert_allclose(got, p, rtol=1e-5)  # float32, a dozen operations
+
+
+def test_a_gradient_is_clipped_as_a_whole_and_a_short_one_not_at_all():
+    settings = Optimizer(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+    settings.clip_norm = 5.0
+    optimizer = make_optimizer(settings, steps_per_epoch=1)
+    params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    for scale in (0.5, 2.0):  # of a gradient of norm 5
+        grads = {"a": jnp.array([3 * scale]), "b": jnp.array([4 * scale])}
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        want = -min(scale, 1) * np.array([3, 4])
+        got = np.concatenate([updates["a"], updates["b"]])
+        np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def test_the_projection_keeps_theta_positive_and_nothing_else():
