@@ -30,7 +30,7 @@ from bitsnn_jax.conversion.candidates import (
     try_all,
 )
 from bitsnn_jax.conversion.sequential import Found, find_in_order
-from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
+from bitsnn_jax.numerics.layers import QCFS, ClippedReLU, SignedQCFS
 
 _FINE = 2**20  # levels of a clipped ReLU, which does not quantise: practically infinite
 CAPS = {"relu6": 6.0}  # the caps of `model.activation`, where they have one
@@ -94,10 +94,11 @@ def calibrate_network(
     sequential: bool = False,
     correct_biases: bool = False,
 ) -> dict:
-    """Find a theta for each `QCFS` or `ClippedReLU` that has none.
+    """Find a theta for each `QCFS`, `SignedQCFS` or `ClippedReLU` that has none.
 
     The batches run through the network; activations without theta act as ReLU
-    meanwhile. Levels, and whether theta is per channel, are read from the modules. A
+    meanwhile, those for both signs do nothing, and get the theta that a `QCFS` would
+    get for |z|. Levels, and whether theta is per channel, are read from the modules. A
     module that is called more than once gets one theta for all calls.
 
     Args:
@@ -110,13 +111,14 @@ def calibrate_network(
       percentile: see `calibrate`.
       max_batches: how many batches to read; None for all.
       sequential, correct_biases: see `find_thetas`. An `offset` comes beside the theta
-        of a module.
+        of a module. Networks with a `SignedQCFS` have no offsets.
 
     Returns:
       A new tree; existing arrays are passed on.
 
     Raises:
-      ValueError: as for `calibrate`, with the path of the layer; or no batches.
+      ValueError: as for `calibrate`, with the path of the layer; no batches; or
+        offsets for a network that has none.
 
     >>> x = jnp.array([[0.5, 2.0]])
     >>> fn = lambda variables, x: QCFS(levels=3).apply(variables, x)
@@ -129,10 +131,17 @@ def calibrate_network(
     def run(visit, variables, x):
         def as_visited(call, args, kwargs, context):
             act, path = context.module, context.module.path
-            if not isinstance(act, QCFS | ClippedReLU) or (*path, "theta") in owned:
+            known = isinstance(act, QCFS | SignedQCFS | ClippedReLU)
+            if not known or (*path, "theta") in owned:
                 return call(*args, **kwargs)
-            levels = getattr(act, "levels", _FINE)
-            return visit(path, Activation(levels, act.per_channel, cap), *args)
+            signed = isinstance(act, SignedQCFS)
+            activation = Activation(
+                levels=getattr(act, "levels", _FINE),
+                per_channel=act.per_channel,
+                cap=None if signed else cap,  # which is that of ReLUs
+                signed=signed,
+            )
+            return visit(path, activation, *args)
 
         with nn.intercept_methods(as_visited):
             return apply_fn(variables, x)

@@ -19,11 +19,12 @@ class Activation(NamedTuple):
     """What replaces a ReLU: QCFS, and min(relu(z), cap) if it has a cap.
 
     Attributes:
-      levels: highest code.
+      levels: highest code, of either sign.
       per_channel: one theta for each channel.
       cap: of the ReLU, 6 for a ReLU6; None without one.
       axis: of the channels.
       method: how theta is chosen; None for as the others of the network.
+      signed: it replaces nothing, by QCFS for both signs, and is measured by |z|.
     """
 
     levels: int
@@ -31,6 +32,7 @@ class Activation(NamedTuple):
     cap: float | None = None
     axis: int = -1
     method: str | None = None
+    signed: bool = False
 
 
 # Says what an activation sends: (path, Activation, z) -> array.
@@ -40,8 +42,8 @@ Run = Callable[[Visit, Any, Any], Any]
 
 
 def as_relu(path: Any, activation: Activation, z: jax.Array) -> jax.Array:
-    """Act as the ReLU that was trained: min(max(z, 0), cap)."""
-    return capped(jnp.maximum(z, 0), activation)
+    """Act as what was trained: the ReLU min(max(z, 0), cap), or nothing if signed."""
+    return z if activation.signed else capped(jnp.maximum(z, 0), activation)
 
 
 def capped(z: jax.Array, activation: Activation) -> jax.Array:
@@ -50,10 +52,12 @@ def capped(z: jax.Array, activation: Activation) -> jax.Array:
 
 
 def shown(z: jax.Array, activation: Activation) -> jax.Array:
-    """Convert to what is measured: float32, the channels last."""
+    """Convert to what is measured: float32, the channels last, |z| if signed."""
     if activation.axis != -1:
         z = jnp.moveaxis(z, activation.axis, -1)
-    return z.astype(jnp.float32)
+    # A pair rounds z as one neuron rounds |z|: the errors are the same but for signs.
+    z = z.astype(jnp.float32)
+    return jnp.abs(z) if activation.signed else z
 
 
 def along(values: jax.Array, z: jax.Array, axis: int) -> jax.Array:

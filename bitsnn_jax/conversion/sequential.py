@@ -37,7 +37,7 @@ from bitsnn_jax.conversion.candidates import (
     warn_of_silence,
 )
 from bitsnn_jax.conversion.segments import Cut, Walk, cut
-from bitsnn_jax.numerics.qcfs import qcfs
+from bitsnn_jax.numerics.qcfs import qcfs, signed_qcfs
 
 # What "output" tries: the theta of least error times a half to one and a half.
 _AROUND = 2.0 ** (np.arange(-8, 5) / 8)
@@ -80,6 +80,8 @@ def find_in_order(
     """
     walks = _walks(run, variables, batches)
     stops, known = walks[0].stops, dict(thetas or {})
+    if correct_biases:
+        _refuse_signed(stops)
     calls = Counter(path for path, _ in stops)
     several = {path for path, count in calls.items() if count > 1}
     if several - known.keys():  # in no order: one theta for all calls
@@ -109,6 +111,18 @@ def find_in_order(
     for path in silent:
         warn_of_silence(path, stacklevel=4)
     return found
+
+
+def _refuse_signed(stops) -> None:
+    """Raise ValueError for a network with attention, or others that are no ReLUs."""
+    # The last axis is not always one of channels there: behind a softmax, an offset
+    # would be one for each word, and wake the words that are masked.
+    signed = [name_of(path) for path, activation in stops if activation.signed]
+    if signed:
+        raise ValueError(
+            "correct_biases expects a network of ReLUs only, and got activations for "
+            f"values of both signs, first {signed[0]}: pass correct_biases=False"
+        )
 
 
 class _Walks:
@@ -220,7 +234,8 @@ def _sent(activation, z, theta, offset):
     theta = jnp.asarray(theta, wide)
     if theta.ndim:
         theta = along(theta, z, activation.axis)
-    return qcfs(z.astype(wide), theta, levels=activation.levels).astype(z.dtype)
+    act = signed_qcfs if activation.signed else qcfs
+    return act(z.astype(wide), theta, levels=activation.levels).astype(z.dtype)
 
 
 def with_offset(z: jax.Array, offset: Any, axis: int) -> jax.Array:
