@@ -143,7 +143,7 @@ def _singular(region: Region) -> list[str]:
 def _has_weights(op: Operation) -> bool:
     if op.site:
         return False
-    if op.name in ("gather", "dynamic_slice"):
+    if op.name in ("gather", "dynamic_slice", "lookup"):
         return isinstance(op.values[0], Constant)
     return op.name in PRODUCTS or _has_products(op.eqn)
 

@@ -19,6 +19,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax2onnx import to_onnx
 
 from bitsnn_jax.numerics.convolutions import convolution_p
+from bitsnn_jax.numerics.mixing import FORWARD
 from bitsnn_jax.numerics.qcfs import qcfs_forward, qcfs_p
 from bitsnn_jax.runtime.files import write_files
 from bitsnn_jax.tracing.equations import apply_equation, body, parts
@@ -134,6 +135,8 @@ class Program:
         if eqn.primitive is qcfs_p:
             self.seen.append(qcfs_forward(*args, **eqn.params))
             return self.seen[-1:]
+        if eqn.primitive in FORWARD:
+            return [FORWARD[eqn.primitive](*args, **eqn.params)]
         if eqn.primitive is convolution_p:
             return [lax.conv_general_dilated_p.bind(*args, **eqn.params)]
         if eqn.primitive.name == "platform_index":
@@ -145,14 +148,15 @@ class Program:
             return self._run(inside, args)
         if any(map(_has_own, parts(eqn))):
             raise OnnxFloatsError(
-                f"neurons or convolutions of this package in a {eqn.primitive.name} "
-                "cannot be written: write the loop out in Python"
+                f"operations of this package in a {eqn.primitive.name} cannot be "
+                "written: write the loop out in Python"
             )
         return apply_equation(eqn, args)
 
 
 def _has_own(program: ClosedJaxpr) -> bool:
     return any(
-        eqn.primitive in (qcfs_p, convolution_p) or any(map(_has_own, parts(eqn)))
+        eqn.primitive in (qcfs_p, convolution_p, *FORWARD)
+        or any(map(_has_own, parts(eqn)))
         for eqn in program.jaxpr.eqns
     )
