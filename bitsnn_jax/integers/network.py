@@ -21,6 +21,9 @@ class IntegerNode(NamedTuple):
                    with a table, the number of k with rise[k-1] <= z < fall[k-1]
         "maximum"  the largest of its terms
         "sum"      floor((z + half) / 2**fraction), in 16 bits: z, rounded
+        "softmax", "normalised"
+                   what `routines` make of each row, the last axis, of such a sum, of
+                   any width, and `routine`
         others     z
 
     Attributes:
@@ -33,6 +36,9 @@ class IntegerNode(NamedTuple):
         order of addition.
       rise, fall: a table, int32 [2**T - 1, *what broadcasts to shape], see `tables`.
         Empty without one.
+      routine: what a routine is told of the units of the rounded z, beside it: shift
+        and factor of `routines.softmax_units`, or mantissa and exponent of
+        `routines.epsilon_units`. `unit` is that of its result.
     """
 
     name: str
@@ -45,6 +51,7 @@ class IntegerNode(NamedTuple):
     bound: int = 0
     rise: np.ndarray = NO_TABLE
     fall: np.ndarray = NO_TABLE
+    routine: tuple[int, int] = (0, 0)
 
     @property
     def has_table(self) -> bool:
