@@ -5,7 +5,7 @@ One file a method. To add one, write its file and name it in `_FILES`.
 
 from importlib import import_module
 
-from bitsnn_jax.comparators.layer import Layer, Sent, StepNeuron, TrainNeuron
+from bitsnn_jax.comparators.layer import Layer, Sent, StepNeuron, SumNeuron, TrainNeuron
 from bitsnn_jax.comparators.method import NETWORKS, Method, Network
 from bitsnn_jax.comparators.simulation import Simulated, simulate
 
@@ -16,6 +16,7 @@ _FILES = (
     "srp",
     "bos",
     "signed_if",
+    "st_bif",
     "snm",
     "snnc_light",
     "snnc_advanced",
@@ -45,6 +46,7 @@ __all__ = [
     "Sent",
     "Simulated",
     "StepNeuron",
+    "SumNeuron",
     "TrainNeuron",
     "simulate",
 ]

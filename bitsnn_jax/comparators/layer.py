@@ -89,6 +89,18 @@ class StepNeuron(NamedTuple):
         return self.window(steps)
 
 
+class SumNeuron(StepNeuron):
+    """Neurons that all layers run at each step, and that are told sums over time.
+
+    Synapses, and whatever else stands between two layers, see the sum of all that was
+    sent before and add their bias once. So `step` is given the sum so far of its
+    currents, the value of `Sent` is the sum of what was sent, and the output of the
+    network is read as it is, not as a mean.
+    """
+
+    __slots__ = ()
+
+
 class TrainNeuron(NamedTuple):
     """Neurons that see their whole input train first: layer by layer.
 

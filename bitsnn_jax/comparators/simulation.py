@@ -1,13 +1,21 @@
 """A program run with the neurons of a method, layer by layer or all layers at a step.
 
-Two readings. In both, everything between two layers of neurons is done at each step
-on what is sent, with its constants whole, so that the output is a mean over time:
+Three readings. In the first two, everything between two layers of neurons is done at
+each step on what is sent, with its constants whole, so that the output is a mean over
+time:
 
 * `_EachStep`: time outermost. One pass through the program is one step of the network;
   membranes are carried along. The output can be read at every step on the way.
 * `_LayerByLayer`: each layer has the whole train of the one before.
+* `_SoFar`: as the first, but each layer sees the sum of all that was sent before, and
+  the output is that sum. It is for `SumNeuron`.
 
-Both give the same for neurons that only look back.
+The first two give the same for neurons that only look back, unless the program has a
+product of two trains or, with nonspiking="decode", a function that is not linear in
+them (softmax, layer norm). Both need the value of a train. Layer by layer that is its
+mean over time, for which the next layer waits. At each step it is the mean so far, so
+that no layer waits and the early steps of a layer see rough values. In a product one
+train is sent and each of its spikes adds the value of the other.
 """
 
 from collections import OrderedDict
@@ -20,13 +28,20 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from bitsnn_jax.comparators.layer import Layer, Sent, StepNeuron, TrainNeuron
+from bitsnn_jax.comparators.layer import (
+    Layer,
+    Sent,
+    StepNeuron,
+    SumNeuron,
+    TrainNeuron,
+)
 from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
     Current,
     Reading,
+    Value,
     read,
     trace,
 )
@@ -38,8 +53,8 @@ class Simulated(NamedTuple):
     """What came out, for each step t = 1..T at which the output may be read.
 
     Attributes:
-      outputs: [T, n, ...]: the mean up to and with t. Layer by layer [1, n, ...], that
-        at T, unless neurons can be read on the way.
+      outputs: [T, n, ...]: the mean up to and with t, or the value so far. Layer by
+        layer [1, n, ...], that at T, unless neurons can be read on the way.
       spikes: path -> float32 [T], spikes at that step, over the batch; those of the
         warm-up are all in the first, those of steps after T in the last.
       synaptic_operations: float32 [T], the same weighted by each neuron's fan-out; zero
@@ -62,6 +77,7 @@ def simulate(
     found: Found | None = None,
     fan_out: Mapping[str, Array] | None = None,
     by_sum: bool = True,
+    nonspiking: str = "error",
     precision: Any = lax.Precision.HIGHEST,
 ) -> SimulateFn:
     """Run a program with other neurons at its QCFS sites.
@@ -75,6 +91,7 @@ def simulate(
       by_sum: apply synapses once, to the mean train, where neurons look only at the sum
         of their currents: T times as fast, and the same up to rounding. False simulates
         each step of every synapse.
+      nonspiking: "decode" to compute what is not linear on values of trains.
       precision: of convolutions and products that ask for none themselves.
 
     Returns:
@@ -94,7 +111,12 @@ def simulate(
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    options = {"found": found or {}, "fan_out": fan_out, "precision": precision}
+    options = {
+        "found": found or {},
+        "fan_out": fan_out,
+        "precision": precision,
+        "nonspiking": nonspiking,
+    }
     if isinstance(neuron, StepNeuron):
         run = _each_step
     else:
@@ -105,27 +127,29 @@ def simulate(
 def _each_step(apply_fn, neuron, steps, options, variables, x) -> Simulated:
     program, _ = trace(apply_fn, variables, x)
     inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
+    reading_of = _SoFar if isinstance(neuron, SumNeuron) else _EachStep
     # Nothing is sent yet: XLA drops the operations that would see only zeros.
-    starting = _EachStep(neuron, None, 0, **options)
-    read(starting, program, *inputs)
+    starting = reading_of(neuron, None, 0, **options)
+    [value] = read(starting, program, *inputs)
+    is_mean = isinstance(value, Current)
 
-    def step(states, t):
-        reading = _EachStep(neuron, states, t, **options)
+    def step(carried, t):
+        reading = reading_of(neuron, carried, t, **options)
         [output] = read(reading, program, *inputs)
-        return reading.states, (output.value, reading.spikes, reading.operations)
+        return reading.carried, (output.value, reading.spikes, reading.operations)
 
-    states, before = starting.states, None
+    carried, before = starting.carried, None
     if neuron.warm_up:
-        states, (_, *before) = lax.scan(step, states, jnp.arange(neuron.warm_up))
+        carried, (_, *before) = lax.scan(step, carried, jnp.arange(neuron.warm_up))
     times = neuron.warm_up + jnp.arange(steps)
-    _, (outputs, spikes, operations) = lax.scan(step, states, times)
+    _, (outputs, spikes, operations) = lax.scan(step, carried, times)
     if before is not None:
         spikes, operations = jax.tree.map(
             lambda early, late: late.at[0].add(early.sum()),
             tuple(before),
             (spikes, operations),
         )
-    return Simulated(_means(outputs), spikes, operations)
+    return Simulated(_means(outputs) if is_mean else outputs, spikes, operations)
 
 
 def _means(outputs) -> Array:
@@ -141,10 +165,10 @@ def _layer_by_layer(apply_fn, neuron, steps, options, variables, x) -> Simulated
     [output] = read(reading, program, *inputs)
     if not isinstance(output, Current):
         outputs = output.value[None]
-    elif neuron.on_the_way:
+    elif neuron.on_the_way and not reading.waits:
         outputs = _means(output.value[:steps])
     else:
-        outputs = reading.decode(output, "the output").value[None]
+        outputs = output.value[:steps].mean(0, keepdims=True)
     operations = jnp.broadcast_to(reading.operations, (reading.length,))
     spikes, operations = jax.tree.map(
         lambda counts: counts[:steps].at[-1].add(counts[steps:].sum()),
@@ -154,10 +178,10 @@ def _layer_by_layer(apply_fn, neuron, steps, options, variables, x) -> Simulated
 
 
 class _Simulation(Reading):
-    """What both readings share: layers, counts, precision."""
+    """What the readings share: layers, counts, products, precision."""
 
-    def __init__(self, neuron, *, found, fan_out, precision):
-        super().__init__()
+    def __init__(self, neuron, *, found, fan_out, precision, nonspiking):
+        super().__init__(nonspiking=nonspiking)
         self.method = neuron
         self.found = found
         self.fan_out = fan_out
@@ -167,6 +191,14 @@ class _Simulation(Reading):
 
     def layer(self, site, theta):
         return Layer.of(site, theta.value, self.found)
+
+    def product(self, eqn, values, streamed, path):
+        """Send one operand; each of its spikes adds the value of the other."""
+        values = [
+            self.decode(v, path) if isinstance(v, Current) and i != streamed else v
+            for i, v in enumerate(values)
+        ]
+        return self.linear(eqn, values, [streamed], path)
 
     def count(self, site, spikes) -> None:
         """Add up spikes [(T,) n, ...].
@@ -188,28 +220,38 @@ class _Simulation(Reading):
         self.operations += counts[..., 1]
 
 
+class _Carried(NamedTuple):
+    """What goes from one step to the next: of layers, and sums of decoded currents."""
+
+    states: OrderedDict[str, Any]
+    sums: list[Array]
+
+
 class _EachStep(_Simulation):
     """One step of all layers. A current is what flows in this step.
 
-    Without states, it makes the initial ones and sends nothing.
+    Given nothing of the step before, it makes the initial states and sends nothing.
     """
 
-    def __init__(self, neuron, states, t, **options):
+    def __init__(self, neuron, before: _Carried | None, t, **options):
         super().__init__(neuron, **options)
-        self.before = states
-        self.states: OrderedDict[str, Any] = OrderedDict()
+        self.before = before
+        self.carried = _Carried(OrderedDict(), [])
         self.t = t
 
     def neuron(self, site, z, theta):
         layer = self.layer(site, theta)
         if self.before is None:
-            self.states[site.path] = self.method.start(layer)
-            return Current(jnp.zeros(site.shape, z.value.dtype))
-        state = self.before[site.path]
+            self.carried.states[site.path] = self.method.start(layer)
+            return self.sent(jnp.zeros(site.shape, z.value.dtype))
+        state = self.before.states[site.path]
         state, sent = self.method.step(layer, state, z.value, self.t)
-        self.states[site.path] = state
+        self.carried.states[site.path] = state
         self.count(site, sent.spikes)
-        return Current(sent.value.astype(z.value.dtype))
+        return self.sent(sent.value.astype(z.value.dtype))
+
+    def sent(self, value) -> Value:
+        return Current(value)
 
     def linear(self, eqn, values, operands, path):
         arrays = [v.value for v in values]
@@ -222,7 +264,27 @@ class _EachStep(_Simulation):
         return Current(largest)
 
     def decode(self, current, path):
-        return Analog(current.value)
+        """Return the mean so far: of the steps since the warm-up, once that is over."""
+        sums = self.carried.sums
+        if self.before is None:
+            sums.append(jnp.zeros_like(current.value))
+            return Analog(current.value)
+        begins = self.t == self.method.warm_up
+        sums.append(jnp.where(begins, 0, self.before.sums[len(sums)]) + current.value)
+        late = self.t >= self.method.warm_up
+        count = self.t + 1 - jnp.where(late, self.method.warm_up, 0)
+        return Analog(sums[-1] / count.astype(current.value.dtype))
+
+
+class _SoFar(_EachStep):
+    """One step of all layers. Values are functions of all that was sent before.
+
+    What flows in a step is the change of such a value, and is not formed: the neurons
+    are told the value. It is that of the ANN when the sums are its activations.
+    """
+
+    def sent(self, value) -> Value:
+        return Analog(value)
 
 
 class _LayerByLayer(_Simulation):
@@ -235,6 +297,7 @@ class _LayerByLayer(_Simulation):
         super().__init__(neuron, **options)
         self.steps = steps
         self.length = self.method.length(steps)
+        self.waits = False  # for whole trains, between layers
 
     def neuron(self, site, z, theta):
         train = z.value if isinstance(z, Current) else z.value[None]
@@ -278,7 +341,8 @@ class _LayerByLayer(_Simulation):
         return Current(maximum(largest, spikes.value))
 
     def decode(self, current, path):
-        return Analog(current.value[: self.steps].mean(0))
+        self.waits = True
+        return Analog(current.value.mean(0))
 
 
 __all__ = ["Found", "Sent", "SimulateFn", "Simulated", "simulate"]

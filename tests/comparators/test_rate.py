@@ -7,7 +7,7 @@ import pytest
 from networks import build_pure
 
 from bitsnn_jax import codes, qcfs
-from bitsnn_jax.comparators import bos, opi, signed_if, snm, srp
+from bitsnn_jax.comparators import bos, opi, signed_if, snm, srp, st_bif
 from bitsnn_jax.comparators import qcfs as qcfs_method
 from bitsnn_jax.comparators.layer import Layer
 from bitsnn_jax.comparators.method import Network
@@ -339,3 +339,48 @@ def test_signed_if_at_constant_input_is_the_quantiser(steps):
     reached = np.rint(found.outputs[-1] * steps / THETA)
     np.testing.assert_array_equal(reached, expected)
     assert sum(found.spikes.values()).sum() == expected.sum()
+
+
+# --- ST-BIF
+
+
+def test_st_bif_moves_its_tracer_between_zero_and_the_levels():
+    currents, levels = uneven(12) / 4, 4
+
+    def rule(train):
+        v, tracer, sent = THETA / levels / 2, 0, []
+        for x in train:
+            v += x
+            s = 0
+            if v >= THETA / levels and tracer < levels:
+                s = 1
+            elif v < 0 and tracer > 0:
+                s = -1
+            v -= THETA / levels * s
+            tracer += s
+            sent.append(s)
+        return sent
+
+    expected = each(rule, currents)
+    few = layer()._replace(site=Site("neuron", levels, (NEURONS,), (1,)))
+    values, spikes, tracer = stepped(st_bif.neuron(), np.cumsum(currents, 0), few)
+    np.testing.assert_array_equal(values, THETA / levels * np.cumsum(expected, 0))
+    np.testing.assert_array_equal(spikes, np.abs(expected))
+    np.testing.assert_array_equal(tracer, expected.sum(0))
+    assert (expected < 0).any() and (tracer == levels).any() and (tracer == 0).any()
+
+
+@pytest.mark.parametrize("levels", [4, 15])
+def test_st_bif_at_constant_input_is_the_quantiser_after_as_many_steps_as_levels(
+    levels,
+):
+    x = np.random.default_rng(0).normal(0.8, 2, (1, NEURONS))
+
+    def network(variables, x):
+        return qcfs(x, variables["theta"], levels=levels)
+
+    variables = {"theta": jnp.asarray(THETA)}
+    found = simulate(network, st_bif.neuron(), steps=levels + 1)(variables, x)
+    np.testing.assert_array_equal(found.outputs[levels - 1], network(variables, x))
+    assert found.spikes["neuron"][levels] == 0
+    assert (found.outputs[levels - 2] != found.outputs[levels - 1]).any()
