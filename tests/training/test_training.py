@@ -145,21 +145,23 @@ def test_adamw_is_adam_and_a_decay_of_weights_alone():
         name="adamw", learning_rate=0.1, weight_decay=0.01, epochs=4, schedule="linear"
     )
     optimizer = make_optimizer(settings, steps_per_epoch=1)
-    names = ("kernel", "embedding", "bias", "scale", "theta")
-    decay = np.array([0.01, 0.01, 0, 0, 0])[:, None, None]
-    p = np.arange(1.0, 11.0).reshape(5, 1, 2)  # heads have a bias of two axes
+    names = ("kernel", "embedding", "bias", "scale", "theta", "vector")
+    decay = np.array([0.01, 0.01, 0, 0, 0, 0])[:, None, None]
+    p = np.arange(1.0, 13.0).reshape(6, 1, 2)  # heads have a bias of two axes
     params = dict(zip(names, jnp.array(p), strict=True))
+    params["vector"] = params["vector"][0]
     state = optimizer.init(params)
     m, v = np.zeros_like(p), np.zeros_like(p)
     for step in range(1, 4):
-        g = step * np.linspace(-1, 2, 10).reshape(5, 1, 2)
+        g = step * np.linspace(-1, 2, 12).reshape(6, 1, 2)
         grads = dict(zip(names, jnp.array(g), strict=True))
+        grads["vector"] = grads["vector"][0]
         updates, state = optimizer.update(grads, state, params)
         params = optax.apply_updates(params, updates)
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         adam = (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
         p = p - 0.1 * (1 - (step - 1) / 4) * (adam + decay * p)
-    got = np.stack([params[name] for name in names])
+    got = np.stack([params[name].reshape(1, 2) for name in names])
     np.testing.assert_allclose(got, p, rtol=1e-5)  # float32, a dozen operations
 
 
