@@ -24,6 +24,7 @@ _WITHOUT_EFFECT = {
     "name",
     "steps",
     "data.directory",
+    "data.vocabulary",
     "data.eval_batch_size",
     "data.workers",
     "checkpoint_every_steps",
@@ -38,8 +39,10 @@ class Data:
     name: str = "digits"  # one of the sources of the task
     directory: str = ""  # where the files are; "" for sets that need none
     image_size: int = 0  # side that images of any size are brought to; 0: as stored
-    unreadable: Literal["error", "skip"] = "error"  # what to do with a damaged image
-    # Training only, in this order:
+    max_length: int = 64  # word pieces of a sentence or a pair; longer ones are cut
+    vocabulary: str = ""  # vocab.txt of the word pieces
+    unreadable: Literal["error", "skip"] = "error"  # what to do with a damaged example
+    # Of images, in training only, in this order:
     random_resized_crop: bool = False  # of 8 to 100 % of the area, to image_size
     crop: int = 0  # random crop after padding by this many pixels
     flip: bool = False  # random horizontal flip

@@ -15,13 +15,16 @@ from bitsnn_jax.data.examples import (
     scale_and_shift,
 )
 from bitsnn_jax.data.pipeline import as_evaluated, eval_batches, train_batches
+from bitsnn_jax.data.sentences import SENTENCES, Sentences, load_sentences
 from bitsnn_jax.data.sources import SOURCES, load, load_pictures
 
 __all__ = [
+    "SENTENCES",
     "SOURCES",
     "Examples",
     "InMemory",
     "Normalisation",
+    "Sentences",
     "Streamed",
     "TrainBatches",
     "as_evaluated",
@@ -29,6 +32,7 @@ __all__ = [
     "in_order",
     "load",
     "load_pictures",
+    "load_sentences",
     "normalise",
     "scale_and_shift",
     "shuffled",

@@ -7,6 +7,7 @@ The first line is needed where the set is prepared only, not where it is read.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ _MANUAL = {
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The records of one split, in the order of its files."""
+    """The images of one split, in the order of its files."""
 
     records: Any  # a tfds.core.DataSource, which has no public type
     name: str
@@ -46,7 +47,7 @@ class Prepared:
 
 
 def open_prepared(directory: str, *, name: str, split: str) -> Prepared:
-    """Open one split of a prepared set.
+    """Open one split of a prepared set of images.
 
     Args:
       directory: what `tfds build` was given as --data_dir.
@@ -58,6 +59,48 @@ def open_prepared(directory: str, *, name: str, split: str) -> Prepared:
       ValueError: it was prepared as another format than array_record, or its files are
         damaged, or cannot hold as many records as they are said to.
     """
+    return Prepared(*_opened(directory, name, split, encoded=("image",)))
+
+
+def read_prepared(
+    directory: str, *, name: str, split: str, sentences: Sequence[str]
+) -> tuple[list[tuple[str, ...]], list[int]]:
+    """Read one split of a prepared set of sentences.
+
+    Args:
+      directory, name, split: as of `open_prepared`.
+      sentences: the names of its features that are sentences.
+
+    Returns:
+      The sentences of each example, and its label.
+
+    Raises:
+      FileNotFoundError: no prepared set there, with the command that prepares it.
+      ValueError: as `open_prepared`, or a record that is damaged, or that has not what
+        it should have.
+    """
+    records, place, num_classes = _opened(directory, name, split)
+    texts, labels = [], []
+    for index in range(len(records)):
+        try:
+            example = records[index]
+            texts.append(tuple(example[part].decode() for part in sentences))
+            labels.append(int(example["label"]))
+        except Exception as error:  # readers raise whatever the damage makes of them
+            wanted = ", ".join((*sentences, "label"))
+            raise ValueError(
+                f"{place}, record {index}: expected {wanted}, got none ({_line(error)})"
+            ) from error
+        if not 0 <= labels[-1] < num_classes:
+            raise ValueError(
+                f"{place}, record {index}: expected a label of 0..{num_classes - 1}, "
+                f"got {labels[-1]}"
+            )
+    return texts, labels
+
+
+def _opened(directory, name, split, *, encoded=()):
+    """Return the records of a split, its name for messages, and how many classes."""
     how = (
         f"to prepare it, {_MANUAL.get(name, '')}pip install 'bitsnn-jax[prepare]' and "
         f"tfds build {name} --data_dir=DIR --file_format=array_record"
@@ -78,7 +121,8 @@ def open_prepared(directory: str, *, name: str, split: str) -> Prepared:
         kind = builder.info.file_format.value
         records, num_classes = None, 0
         if kind == "array_record":
-            records, num_classes = _records(tfds, builder, split)
+            as_stored = {part: tfds.decode.SkipDecoding() for part in encoded}
+            records, num_classes = _records(builder, split, as_stored)
     except Exception as error:  # of JSON that anything may have happened to
         raise ValueError(
             f"{newest.parent}: expected what tfds build writes, got files that cannot "
@@ -88,12 +132,11 @@ def open_prepared(directory: str, *, name: str, split: str) -> Prepared:
         raise ValueError(
             f"{newest.parent}: expected the format array_record, got {kind}; {how}"
         )
-    return Prepared(records, f"{newest.parent}, split {split}", num_classes)
+    return records, f"{newest.parent}, split {split}", num_classes
 
 
-def _records(tfds, builder, split):
-    raw: Any = {"image": tfds.decode.SkipDecoding()}
-    records = builder.as_data_source(split=split, decoders=raw)
+def _records(builder, split, decoders):
+    records = builder.as_data_source(split=split, decoders=decoders or None)
     num_classes = builder.info.features["label"].num_classes
     files = builder.info.splits[split].filepaths
     size = sum(os.stat(path).st_size for path in files)

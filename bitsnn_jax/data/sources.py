@@ -13,8 +13,7 @@ from bitsnn_jax.data import idx
 from bitsnn_jax.data.examples import Examples, InMemory, Records, Streamed
 from bitsnn_jax.data.folder import open_folder, open_pictures
 from bitsnn_jax.data.prepared import open_prepared
-
-SPLITS = ("train", "validation", "test")
+from bitsnn_jax.data.splits import SPLITS, held_out, permutation, tenth
 
 
 class Source(NamedTuple):
@@ -83,7 +82,7 @@ def _made(make_source, data: config.Data, split: str) -> InMemory:
 
 
 def _arrays(source: Source, data: config.Data, split: str) -> InMemory:
-    train, validation = _held_out(len(source.train[1]), source.num_validation)
+    train, validation = held_out(len(source.train[1]), source.num_validation)
     mean, std = _pixel_moments(source.train[0], train, white=source.white)
     images, labels = source.test
     if split != "test":
@@ -113,8 +112,8 @@ def _streamed(stored: Stored, data: config.Data, split: str) -> Streamed:
     if split == "test":
         order = np.arange(len(records))
     else:
-        held_out = _held_out(len(records), min(10_000, max(1, len(records) // 10)))
-        order = held_out[split == "validation"]
+        count = len(records)
+        order = held_out(count, tenth(count))[split == "validation"]
     return _examples(stored, records, order, size)
 
 
@@ -157,24 +156,6 @@ def load_pictures(
     return _examples(stored, records, order, size)
 
 
-def _held_out(count: int, num_validation: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split the published training part into positions of training and validation."""
-    num_train = count - num_validation
-    if num_train < 1:
-        raise ValueError(
-            f"data.directory: expected more than {num_validation} training "
-            f"examples, as many are held out for validation; got {count}"
-        )
-    order = _permutation(count)
-    return order[:num_train], order[num_train:]
-
-
-def _permutation(n):
-    # RandomState, because its stream is frozen: a Generator's may change with NumPy,
-    # and validation examples would become training examples of older checkpoints.
-    return np.random.RandomState(0).permutation(n)
-
-
 def _pixel_moments(images, kept, *, white):
     """Compute each channel's mean and deviation from exact integer counts."""
     values = np.arange(256) / white
@@ -205,7 +186,7 @@ def _digits():
     images = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1)
     labels = np.asarray(labels, np.int32)
     # Published as one part; a fifth, drawn at random, is the test split.
-    order = _permutation(len(labels))
+    order = permutation(len(labels))
     train, test = order[:-360], order[-360:]
     return Source(
         train=(images[train], labels[train]),

@@ -95,6 +95,7 @@ _RULES = {
     "seed": ("in 0..2**32 - 1", lambda value: 0 <= value < 2**32),
     "steps": ("in 1..30", lambda value: 1 <= value <= 30),
     "data.image_size": _within(0, 4096),
+    "data.max_length": _within(4, 2**14),
     "data.crop": _within(0, 4096),
     "data.color_jitter": _BELOW_ONE,
     "data.cutout": _within(0, 4096),
