@@ -19,6 +19,7 @@ import numpy as np
 PROBABILITY_BITS, NORMALISED_BITS = 15, 10
 # Entries of a row, at most.
 MOST_SCORES, MOST_FEATURES = 512, 1024
+LARGEST_SCORE = 2**29 - 1
 # Exponentials have at most 24 bits behind the point, so exp2(-26) is rounded to 0.
 EXPONENTIAL_BITS, NEVER = 24, 26
 # exp2(-x) = 1 - x (c0 - x (c1 - x (c2 - x c3))), for 0 <= x < 1. Coefficient i has
@@ -47,12 +48,13 @@ def softmax(z: Any, shift: Any, factor: Any) -> Any:
     times the error: p_i (sum_j p_j t_j - t_i) ln 2 <= p (1 - p) (log odds + ln(n - 1)).
     The fifth is 0.8e-5 for n <= 128.
 
-    Largest numbers on the way: differences, below 2**31 as |z| < 2**30; their products
-    with the parts of `factor`, below 26 2**13 2**13 < 2**31; those of the polynomial,
-    90840 2**14 < 2**31; the sum of a row, n 2**E <= 2**30, and twice a rest of it.
+    Largest numbers on the way: differences of |z| < 2**29 and half of 2**shift, below
+    2**31; their products with the parts of `factor`, below 26 2**13 2**13 < 2**31;
+    those of the polynomial, 90840 2**14 < 2**31; the sum of a row, n 2**E <= 2**30, and
+    twice a rest of it.
 
     Args:
-      z: int32 [..., n], |z| < 2**30, n <= 512.
+      z: int32 [..., n], |z| <= `LARGEST_SCORE`, n <= 512.
       shift, factor: of `softmax_units`: integers, or int32 that broadcast to z, with a
         last axis of 1.
 
@@ -71,11 +73,11 @@ def softmax(z: Any, shift: Any, factor: Any) -> Any:
     total = _sum(exponentials)
     # Long division: one bit of the quotient a step, and one more that rounds it.
     quotient = (exponentials >= total).astype(np.int32)
-    rest = exponentials - quotient * total
+    rest = exponentials - (total & -quotient)
     for _ in range(PROBABILITY_BITS + 1):
         rest = rest + rest
         bit = (rest >= total).astype(np.int32)
-        rest = rest - bit * total
+        rest = rest - (total & -bit)
         quotient = quotient + quotient + bit
     return (quotient + 1) >> 1
 
@@ -209,11 +211,11 @@ def _exponential_bits(entries: int) -> int:
 def _exponentials(z, shift, factor, bits):
     """Return exp2(-t), with so many bits behind the point."""
     shift, factor = np.asarray(shift, np.int32), np.asarray(factor, np.int32)
-    half = (1 << shift.astype(np.int64)) >> 1
-    farthest = (NEVER << 28) // factor.astype(np.int64) + 1
-    reach = np.minimum(farthest << shift, 2**31 - 1 - half).astype(np.int32)
-    distance = (z.max(axis=-1, keepdims=True) - z).clip(None, reach)
-    distance = (distance + half.astype(np.int32)) >> shift
+    # From there on, exponentials are 0; no difference is beyond 2 LARGEST_SCORE.
+    farthest = ((NEVER << 28) // factor.astype(np.int64) + 1) << shift
+    farthest = np.minimum(farthest, 2 * LARGEST_SCORE).astype(np.int32)
+    distance = (z.max(axis=-1, keepdims=True) - z).clip(None, farthest)
+    distance = (distance + (1 << shift >> 1)) >> shift
     t = distance * (factor >> 13) + (distance * (factor & 8191) >> 13)  # in 2**-15
     t = (t + 1) >> 1
     x, sum_ = t & 16383, POLYNOMIAL[-1]

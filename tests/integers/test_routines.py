@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bitsnn_jax.integers import routines
 from bitsnn_jax.integers.routines import (
+    LARGEST_SCORE,
     epsilon_units,
     largest_normalised,
     largest_to_normalise,
@@ -24,7 +25,7 @@ LENGTHS = 1, 2, 3, 64, 128, 129, 512
 
 def scores(n: int, unit: float, seed: int = 0) -> np.ndarray:
     """Rows of every width, of ties, of one that leads, of extremes."""
-    rng, most = np.random.default_rng(seed), 2**30 - 1
+    rng, most = np.random.default_rng(seed), LARGEST_SCORE
     rows = [np.zeros(n), np.r_[most, np.full(n - 1, -most)], np.full(n, -most)]
     rows += [
         np.r_[0, np.full(n - 1, -np.log(k * n) / unit)] for k in (0.1, 1, 1e3, 6e4)
