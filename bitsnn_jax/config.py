@@ -15,7 +15,7 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-Activation = Literal["qcfs", "clipped_relu", "relu", "relu6"]
+Activation = Literal["qcfs", "clipped_relu", "relu", "relu6", "gelu"]
 DType = Literal["float32", "bfloat16"]
 Stem = Literal["cifar", "imagenet"]
 
@@ -65,12 +65,18 @@ class Model:
     activation: Activation = "qcfs"
     stem: Stem = "cifar"  # full resolution, or reduced at once
     pool: Literal["average", "max"] = "average"
-    norm: Literal["batch", "none"] = "batch"  # none, of VGG-16: biases instead
+    # none, of VGG-16: biases instead; layer, of transformers: LayerNorm
+    norm: Literal["batch", "none", "layer"] = "batch"
     levels: int = 15  # 2**T - 1 converts without loss at T steps
     theta_init: float = 8.0
     per_channel: bool = False  # one theta a channel in place of one a layer
     bottleneck: Literal["linear", "qcfs"] = "linear"  # of MobileNetV2; qcfs: all spikes
     dtype: DType = "float32"  # of convolutions; QCFS and norms stay wide
+    # Of transformers: the function in front of the hidden code of activation="qcfs";
+    # relu is of scores divided by the number of tokens.
+    hidden_act: Literal["gelu", "relu"] = "gelu"
+    attention: Literal["softmax", "relu"] = "softmax"
+    dropout: float = 0.0
 
 
 @dataclass

@@ -2,18 +2,32 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import get_type_hints
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from bitsnn_jax import config as configuration
+from bitsnn_jax.models.bert import BERT_SIZES, Bert
+from bitsnn_jax.models.encoder import Block, Codes
 from bitsnn_jax.models.mobilenet import MOBILENET_V2, MobileNetV2
 from bitsnn_jax.models.resnet import ResNet
 from bitsnn_jax.models.small import Small
 from bitsnn_jax.models.vgg import VGG, VGG16
+from bitsnn_jax.models.vit import VIT_SIZES, ViT
 from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
 
-__all__ = ["MODELS", "MobileNetV2", "ResNet", "Small", "VGG", "build_model"]
+__all__ = [
+    "MODELS",
+    "TEXT_MODELS",
+    "Bert",
+    "MobileNetV2",
+    "ResNet",
+    "Small",
+    "VGG",
+    "ViT",
+    "build_model",
+]
 
 _POOLS = {"average": nn.avg_pool, "max": nn.max_pool}
 _NORMS = {
@@ -21,6 +35,7 @@ _NORMS = {
         nn.BatchNorm, momentum=0.9, epsilon=1e-5, **options
     ),
     "none": lambda **options: None,
+    "layer": lambda **options: None,  # of transformers, which make their own
 }
 # None is the type of the input, which may be float64.
 _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -34,20 +49,22 @@ def build_model(
 ) -> nn.Module:
     """Build the network of a config.
 
-    QCFS and clipped ReLU give the same tree of variables; with ReLU and ReLU6, which do
-    not convert as they are, it has no `theta`.
-    In bfloat16 are the operands of convolutions and hidden layers; parameters, norms,
-    activations and logits are float32. `pool` is of the poolings inside the network,
-    which MobileNetV2 and a ResNet with the "cifar" stem have none of.
+    QCFS and clipped ReLU give the same tree of variables; with ReLU, ReLU6 and GELU,
+    which do not convert as they are, it has no `theta`.
+    In bfloat16 are the operands of convolutions, hidden layers and products of codes;
+    parameters, norms, activations and logits are float32. `pool` is of the poolings
+    inside the network, which MobileNetV2 and a ResNet with the "cifar" stem have none
+    of.
 
     Args:
       config: what to build.
       axis_name: of the `pmap` whose replicas share batch statistics; None for one.
       image_shape: height, width and channels; says how often a network can pool.
+        Networks of `TEXT_MODELS` have no use for it.
 
     Returns:
       A module to call as `model.apply(variables, x, train=False)`: float [n, h, w, c]
-      images to [n, num_classes] logits.
+      images, or tokens as `Bert` takes them, to [n, num_classes] logits.
 
     Raises:
       ValueError: unknown name, a width that is not positive, or a field that the
@@ -58,21 +75,15 @@ def build_model(
     4
     """
     configuration.check_types(config, "model.")
-    if config.name not in MODELS:
+    if config.name not in _ALL:
         raise ValueError(
-            f"model.name must be one of {', '.join(sorted(MODELS))}; got "
-            f"{config.name!r}"
+            f"model.name must be one of {', '.join(sorted(_ALL))}; got {config.name!r}"
         )
-    for field, heeding in _HEEDED_BY.items():
-        value, default = getattr(config, field), getattr(configuration.Model, field)
-        if value != default and config.name not in heeding:
-            raise ValueError(
-                f"model.{field} must be {default!r} for {config.name}, got {value!r}: "
-                f"it is for {', '.join(sorted(heeding))}"
-            )
+    for field in get_type_hints(configuration.Model):
+        _check_heeded(config, field)
     if config.width <= 0:
         raise ValueError(f"model.width must be positive, got {config.width}")
-    return MODELS[config.name](
+    return _ALL[config.name](
         config,
         image_shape=image_shape,
         num_classes=config.num_classes,
@@ -83,6 +94,22 @@ def build_model(
     )
 
 
+def _check_heeded(config, field):
+    """Refuse a value that the network has no use for."""
+    value, default = getattr(config, field), getattr(configuration.Model, field)
+    heeding = _HEEDED_BY.get((field, value), _HEEDED_BY.get(field, _ALL.keys()))
+    if value != default and config.name not in heeding:
+        raise ValueError(
+            f"model.{field} must be {default!r} for {config.name}, got {value!r}: it "
+            f"is for {', '.join(sorted(heeding))}"
+        )
+    if field == "hidden_act" and value != default and config.activation != "qcfs":
+        raise ValueError(
+            f"model.hidden_act must be {default!r} for model.activation="
+            f"{config.activation}, which is the hidden function itself; got {value!r}"
+        )
+
+
 def _activation(config):
     theta = {"theta_init": config.theta_init, "per_channel": config.per_channel}
     made_by = {
@@ -91,6 +118,7 @@ def _activation(config):
         # Those own nothing that could be named.
         "relu": lambda *, name: nn.relu,
         "relu6": lambda *, name: nn.relu6,
+        "gelu": lambda *, name: partial(nn.gelu, approximate=False),
     }
     return made_by[config.activation]
 
@@ -145,6 +173,42 @@ def _pools(image_shape, *, most):
     return min(most, min(image_shape[:2]).bit_length() - 1)
 
 
+def _vit(config, *, size, image_shape, num_classes, **layers):
+    del image_shape  # the mean over patches takes any size
+    pre_norm = config.norm == "layer"
+    width, block = _transformer(config, size, epsilon=1e-6, pre_norm=pre_norm, **layers)
+    return ViT(size._replace(width=width), num_classes, block)
+
+
+def _bert(config, *, size, image_shape, num_classes, **layers):
+    del image_shape
+    width, block = _transformer(config, size, **layers)
+    return Bert(size._replace(width=width), num_classes, block)
+
+
+def _transformer(config, size, *, act, norm, pool, **options):
+    del act, pool  # poolings there are none; codes are of several kinds
+    coded = config.activation == "qcfs"
+    codes = Codes(
+        levels=config.levels if coded else None,
+        hidden=config.hidden_act if coded else config.activation,
+        theta_init=config.theta_init,
+        per_channel=config.per_channel,
+    )
+    # Heads stay as many, so that they share every width out evenly.
+    (head, hidden) = _scaled((size.width // size.heads, size.hidden), config.width)
+    block = Block(
+        size.heads,
+        hidden,
+        codes,
+        attention=config.attention,
+        batch_norm=norm,
+        dropout=config.dropout,
+        **options,
+    )
+    return head * size.heads, block
+
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": _mobilenetv2,
     "resnet18": partial(_resnet, blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512)),
@@ -152,11 +216,26 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet34": partial(_resnet, blocks=(3, 4, 6, 3), widths=(64, 128, 256, 512)),
     "small": _small,
     "vgg16": _vgg16,
+    **{name: partial(_vit, size=size) for name, size in VIT_SIZES.items()},
 }
+TEXT_MODELS: dict[str, Callable[..., nn.Module]] = {
+    name: partial(_bert, size=size) for name, size in BERT_SIZES.items()
+}
+_ALL = MODELS | TEXT_MODELS
+_TRANSFORMERS = VIT_SIZES.keys() | TEXT_MODELS.keys()
+_CONVOLUTIONAL = MODELS.keys() - _TRANSFORMERS
 
-# Fields that are of some networks only; elsewhere they must be left at their default.
+# Fields, or values of them, that are of some networks only; elsewhere a field must be
+# left at its default.
 _HEEDED_BY = {
-    "stem": MODELS.keys() - {"small"},
-    "norm": {"vgg16"},
+    "stem": _CONVOLUTIONAL - {"small"},
+    "pool": _CONVOLUTIONAL,
     "bottleneck": {"mobilenetv2"},
+    ("norm", "none"): {"vgg16"},
+    ("norm", "layer"): _TRANSFORMERS,
+    ("activation", "clipped_relu"): _CONVOLUTIONAL,
+    ("activation", "relu6"): _CONVOLUTIONAL,
+    "hidden_act": _TRANSFORMERS,
+    "attention": _TRANSFORMERS,
+    "dropout": _TRANSFORMERS,
 }

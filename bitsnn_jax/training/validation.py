@@ -106,6 +106,7 @@ _RULES = {
     "model.width": _within(0.01, 64),
     "model.levels": ("in 1..2**30 - 1", lambda value: 1 <= value < 2**30),
     "model.theta_init": _positive(10**6),
+    "model.dropout": _BELOW_ONE,
     "optimizer.learning_rate": _positive(1000),
     "optimizer.warmup_epochs": _within(0, 10**5),
     "optimizer.momentum": _BELOW_ONE,

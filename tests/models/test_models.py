@@ -43,6 +43,7 @@ def tiny(act=QCFS, norm=norm):
     }
 
 
+CONVOLUTIONAL = sorted(MODELS.keys() - {"vit_small"})
 each_tiny = pytest.mark.parametrize("name", sorted(tiny()))
 
 
@@ -274,7 +275,7 @@ def test_width_multiplies_the_channels_of_every_layer():
         return {
             jax.tree_util.keystr(path): leaf.shape[-1]
             for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
-            if leaf.shape and "head" not in jax.tree_util.keystr(path)
+            if leaf.shape and not {"head", "classifier"} & {key.key for key in path}
         }
 
     for name in MODELS:
@@ -315,7 +316,7 @@ def test_activations_are_as_the_config_says():
     assert model.act().levels == 7
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_variables_carry_over_from_one_activation_to_another(name):
     qcfs, clipped_relu, relu = (
         abstract(build_model(Model(name=name, activation=act)), (32, 32, 3))[0]
@@ -457,8 +458,12 @@ def test_the_norm_behind_a_narrow_convolution_is_wide():
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_the_type_of_the_config_reaches_every_network(name):
-    assert build_model(Model(name=name, dtype="bfloat16")).dtype == jnp.bfloat16
-    assert build_model(Model(name=name)).dtype is None
+    narrow, wide = (
+        build_model(Model(name=name, dtype=dtype)) for dtype in ("bfloat16", "float32")
+    )
+    if name not in CONVOLUTIONAL:
+        narrow, wide = narrow.block, wide.block
+    assert narrow.dtype == jnp.bfloat16 and wide.dtype is None
 
 
 @pytest.mark.parametrize(("kernel_size", "size"), [(1, 8), (3, 8), (7, 8)])
@@ -497,13 +502,13 @@ def test_kernels_start_with_the_variance_of_he():
     [
         (
             Model(name="resnet"),
-            "model.name .* mobilenetv2, resnet18, resnet20, .*vgg16; got 'resnet'",
+            "model.name .* mobilenetv2, resnet18, resnet20, .*vgg16, .*; got 'resnet'",
         ),
         (Model(pool="avg"), "model.pool must be one of average, max; got 'avg'"),
         (Model(stem="7x7"), "stem must be one of cifar, imagenet; got '7x7'"),
         (
-            Model(activation="gelu"),
-            "model.activation .* clipped_relu, qcfs, relu, relu6; got 'gelu'",
+            Model(activation="silu"),
+            "model.activation .* clipped_relu, gelu, qcfs, relu, relu6; got 'silu'",
         ),
         (Model(dtype="float16"), "model.dtype .* bfloat16, float32; got 'float16'"),
         (
@@ -511,6 +516,17 @@ def test_kernels_start_with_the_variance_of_he():
             "model.bottleneck must be 'linear' for resnet20, .* it is for mobilenetv2",
         ),
         (Model(name="small", stem="imagenet"), "model.stem must be 'cifar' for small"),
+        (Model(attention="relu"), "model.attention must be 'softmax' .* vit_small"),
+        (Model(norm="layer"), "model.norm must be 'batch' for resnet20, .* bert_base"),
+        (
+            Model(name="vit_small", norm="none"),
+            "model.norm must be 'batch' for vit_small, got 'none': it is for vgg16",
+        ),
+        (Model(name="minilm", pool="max"), "model.pool must be 'average' for minilm"),
+        (
+            Model(name="minilm", activation="gelu", hidden_act="relu"),
+            "model.hidden_act must be 'gelu' for model.activation=gelu",
+        ),
         (Model(width=0.0), "model.width must be positive, got 0.0"),
     ],
 )
@@ -525,10 +541,11 @@ def test_every_choice_of_a_field_builds_a_network():
         for field, kind in get_type_hints(Model).items()
         if get_origin(kind) is Literal
     }
-    assert len(choices) == 6
+    assert len(choices) == 8
+    of = {"bottleneck": "mobilenetv2", "hidden_act": "bert_tiny", "attention": "minilm"}
     for field, values in choices.items():
-        name = "mobilenetv2" if field == "bottleneck" else "vgg16"
         for value in values:
+            name = "vit_small" if value == "layer" else of.get(field, "vgg16")
             build_model(Model(**{"name": name, field: value}))
 
 
