@@ -70,6 +70,9 @@ def test_every_config_file_is_valid_and_named_after_itself(file):
         ("optimizer.clip_norm", -1.0),
         ("loss.spike_lambda", -1e-8),
         ("loss.label_smoothing", 1.0),
+        ("loss.distillation", 0.5),  # of no teacher
+        ("loss.temperature", 2.0),
+        ("data.max_length", 3),
         ("checkpoint_every_steps", -1),
         ("log_every_steps", 0),
         # Of another type.

@@ -96,7 +96,7 @@ def test_a_config_is_a_file_or_a_name_of_the_package(tmp_path, monkeypatch):
     assert Path(config_file("digits_small")) == ROOT / "configs" / "digits_small.py"
     Path("digits_small").write_text("")  # a file comes first
     assert config_file("digits_small") == "digits_small"
-    with pytest.raises(FileNotFoundError, match="--config=none: .* one of digits_"):
+    with pytest.raises(FileNotFoundError, match="--config=none: .* one of bert_base_"):
         config_file("none")
 
 

@@ -79,13 +79,14 @@ def evaluate(
       task: says what batches, inputs and predictions are.
       repeats: passes of the first batch that are timed.
     """
+    task = task.on(examples)
     devices = jax.device_count()
     size = -(-settings.eval_batch_size // devices) * devices
     batches = iter(
         task.eval_batches(settings, examples, **share_of_host(), batch_size=size)
     )
     first = by_device(next(batches))
-    mapped = _program(network_fn, task.on(examples), tuple(jax.devices()))
+    mapped = _program(network_fn, task, tuple(jax.devices()))
 
     def timed(batch):
         started = time.perf_counter()

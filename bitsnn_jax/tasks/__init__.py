@@ -2,11 +2,15 @@
 
 from bitsnn_jax.config import Config
 from bitsnn_jax.tasks.image_classification import ImageClassification
+from bitsnn_jax.tasks.sentence_classification import SentenceClassification
 from bitsnn_jax.tasks.task import Batch, Batches, Examples, Task
 
 __all__ = ["TASKS", "Batch", "Batches", "Examples", "Task", "task_of"]
 
-TASKS: dict[str, Task] = {"image_classification": ImageClassification()}
+TASKS: dict[str, Task] = {
+    "image_classification": ImageClassification(),
+    "sentence_classification": SentenceClassification(),
+}
 
 
 def task_of(config: Config) -> Task:

@@ -7,16 +7,16 @@ from typing import Any, Self
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 
 from bitsnn_jax import config, data
 from bitsnn_jax.models import MODELS, build_model
-from bitsnn_jax.tasks.task import Batch, Task
+from bitsnn_jax.tasks.classification import Classification
+from bitsnn_jax.tasks.task import Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageClassification(Task):
-    """Cross-entropy of logits, [n, classes], and the share of labels that are met.
+class ImageClassification(Classification):
+    """Logits of images, and the share of labels that are met.
 
     Attributes:
       normalisation: of pixels; None without a data set, for images that are normalised.
@@ -41,13 +41,6 @@ class ImageClassification(Task):
         self, settings: config.Data, examples: data.Examples, **order: Any
     ) -> Iterable[dict]:
         return data.eval_batches(settings, examples, **order)
-
-    def check(self, config: config.Config, examples: data.Examples) -> None:
-        if config.model.num_classes != examples.num_classes:
-            raise ValueError(
-                f"model.num_classes must be {examples.num_classes}, the classes of "
-                f"data.name={config.data.name}; got {config.model.num_classes}"
-            )
 
     def build(
         self,
@@ -79,24 +72,11 @@ class ImageClassification(Task):
             )
         return self.normalisation(image)
 
-    def loss(
-        self, outputs: Any, batch: Batch, settings: config.Loss | None = None
-    ) -> jax.Array:
-        labels = batch["label"]
-        if settings is None:
-            return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
-        classes = jax.nn.one_hot(labels, outputs.shape[-1])
-        targets = optax.smooth_labels(classes, settings.label_smoothing)
-        return optax.softmax_cross_entropy(outputs, targets)
-
     def counts(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
         return {"correct": self.predictions(outputs) == batch["label"]}
 
     def measures(self, counts: Mapping[str, Any], examples: float) -> dict[str, float]:
         return {"accuracy": counts["correct"] / examples}
-
-    def predictions(self, outputs: Any) -> Any:
-        return outputs.argmax(-1)
 
     def whole(self, batch: Batch) -> Any:
         # Label -1 stands for an image that could not be read.
@@ -113,9 +93,3 @@ class ImageClassification(Task):
             "mask": np.ones(1, bool),
         }
         return batch, {"label": int(label), "image": np.squeeze(pixels).tolist()}
-
-    def answer(self, outputs: Any) -> dict:
-        return {
-            "prediction": int(np.argmax(outputs[0])),
-            "logits": np.asarray(outputs[0], float).tolist(),
-        }

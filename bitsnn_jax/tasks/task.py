@@ -56,13 +56,19 @@ class Task(ABC):
       noun: what examples are called in messages, in the plural.
       sources: the names that `data.name` may be.
       models: the names that `model.name` may be.
-      score: the one of its `measures` that chooses the best checkpoint; more is better.
     """
 
     noun: str
     sources: Collection[str]
     models: Collection[str]
-    score: str
+
+    @property
+    @abstractmethod
+    def score(self) -> str:
+        """Name the measure that chooses the best checkpoint; more is better.
+
+        Once the task is put `on` a data set, which may have one of its own.
+        """
 
     # Data
 
@@ -156,6 +162,21 @@ class Task(ABC):
           batch: what was asked.
           settings: in training; None in evaluation, which wants the loss alone.
         """
+
+    def distance(self, outputs: Any, taught: Any, settings: config.Loss) -> jax.Array:
+        """Return how far each example's outputs are from those of a teacher, [n].
+
+        0 where they are equal. By default a task cannot be taught.
+
+        Args:
+          outputs: of the network.
+          taught: of the teacher, for the same inputs.
+          settings: in training.
+
+        Raises:
+          ValueError: it has no such distance.
+        """
+        raise ValueError(f"loss.teacher must be '' for {self.noun}, which have none")
 
     @abstractmethod
     def counts(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:

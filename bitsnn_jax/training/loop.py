@@ -53,6 +53,7 @@ def train(
     )
     begun = begin(setup, state, batches, checkpoints)
     first, state = int(begun.state.step) + 1, replicate(begun.state)
+    known = replicate(setup.teacher.variables) if setup.teacher else None
     with (
         metrics_log(workdir, step=first - 1) as write,
         on_signals() as stop,
@@ -68,7 +69,7 @@ def train(
         milestones = Milestones(setup, checkpoints, evaluate, write, begun)
         for step in progress(first, setup.steps):
             batch = by_device(next(batches))
-            (state, metrics), votes = step_fn(state, batch, key, stop.votes())
+            (state, metrics), votes = step_fn(state, batch, key, stop.votes(), known)
             window.push(step, metrics)
             stopped = stop.agreed(votes)
             if stopped or milestones.due(step):
@@ -80,7 +81,7 @@ def train(
 
 
 def _mapped_step(setup, state):
-    """Map (state, batch, key, votes) -> ((state, metrics), votes) to every device."""
+    """Map a step with votes, and the teacher's variables, to every device."""
     config = setup.config
     step = train_step(
         setup.task,
@@ -90,8 +91,10 @@ def _mapped_step(setup, state):
         levels=config.model.levels,
         weights=_spike_weights(setup, state),
         accumulate=config.optimizer.accumulate,
+        teacher=setup.teacher and setup.teacher.apply_fn,
     )
-    return data_parallel(with_votes(step), in_axes=(0, 0, None, 0), donate_argnums=0)
+    in_axes = (0, 0, None, 0, 0)
+    return data_parallel(with_votes(step), in_axes=in_axes, donate_argnums=0)
 
 
 def _spike_weights(setup, state):

@@ -47,10 +47,12 @@ def begin(
     metadata = run_metadata(config, examples.input_shape)
     state, origin = start(state, config, examples, checkpoints)
     metadata |= origin
+    if setup.teacher:
+        metadata["teacher"] = setup.teacher.origin
     step = checkpoints.latest
     if step is None:
         return Begun(state, 0.0, metadata)
-    _check_same(checkpoints, step, metadata["config"])
+    _check_same(checkpoints, step, metadata)
     variables, opt_state, progress = checkpoints.read(
         step,
         "variables",
@@ -63,11 +65,17 @@ def begin(
     return Begun(state, progress["seconds"], metadata)
 
 
-def _check_same(checkpoints, step, config):
+def _check_same(checkpoints, step, metadata):
     (saved,) = checkpoints.read(step, "metadata")
-    changed = differences(saved["config"], config)
+    changed = differences(saved["config"], metadata["config"])
     if changed:
         raise CheckpointError(
             f"{checkpoints.folder} belongs to a run with another config: "
             f"{', '.join(changed)}; set them back or choose another --workdir"
+        )
+    before, now = saved.get("teacher"), metadata.get("teacher")
+    if before != now:
+        raise CheckpointError(
+            f"{checkpoints.folder}: expected the teacher that the run began with "
+            f"({before}), got another ({now}): loss.teacher was trained since"
         )

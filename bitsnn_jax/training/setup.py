@@ -14,6 +14,7 @@ from bitsnn_jax.runtime.devices import AXIS
 from bitsnn_jax.tasks import Examples, Task, task_of
 from bitsnn_jax.training.optimizer import learning_rate, make_optimizer
 from bitsnn_jax.training.start import check_memory, check_source
+from bitsnn_jax.training.teacher import Teacher, find_teacher
 from bitsnn_jax.training.validation import validate
 
 
@@ -29,6 +30,7 @@ class Setup:
       test: examples that are met once, at the end.
       model: the network.
       placeholder: shapes and types of its inputs, of one example.
+      teacher: that it learns from besides the labels; or None.
     """
 
     config: Config
@@ -38,6 +40,7 @@ class Setup:
     test: Examples
     model: nn.Module
     placeholder: Any
+    teacher: Teacher | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -64,7 +67,8 @@ def set_up(config: Config, workdir: str | os.PathLike) -> Setup:
 
     Raises:
       ValueError: a field that is out of range, or does not fit the data, the devices or
-        the memory of this machine; a run to start from that is not there.
+        the memory of this machine; a run to start from, or a teacher, that is not
+        there.
       OSError: data that cannot be read.
     """
     validate(config)
@@ -79,7 +83,8 @@ def set_up(config: Config, workdir: str | os.PathLike) -> Setup:
     model = task.build(config, train.input_shape, axis_name=AXIS)
     placeholder = task.placeholder(train.input_shape)
     check_memory(model, config, placeholder)
-    return Setup(config, task, train, validation, test, model, placeholder)
+    teacher = find_teacher(config, train.input_shape)
+    return Setup(config, task, train, validation, test, model, placeholder, teacher)
 
 
 def _check_shares(config):

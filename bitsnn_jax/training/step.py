@@ -14,6 +14,7 @@ from bitsnn_jax.data.batches import along
 from bitsnn_jax.runtime.devices import AXIS
 from bitsnn_jax.tasks import Task
 from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
+from bitsnn_jax.tracing.program import ApplyFn
 from bitsnn_jax.training.accumulate import in_parts
 from bitsnn_jax.training.metrics import Metrics
 from bitsnn_jax.training.sparsity import example_sums, layer_counts, neurons
@@ -68,7 +69,8 @@ def train_step(
     levels: int,
     weights: Mapping[str, Any] | None = None,
     accumulate: int = 1,
-) -> Callable[[State, dict, jax.Array], tuple[State, Metrics]]:
+    teacher: ApplyFn | None = None,
+) -> Callable[..., tuple[State, Metrics]]:
     """Return the pure function (state, batch, key) -> (state, metrics), to be mapped.
 
         L = L_task + spike_lambda L_SP                                      Eq. (11)
@@ -78,6 +80,11 @@ def train_step(
     `weights`, for each path of QCFS layers one for each neuron, L_SP is their weighted
     sum; the metrics count spikes as they are.
 
+    With a `teacher`, (variables, inputs) -> outputs, the function takes the teacher's
+    variables as one more argument, and
+
+        L_task <- (1 - distillation) L_task + distillation distance(outputs, taught)
+
     Gradients and batch statistics are averaged over the devices, metrics summed. `key`
     is that of the run: step and device are folded into it here. A device works its rows
     off in `accumulate` parts, see `in_parts`.
@@ -85,7 +92,7 @@ def train_step(
     # Spikes are only sown, and counted, where they are part of the loss.
     mutable = ["batch_stats", *(["activations"] if loss.spike_lambda else [])]
 
-    def loss_fn(params, state, batch, key):
+    def loss_fn(params, state, batch, key, known):
         outputs, updates = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             task.inputs(batch),
@@ -97,18 +104,23 @@ def train_step(
         rows = _rows(batch)
         spikes = example_sums(counts, examples=rows)
         cost = example_sums(counts, examples=rows, weights=weights)
-        each = task.loss(outputs, batch, loss) + loss.spike_lambda * cost
+        each = task.loss(outputs, batch, loss)
+        if teacher is not None:
+            taught = teacher(known, task.inputs(batch))
+            distance = task.distance(outputs, taught, loss)
+            each = (1 - loss.distillation) * each + loss.distillation * distance
+        each += loss.spike_lambda * cost
         counted = task.counts(outputs, batch)
         metrics = _sums(each, counted, spikes, neurons(counts), jnp.ones(rows))
         return each.mean(), (updates.get("batch_stats", {}), metrics)
 
-    def step(state, batch, key):
+    def step(state, batch, key, known=None):
         key = jax.random.fold_in(key, state.step)
         key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
         def means_and_sums(batch, key):
             grads, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(
-                state.params, state, batch, key
+                state.params, state, batch, key, known
             )
             return (grads, stats), metrics
 

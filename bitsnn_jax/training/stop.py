@@ -49,10 +49,13 @@ class Stop:
 
 
 def with_votes(step: Callable) -> Callable:
-    """Extend a step to (state, batch, key, votes) -> (its result, sum of all votes)."""
+    """Extend a step to (state, batch, key, votes) -> (its result, sum of all votes).
 
-    def voting(state, batch, key, votes):
-        return step(state, batch, key), jax.lax.psum(votes, AXIS)
+    Further arguments are the step's.
+    """
+
+    def voting(state, batch, key, votes, *more):
+        return step(state, batch, key, *more), jax.lax.psum(votes, AXIS)
 
     return voting
 

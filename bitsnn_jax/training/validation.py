@@ -1,6 +1,6 @@
 """What each field of a config must be, checked before any device is touched."""
 
-from bitsnn_jax.config import Config, Optimizer, check_types, flatten, to_dict
+from bitsnn_jax.config import Config, Loss, Optimizer, check_types, flatten, to_dict
 from bitsnn_jax.numerics.spikes import SURROGATES
 from bitsnn_jax.tasks import task_of
 
@@ -30,6 +30,7 @@ def validate(config: Config) -> None:
         if not holds(value):
             raise ValueError(f"{path} must be {expected}, got {value!r}")
     _check_heeded(config.optimizer)
+    _check_teacher(config.loss)
     epochs, warmup = config.optimizer.epochs, config.optimizer.warmup_epochs
     if warmup >= epochs:
         raise ValueError(
@@ -58,6 +59,19 @@ def _check_heeded(optimizer):
                     f"optimizer.{field} must be {default!r} for optimizer.name="
                     f"{optimizer.name}, got {value!r}: it is for {name}"
                 )
+
+
+def _check_teacher(loss):
+    if bool(loss.teacher) != bool(loss.distillation):
+        raise ValueError(
+            "loss.distillation must be positive with loss.teacher, and 0 without, got "
+            f"{loss.distillation} and {loss.teacher!r}"
+        )
+    if loss.temperature != Loss.temperature and not loss.teacher:
+        raise ValueError(
+            f"loss.temperature must be {Loss.temperature} without loss.teacher, got "
+            f"{loss.temperature}"
+        )
 
 
 def _check_text(path, value):
@@ -119,6 +133,8 @@ _RULES = {
     "optimizer.accumulate": _within(1, 2**17),
     "loss.spike_lambda": _within(0, 10**6),
     "loss.label_smoothing": _BELOW_ONE,
+    "loss.distillation": _within(0, 1),
+    "loss.temperature": _positive(1000),
     "checkpoint_every_steps": _within(0, 2**31 - 1),
     "log_every_steps": _within(1, 2**31 - 1),
 }

@@ -296,6 +296,36 @@ def test_label_smoothing_moves_the_target_towards_all_classes():
     np.testing.assert_allclose(got.loss, want, rtol=1e-6)  # float32
 
 
+def test_a_taught_loss_is_a_mean_of_labels_and_distance_from_the_teacher():
+    model, batch = Tiny(), tiny_batch()
+    optimizer = sgd(Optimizer(), steps_per_epoch=1)
+    state, other = (
+        init_state(model, optimizer, jnp.zeros((1, 5)), jax.random.key(seed))
+        for seed in (0, 1)
+    )
+
+    def teacher(variables, x):
+        return model.apply({"params": variables["params"]}, x, train=False)
+
+    x, labels = batch["image"][0], batch["label"][0]
+    ours, theirs = (np.asarray(teacher(s.variables, x), float) for s in (state, other))
+    p, q = (np.exp(z / 2) / np.exp(z / 2).sum(1, keepdims=True) for z in (theirs, ours))
+    distance = 4 * (p * np.log(p / q)).sum()
+    cross_entropy = -jax.nn.log_softmax(ours)[np.arange(len(x)), labels].sum()
+    loss = Loss(teacher="a", distillation=0.25, temperature=2.0)
+    step = data_parallel(
+        train_step(IMAGES, model, optimizer, loss, levels=LEVELS, teacher=teacher),
+        in_axes=(0, 0, None, 0),
+        devices=jax.devices()[:1],
+    )
+    variables = replicate(other.variables, 1)
+    _, got = step(replicate(state, 1), batch, jax.random.key(1), variables)
+    want = 0.75 * cross_entropy + 0.25 * distance
+    np.testing.assert_allclose(got.loss[0], want, rtol=1e-5)  # float32
+    # Two ways to the same logarithm, in float32.
+    np.testing.assert_allclose(IMAGES.distance(ours, ours, loss), 0, atol=1e-6)
+
+
 def small(**fields):
     config = Config(name="test", log_every_steps=5)
     config.model.name = "small"
