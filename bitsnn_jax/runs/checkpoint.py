@@ -56,6 +56,11 @@ class Run:
     step: int
     metadata: dict
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Return the shape of an example, of any task."""
+        return tuple(self.metadata["image_shape"])
+
 
 class Checkpoints:
     """The checkpoints of one run folder: the newest few and the best.

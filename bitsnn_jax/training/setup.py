@@ -30,7 +30,7 @@ class Setup:
       test: examples that are met once, at the end.
       model: the network.
       placeholder: shapes and types of its inputs, of one example.
-      teacher: that it learns from besides the labels; or None.
+      teacher: that it learns from as well; or None.
     """
 
     config: Config

@@ -44,7 +44,7 @@ def find_teacher(config: Config, input_shape: Sequence[int]) -> Teacher | None:
         raise CheckpointError(f"loss.teacher: {error}") from error
     apply_fn = ann_fn(run.config, input_shape)
     ours = _shapes(config, input_shape)
-    theirs = _shapes(run.config, run.metadata["image_shape"])
+    theirs = _shapes(run.config, run.input_shape)
     if ours != theirs:
         raise ValueError(
             f"loss.teacher {name} must have the inputs and outputs of this run, "
