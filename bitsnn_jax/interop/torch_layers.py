@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from bitsnn_jax.interop import windows
+from bitsnn_jax.numerics.mixing import lookup, normalise, softmax
 
 
 def _each(value, axes) -> list[int]:
@@ -70,22 +71,18 @@ def _batch_norm_of_batch(x, weight, bias, training, momentum, eps):
 
 
 def _layer_norm(x, shape, weight, bias, eps):
-    axes = tuple(range(x.ndim - len(shape), x.ndim))
-    count = math.prod(shape)
-    mean = jnp.sum(x, axes, keepdims=True) / count
-    rest = x - mean
-    scale = lax.rsqrt(jnp.sum(rest * rest, axes, keepdims=True) / count + eps)
-    y = rest * scale
+    """Return the values alone: mean and deviation are for training."""
+    rows = x.reshape(*x.shape[: x.ndim - len(shape)], -1)
+    y = normalise(rows, epsilon=eps).reshape(x.shape)
     y = y if weight is None else y * weight
-    return y if bias is None else y + bias, mean, scale
+    return y if bias is None else y + bias, None, None
 
 
 def _group_norm(x, weight, bias, batch, channels, space, groups, eps):
     parts = x.reshape(x.shape[0], groups, -1)
-    y, mean, scale = _layer_norm(parts, parts.shape[2:], None, None, eps)
-    y = y.reshape(x.shape)
+    y = normalise(parts, epsilon=eps).reshape(x.shape)
     y = y if weight is None else y * windows.per_channel(weight, x)
-    return y if bias is None else y + windows.per_channel(bias, x), mean, scale
+    return y if bias is None else y + windows.per_channel(bias, x), None, None
 
 
 def _max_pool(space, x, kernel, stride=(), padding=0, dilation=1, ceil_mode=False):
@@ -192,19 +189,24 @@ def _attention(
         scores = jnp.where(mask, scores, -jnp.inf)
     elif mask is not None:
         scores = scores + mask
-    return jnp.matmul(jax.nn.softmax(scores, -1), v)
+    return jnp.matmul(softmax(scores), v)
+
+
+def _softmax(x, dim, dtype=None):
+    last = dim in (-1, x.ndim - 1)
+    return softmax(x) if last and x.ndim else jax.nn.softmax(x, dim)
 
 
 def _embedding(weight, indices, padding_idx=-1, scale=False, sparse=False):
-    return jnp.take(weight, indices, 0)
+    return lookup(weight, indices)
 
 
 LAYERS: dict[str, Callable[..., Any]] = {
     "aten._log_softmax.default": lambda x, dim, _: jax.nn.log_softmax(x, dim),
     "aten._native_batch_norm_legit.no_stats": _batch_norm_of_batch,
     "aten._native_batch_norm_legit_no_training.default": _batch_norm,
-    "aten._softmax.default": lambda x, dim, _: jax.nn.softmax(x, dim),
-    "aten._safe_softmax.default": lambda x, dim, dtype=None: jax.nn.softmax(x, dim),
+    "aten._softmax.default": _softmax,
+    "aten._safe_softmax.default": _softmax,
     "aten.convolution.default": _convolution,
     "aten.embedding.default": _embedding,
     "aten.linear.default": _linear,
