@@ -121,7 +121,8 @@ class Config:
     seed: int = 0
     steps: int = 4  # T of the conversion that the run is made for
     task: str = "image_classification"  # a name in tasks.TASKS
-    start_from: str = ""  # run whose network training starts from; "" for random
+    # Run, or folder of Hugging Face's, whose network training starts from; "": random.
+    start_from: str = ""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)

@@ -1,15 +1,16 @@
 """Start training from the network of another run in place of a random one.
 
 The paper's cheap way to a quantised network (A.10): train with ReLU, then 30 epochs
-with QCFS. `config.start_from` names the first run, `conversion.calibration` finds the
-thresholds that it does not have.
+with QCFS. `config.start_from` names the first run, or a folder of Hugging Face's with
+the weights of a transformer; `conversion.calibration` finds the thresholds that it does
+not have.
 """
 
 import dataclasses
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,9 +20,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from bitsnn_jax.config import Config
 from bitsnn_jax.conversion.calibration import CAPS, calibrate_network
 from bitsnn_jax.data.memory import check_fits
-from bitsnn_jax.runs.checkpoint import FOLDER, CheckpointError, Checkpoints
+from bitsnn_jax.interop.huggingface import (
+    check_fit,
+    from_huggingface,
+    is_huggingface,
+)
+from bitsnn_jax.runs.checkpoint import FOLDER, CheckpointError, Checkpoints, Run
 from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.tasks import Examples, task_of
+from bitsnn_jax.training.log import say
 from bitsnn_jax.training.step import State
 
 # Training examples that thetas are calibrated with: 8 batches of 64.
@@ -29,10 +36,11 @@ BATCHES, BATCH_SIZE = 8, 64
 
 
 def check_source(config: Config, workdir: str | os.PathLike) -> None:
-    """Look for the run to start from, before anything is written.
+    """Look for the network to start from, before anything is written.
 
     Raises:
-      ValueError: no such run. One that has checkpoints of its own does not ask for it.
+      ValueError: no such network. A run that has checkpoints of its own does not ask
+        for it.
     """
     if config.start_from and not (Path(workdir) / FOLDER).is_dir():
         _source(config)
@@ -65,10 +73,11 @@ def start(
     """Return the state to begin with, and its origin as metadata.
 
     Thetas are those of the run that `config.start_from` names. Where it has none, being
-    trained with ReLU, they are calibrated with the first training examples, as
-    evaluation sees them, so that quantisation loses least. A run that has checkpoints
-    goes on from them and keeps the origin that they tell of; the other run is not asked
-    for.
+    trained with ReLU or GELU, they are calibrated with the first training examples, as
+    evaluation sees them, so that quantisation loses least. Pooler and classifier stay
+    random if a folder of Hugging Face's does not have them. A run that has checkpoints
+    goes on from them and keeps the origin that they tell of; the other network is not
+    asked for.
 
     Args:
       state: with random variables.
@@ -78,10 +87,12 @@ def start(
 
     Returns:
       The state, and {} or {"start": {"run", "step", "commit", "version", ...}} with
-      the origin of that run, if it had one, inside.
+      the origin of that run, if it had one, inside; or {"start": {"folder", "sha256",
+      "random"}}.
 
     Raises:
-      ValueError: no such run, or the first of its arrays that does not fit the model.
+      ValueError: no such network, or the first of its arrays that does not fit the
+        model.
     """
     if not config.start_from:
         return state, {}
@@ -89,25 +100,69 @@ def start(
         (saved,) = checkpoints.read(checkpoints.latest, "metadata")
         return state, {key: saved[key] for key in {"start"} & saved.keys()}
     source = _source(config)
-    variables = fitted(source.variables, state.variables, name=config.start_from)
+    found = source.variables
+    for module in source.random:
+        say(f"{config.start_from} has no {module}, which stays random")
+        found = _with_random(found, state.params[module], module)
+    variables = fitted(found, state.variables, name=config.start_from)
     if _thetas(variables) != _thetas(state.variables):
         apply_fn = ann_fn(config, examples.input_shape)
-        cap = CAPS.get(source.config.model.activation)
         batches = list(_inputs(config, examples))  # gone through twice
-        variables = calibrate_network(apply_fn, variables, batches, cap=cap)
-    origin = {"run": source.config.name, "step": source.step} | {
-        key: source.metadata[key]
-        for key in ("commit", "version", "start")
-        if key in source.metadata
-    }
-    return dataclasses.replace(state, **variables), {"start": origin}
+        variables = calibrate_network(apply_fn, variables, batches, cap=source.cap)
+    return dataclasses.replace(state, **variables), {"start": source.origin}
 
 
-def _source(config):
+class _Source(NamedTuple):
+    """A network to start from.
+
+    Attributes:
+      variables: of it.
+      origin: where it comes from, for the metadata.
+      cap: of its ReLUs, if they have one.
+      random: modules that it does not have.
+    """
+
+    variables: dict
+    origin: dict
+    cap: float | None = None
+    random: tuple[str, ...] = ()
+
+
+def _source(config: Config) -> _Source:
     try:
-        return find_run(config.start_from)
-    except CheckpointError as error:
+        if is_huggingface(config.start_from):
+            return _of_huggingface(config)
+        return _of_run(find_run(config.start_from))
+    except ValueError as error:
         raise CheckpointError(f"start_from: {error}") from error
+
+
+def _of_run(run: Run) -> _Source:
+    origin = {"run": run.config.name, "step": run.step} | {
+        key: run.metadata[key]
+        for key in ("commit", "version", "start")
+        if key in run.metadata
+    }
+    return _Source(run.variables, origin, CAPS.get(run.config.model.activation))
+
+
+def _of_huggingface(config: Config) -> _Source:
+    found = from_huggingface(config.start_from)
+    check_fit(found, config.model)
+    variables = {"params": found.params, "batch_stats": {}}
+    origin = {
+        "folder": found.folder.resolve().name,
+        "sha256": found.sha256,
+        "random": list(found.missing),
+    }
+    return _Source(variables, origin, random=found.missing)
+
+
+def _with_random(variables: dict, random: dict, module: str) -> dict:
+    """Add a module with its random weights, less thetas."""
+    leaves = flatten_dict({module: random})
+    weights = {path: leaf for path, leaf in leaves.items() if path[-1] != "theta"}
+    return {**variables, "params": {**variables["params"], **unflatten_dict(weights)}}
 
 
 def fitted(source: dict, target: dict, *, name: str) -> dict:

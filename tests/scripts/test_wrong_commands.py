@@ -238,6 +238,7 @@ WRONG = {
         "--out=": "--out must not be empty",
     },
     "experiments.imagenet_path": {"--out=": "--out must not be empty"},
+    "experiments.minilm": {"--out=": "--out must not be empty"},
     "experiments.torch_logits": {"--out=": "--out must not be empty"},
     "experiments.saturation": {
         "--images=0": "--images must be at least 1",
