@@ -260,3 +260,19 @@ def torch_logits(stored):
             str(row["correct"]),
             str(row["among_first_five"]),
         )
+
+
+@table("minilm", "minilm.json")
+def minilm(stored):
+    yield (
+        *("tokens", "number", "largest difference", "ours from float64"),
+        "transformers' from float64",
+    )
+    for row in stored["rows"]:
+        yield (
+            row["tokens"],
+            str(row["count"]),
+            f"{row['largest_difference']:.1e}",
+            f"{row['ours_from_float64']:.1e}",
+            f"{row['theirs_from_float64']:.1e}",
+        )
