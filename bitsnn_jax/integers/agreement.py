@@ -10,10 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitsnn_jax.integers.execution import value_of
 from bitsnn_jax.integers.graph import (
+    NUMBERS,
+    ROWS,
     Conv,
     Graph,
     Held,
+    Lookup,
     Node,
     Product,
     Scale,
@@ -65,7 +69,7 @@ def graph_difference(
                 z = node.charge(z)
                 values[node.name] = jnp.asarray(_as_stored(next(sent), node))
             else:
-                values[node.name] = z
+                values[node.name] = node.number(z)
             if node.name in found:
                 want = _as_stored(found[node.name], node)
                 apart = np.abs(np.asarray(z) - want).max(initial=0)
@@ -104,6 +108,10 @@ def integer_difference(network: IntegerNetwork, graph: Graph, x: Any) -> str | N
 
         |sum W k + B - (sum w k + b)| <= (sum |k| + sum_rounded |W| + 1) / 2
 
+    An entry that is looked up in a table has one weight, which is off by half a unit.
+    What a routine makes of rows is compared with the function of the same integers, and
+    may be off by as much as `routines` promise.
+
     Args:
       network: of the graph.
       graph: in floats.
@@ -123,8 +131,8 @@ def integer_difference(network: IntegerNetwork, graph: Graph, x: Any) -> str | N
                 code = codes(node.charge(z), theta, levels=top).astype(z.dtype)
                 floats[node.name], integers[node.name] = code * (theta / top), code
             else:
-                floats[node.name] = z
-                integers[node.name] = jnp.round(z / made.unit)
+                floats[node.name] = value = node.number(z)
+                integers[node.name] = jnp.round(value / made.unit)
             if node.kind == "maximum":
                 continue
             sums = collected(made, integers, jnp.float64)
@@ -142,7 +150,25 @@ def integer_difference(network: IntegerNetwork, graph: Graph, x: Any) -> str | N
                     f"{node.name} is off by {float(jnp.max(apart)):,.0f} units, where "
                     f"rounding explains {float(jnp.max(bound)):,.0f}"
                 )
+            if node.kind in ROWS:
+                given = jnp.round(z / made.row_unit)
+                wanted = node.number(given * made.row_unit) / made.unit
+                found = value_of(made, given * 2.0**made.fraction, network.steps)
+                apart, bound = jnp.max(jnp.abs(found - wanted)), _promised(node)
+                if not float(apart) <= bound:
+                    return (
+                        f"{node.name}: its routine is off by {float(apart):,.1f} "
+                        f"units, where {bound:.1f} are promised"
+                    )
     return None
+
+
+def _promised(node: Node) -> float:
+    """Return how many units a routine may be off; see `routines`."""
+    entries = node.shape[-1]
+    if node.kind == "softmax":
+        return 4 if entries <= 128 else 8
+    return 1 + 3 * entries**0.5 / 32
 
 
 def _half(term: Term, sizes, graph: Graph):
@@ -151,12 +177,15 @@ def _half(term: Term, sizes, graph: Graph):
         sizes = apply(op, sizes)
     weight = term.weight
     if isinstance(weight, Held):  # codes are not rounded
-        half = 0.5 * (graph[weight.source].kind == "sum")
+        half = 0.5 * (graph[weight.source].kind in NUMBERS)
         sizes = apply(Product(np.full(weight.shape, half)), sizes)
     elif isinstance(weight, Scale):
         sizes = jnp.broadcast_to(
             sizes / 2, np.broadcast_shapes(sizes.shape, np.shape(weight.factor))
         )
+    elif isinstance(weight, Lookup):
+        shape = (*sizes.shape, weight.kernel.shape[-1])
+        sizes = jnp.full(shape, 0.5, sizes.dtype)
     else:
         # All outputs of a group see the same inputs, so one of them is enough.
         groups = weight.groups if isinstance(weight, Conv) else 1
@@ -170,7 +199,7 @@ def _half(term: Term, sizes, graph: Graph):
 
 def _of_rounded(term: Term, values, kind: str):
     """Add up half a unit of each input, where inputs are rounded and not codes."""
-    if kind != "sum":
+    if kind not in NUMBERS:
         return 0.0
     term = term.with_numbers(np.abs(term.numbers.astype(np.float64)))
     return apply_term(term, jnp.full(values.shape, 0.5))

@@ -27,6 +27,7 @@ from jax import lax
 
 from bitsnn_jax.integers.graph import (
     Conv,
+    Lookup,
     Product,
     Scale,
     Sum,
@@ -86,7 +87,7 @@ def product(
     """
     if isinstance(weight, Scale):
         return apply(weight, x.astype(dtype))
-    if carrier == "int32":
+    if carrier == "int32" or isinstance(weight, Lookup):
         return apply(weight, x.astype(jnp.int32))
     if carrier == "int8" and _fits_bytes(weight, low, high):
         return _in_bytes(weight, x, high).astype(dtype)

@@ -13,6 +13,7 @@ import numpy as np
 
 from bitsnn_jax.integers.folding import NotFoldable, extended, fed
 from bitsnn_jax.integers.graph import (
+    ROWS,
     Conv,
     Held,
     Max,
@@ -107,10 +108,11 @@ def _takes_channels(term: Term, shape: Shape) -> bool:
 def _channels_behind(node: Node, sources: Sequence[Node]) -> Shape:
     """Return the order of axes that has the channels last; () if they are, or unknown.
 
-    The output stays as the network has it.
+    The output stays as the network has it, and so do rows, which are along the last
+    axis.
     """
     rank = len(node.shape)
-    if rank < 3 or node.kind == "output":
+    if rank < 3 or node.kind in ("output", *ROWS):
         return ()
     axes = set(map(_channel_axis, node.terms, sources)) - {None}
     if len(axes) != 1 or axes <= {0, rank - 1}:

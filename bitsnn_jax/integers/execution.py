@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.integers import tables
+from bitsnn_jax.integers import routines, tables
 from bitsnn_jax.integers.accumulators import Accumulator
 from bitsnn_jax.integers.carriers import EXACT, checked, places, product
-from bitsnn_jax.integers.graph import Sum, WindowSum, apply_term, batched
+from bitsnn_jax.integers.graph import ROWS, Sum, WindowSum, apply_term, batched
 from bitsnn_jax.integers.maxima import largest_codes
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.products import with_tops
@@ -111,7 +111,7 @@ def stepped(
             parts = [
                 (with_tops(t, values, network), values[t.source]) for t in node.terms
             ]
-            # The image and sums have no time: they are there at the first step.
+            # The image and numbers have no time: they are there at the first step.
             once = [part for part in parts if part[0].source not in trains]
             timed = [part for part in parts if part[0].source in trains]
             start = add(node, once, bias=np.zeros((), np.int32))
@@ -206,7 +206,7 @@ def _rolled(node, charge, start, steps, _):
 
 
 def value_of(node: IntegerNode, z: jax.Array, steps: int) -> jax.Array:
-    """Return what a node sends: a code, a rounded sum, or z; see `IntegerNode`.
+    """Return what a node sends: a code, numbers, or z; see `IntegerNode`.
 
     Args:
       node: which is no maximum.
@@ -222,7 +222,12 @@ def value_of(node: IntegerNode, z: jax.Array, steps: int) -> jax.Array:
         z = z >> node.fraction
     else:
         z = jnp.floor(z * jnp.asarray(2.0**-node.fraction, z.dtype))
+    if node.kind in ROWS:
+        return _ROUTINES[node.kind](z.astype(jnp.int32), *node.routine).astype(z.dtype)
     return jnp.clip(z, 0, 2**steps - 1) if node.kind == "neurons" else z
+
+
+_ROUTINES = {"softmax": routines.softmax, "normalised": routines.normalise}
 
 
 def _adder(network, carrier):
@@ -244,8 +249,9 @@ def _adder(network, carrier):
 
 def _brought(term, x, top, network, carrier, dtype):
     """Compute what a term brings, of numbers or of spikes."""
-    high = 1 if x.dtype == jnp.bool_ else top
-    low = -high if network[term.source].kind == "sum" else 0
+    high, low = top, network.low(term.source)
+    if x.dtype == jnp.bool_:
+        high, low = 1, 0
     count = places(term.before, x.shape)
     adds = any(isinstance(op, Sum | WindowSum) for op in term.before)
     if carrier != "int8" or adds:

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bitsnn_jax.integers import routines
 from bitsnn_jax.integers.agreement import drawn, integer_difference
 from bitsnn_jax.integers.folding import NotFoldable
-from bitsnn_jax.integers.graph import Graph, Node, Scale, Shift, Term
+from bitsnn_jax.integers.graph import NUMBERS, Graph, Node, Scale, Shift, Term
 from bitsnn_jax.integers.grid import (
     MAX_GUARD,
     MAX_RESOLUTION,
-    MULTIPLIER_BITS,
     enough,
     exponent,
     guard_bits,
@@ -20,12 +20,13 @@ from bitsnn_jax.integers.grid import (
     largest,
     largest_fraction,
     largest_threshold,
+    limit_of,
     of_integers,
     smallest_unit,
     unit_without_delta,
 )
 from bitsnn_jax.integers.maxima import merged_units
-from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sums
 from bitsnn_jax.integers.products import SUM_BITS, held, product_node
 from bitsnn_jax.integers.tables import TableError, resolution, table
 from bitsnn_jax.numerics.spikes import check_steps
@@ -34,6 +35,8 @@ from bitsnn_jax.numerics.spikes import check_steps
 PRECISE = 8
 # unless the term brings less than this part of what the largest one can.
 FELT = 1 / 256
+# Scores in front of a softmax have units of 2**-18, where 32 bits hold them.
+SCORE_BITS = 18
 
 
 class FixedPointError(ValueError):
@@ -41,7 +44,7 @@ class FixedPointError(ValueError):
 
 
 def fixed_point(
-    graph: Graph, *, steps: int, bits: int = 8, white: int = 255, inputs: Any = None
+    graph: Graph, *, steps: int, bits: int = 8, white: Any = 255, inputs: Any = None
 ) -> IntegerNetwork:
     """Put the network into integers; each channel of each layer has a unit of its own.
 
@@ -56,14 +59,16 @@ def fixed_point(
 
     Differs from the float network by the rounding of weights and biases, and of sums to
     16 bits. A "sum", as behind the linear bottleneck of MobileNetV2, is collected for T
-    steps, rounded, and enters what it feeds once, as the image does.
+    steps, rounded, and enters what it feeds once, as the image does. So do softmax and
+    normalised rows, which `routines` compute of integers, with errors of their own.
 
     Args:
       graph: of `lowering.lower`. Its input must be integers 0..white, such as the
         pixels of an image, with the normalisation inside the network.
       steps: T, at least 1.
       bits: of a weight, 2 to 8, sign included.
-      white: highest integer of the input.
+      white: highest integer of the input; or of each place of it, integers that
+        broadcast to its shape, for an input such as word ids and a mask side by side.
       inputs: [n, ...] integers on which each node is compared with that of the graph;
         by default one input is drawn.
 
@@ -75,7 +80,7 @@ def fixed_point(
         drives a neuron by more codes than `bits` can tell, a term that would be rounded
         away in 32 bits, a scale that differs from place to place, a difference on
         `inputs` that rounding does not explain; with the layer's name.
-      ValueError: bits or steps out of range.
+      ValueError: bits, steps or white out of range.
     """
     network = begun(graph, steps=steps, bits=bits, white=white)
     for node in graph.nodes[1:]:
@@ -87,17 +92,28 @@ def fixed_point(
     return network
 
 
-def begun(graph: Graph, *, steps: int, bits: int, white: int) -> IntegerNetwork:
+def begun(graph: Graph, *, steps: int, bits: int, white: Any) -> IntegerNetwork:
     """Make an integer network of the input alone.
 
     Raises:
-      ValueError: bits or steps out of range.
+      ValueError: bits, steps or white out of range.
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be 2 to 8, got {bits}")
     check_steps(steps)
-    node = IntegerNode("input", "input", graph.nodes[0].shape, bound=white)
-    return IntegerNetwork((node,), steps, bits, white)
+    shape, tops = graph.nodes[0].shape, np.asarray(white, np.int64)
+    try:
+        np.broadcast_to(tops, shape)
+    except ValueError:
+        raise ValueError(
+            f"white has the shape {tops.shape}, expected one that broadcasts to "
+            f"{shape}, that of the input"
+        ) from None
+    if tops.min() < 1:
+        raise ValueError(f"white must be at least 1, got {tops.min()}")
+    node = IntegerNode("input", "input", shape, bound=int(tops.max()))
+    places = tops if tops.ndim else None
+    return IntegerNetwork((node,), steps, bits, node.bound, places)
 
 
 def extended(network: IntegerNetwork, node: Node) -> IntegerNetwork:
@@ -180,8 +196,9 @@ def _neurons(node: Node, network: IntegerNetwork) -> IntegerNode:
 def _sum(node: Node, network: IntegerNetwork) -> IntegerNode:
     """Count each channel in a unit of its own, if that can be; round to 16 bits."""
 
-    def to_16_bits(guard, bound):
-        return np.array(max(0, bound.bit_length() + 1 - SUM_BITS), np.int32)
+    def to_16_bits(guard, sums):
+        bits = int(sums.max()).bit_length() + 1
+        return np.array(max(0, bits - SUM_BITS), np.int32)
 
     per_channel = not node.has_one_unit
     return _without_delta(node, network, to_16_bits, per_channel=per_channel)
@@ -190,16 +207,64 @@ def _sum(node: Node, network: IntegerNetwork) -> IntegerNode:
 def _output(node: Node, network: IntegerNetwork) -> IntegerNode:
     """Count all channels in one unit, so that logits compare; round nothing."""
 
-    def none(guard, bound):
-        return np.zeros((), np.int32)
+    return _without_delta(node, network, _unrounded, per_channel=False)
 
-    return _without_delta(node, network, none, per_channel=False)
+
+def _unrounded(guard: int, sums: np.ndarray) -> np.ndarray:
+    return np.zeros((), np.int32)
+
+
+def _softmax(node: Node, network: IntegerNetwork) -> IntegerNode:
+    """Count scores in one unit, a power of two unless they have weights of their own.
+
+    What a mask brings may be far larger than what scores differ by, so the unit does
+    not follow the largest factor.
+    """
+    terms = _of_integers(node, network)
+    least = smallest_unit(node, terms, network.largest_weight, per_channel=False)
+    wanted = 0 if least > 0 else SCORE_BITS
+    one = np.where(least > 0, least, 1.0)
+    sums = _Sums(one, np.zeros(()), _unrounded, wanted, most=2**30 - 1)
+    made = _fitted(node, terms, sums, network)
+    unit = float(made.unit)
+    return made._replace(
+        unit=np.array(2.0**-routines.PROBABILITY_BITS),
+        routine=routines.softmax_units(unit),
+        row_unit=unit,
+    )
+
+
+def _normalised(node: Node, network: IntegerNetwork) -> IntegerNode:
+    """Count each channel in a unit of its own, and round all of a row to one.
+
+    The units are powers of two apart, so shifts round them.
+    """
+    terms = _of_integers(node, network)
+    least = smallest_unit(node, terms, network.largest_weight, per_channel=True)
+    unit = unit_without_delta(terms, np.max(least))
+    finer = largest_fraction(unit, least, np.where(least > 0, MAX_GUARD, 0))
+    limit = routines.largest_to_normalise(node.shape[-1])
+
+    def to_one_unit(guard, sums):
+        fraction = (finer - finer.min()).astype(np.int32)
+        while ((sums >> fraction) + 1 > limit).any():
+            fraction = fraction + 1
+        return fraction
+
+    sums = _Sums(unit / 2.0**finer, finer, to_one_unit)
+    made = _fitted(node, terms, sums, network)
+    unit = float(np.max(made.unit))
+    return made._replace(
+        unit=np.array(2.0**-routines.NORMALISED_BITS),
+        routine=routines.epsilon_units(node.epsilon, unit, node.shape[-1]),
+        row_unit=unit,
+    )
 
 
 def _without_delta(
     node: Node,
     network: IntegerNetwork,
-    rounds: Callable[[int, int], np.ndarray],
+    rounds: Callable[[int, np.ndarray], np.ndarray],
     *,
     per_channel: bool,
 ) -> IntegerNode:
@@ -216,6 +281,8 @@ _MAKERS: dict[str, Callable[[Node, IntegerNetwork], IntegerNode]] = {
     "neurons": _neurons,
     "maximum": _maximum,
     "sum": _sum,
+    "softmax": _softmax,
+    "normalised": _normalised,
     "output": _output,
 }
 
@@ -230,14 +297,16 @@ class _Sums(NamedTuple):
     Attributes:
       unit: the coarsest one it may have.
       fraction: that goes with it.
-      rounds: (bits below that unit, largest sum) -> the fraction of the node.
+      rounds: (bits below that unit, largest sums) -> the fraction of the node.
       wanted: bits below that unit, where 32 bits have them.
+      most: largest sum that it may have.
     """
 
     unit: np.ndarray
     fraction: np.ndarray
-    rounds: Callable[[int, int], np.ndarray]
+    rounds: Callable[[int, np.ndarray], np.ndarray]
     wanted: int = 0
+    most: int = 2**31 - 1
 
 
 def _fitted(
@@ -256,7 +325,7 @@ def _fitted(
     guards = [guard_bits(term) for term in terms]
     least = max(0, -int(sums.fraction.min()), *(min(g, MAX_GUARD) for g in guards))
     # A sum has more values than codes are, and its weights are as much smaller.
-    even = len(terms) == 1 and sources[0].kind != "sum"
+    even = len(terms) == 1 and sources[0].kind not in NUMBERS
     exponents = [exponent(term, limit, even=even) for term in terms]
     finer = [e for e, t in zip(exponents, terms, strict=True) if t.has_kernel]
     # As fine as the finest term asks for, if 32 bits hold the thresholds and the sum.
@@ -264,15 +333,16 @@ def _fitted(
     guard = max(least, min(max([*guards, *finer, sums.wanted]), most))
     while True:
         made = _rounded_node(node, terms, sums.unit, guard, exponents, limit)
-        bound = largest_sum(made, network)
-        made = made._replace(fraction=sums.rounds(guard, bound))
-        bound += int(made.half.max())
-        if bound < 2**31:
+        each = largest_sums(made, network)
+        made = made._replace(fraction=sums.rounds(guard, each))
+        bound = int(each.max(initial=0)) + int(made.half.max())
+        if bound <= sums.most:
             break
         if guard == least:
             raise FixedPointError(
-                f"{node.name}: its sum can reach {bound:,}, which leaves 32 bits; "
-                f"fewer bits than {network.bits} would do"
+                f"{node.name}: its sum can reach {bound:,}, which leaves "
+                f"{sums.most.bit_length() + 1} bits; fewer bits than {network.bits} "
+                "would do"
             )
         guard -= 1
     if not even:
@@ -306,15 +376,13 @@ def _rounded_node(
 
 def _rounded(term: Term, scale: float, limit: int, node: Node) -> Term:
     """Compute scale * term, with weights of whole units."""
-    integers = np.round(term.numbers * scale)
-    if not term.has_kernel:
-        limit = 2 ** (MULTIPLIER_BITS - 1) - 1
+    integers, limit = np.round(term.numbers * scale), limit_of(term, limit)
     if np.abs(integers).max(initial=0) > limit:
         raise FixedPointError(
             f"{node.name}: a weight of {np.abs(integers).max():,.0f} units from "
             f"{term.source} overflows; at most {limit} fits"
         )
-    return term.with_numbers(integers.astype(np.int8 if term.has_kernel else np.int16))
+    return term.with_numbers(integers.astype(np.int8 if limit < 2**7 else np.int16))
 
 
 def _shifted(term: Term, amount: int) -> Term:

@@ -7,6 +7,7 @@ import numpy as np
 
 from bitsnn_jax.integers.graph import (
     Conv,
+    Lookup,
     Max,
     Move,
     Reshape,
@@ -82,6 +83,10 @@ def _fed(weight, factor, shape):
     factor = np.asarray(factor)
     if any(n > 1 for n in factor.shape[:-1]):
         raise NotFoldable("it differs from place to place")
+    if isinstance(weight, Lookup):
+        if (factor != 1).any():
+            raise NotFoldable("it is on integers that name the rows of a table")
+        return weight
     channels = np.broadcast_to(factor.reshape(-1), shape[-1:])
     kernel = weight.kernel
     if isinstance(weight, Conv):

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from bitsnn_jax.conversion.readings import snn_levels
+from bitsnn_jax.numerics import mixing
 from bitsnn_jax.numerics.convolutions import convolve
 from bitsnn_jax.numerics.qcfs import codes, qcfs
 from bitsnn_jax.runtime.columns import table
@@ -88,6 +89,15 @@ class Dense(NamedTuple):
     kernel: np.ndarray
 
 
+class Lookup(NamedTuple):
+    """A row of a kernel [rows, features] for each integer x: kernel[x].
+
+    It gets a new last axis. An x that is out of range has the first or the last row.
+    """
+
+    kernel: np.ndarray
+
+
 class Shift(NamedTuple):
     """y = x * 2**amount, of integers."""
 
@@ -119,7 +129,7 @@ class Product(NamedTuple):
 
 
 # Holds numbers of its own, or of another node.
-Weight = Scale | Conv | Dense | Held | Product
+Weight = Scale | Conv | Dense | Lookup | Held | Product
 
 
 class Term(NamedTuple):
@@ -137,7 +147,7 @@ class Term(NamedTuple):
     @property
     def has_kernel(self) -> bool:
         """Whether it has weights of its own, and not only a factor."""
-        return isinstance(self.weight, Conv | Dense)
+        return isinstance(self.weight, Conv | Dense | Lookup)
 
     @property
     def numbers(self) -> np.ndarray:
@@ -181,12 +191,16 @@ class Node(NamedTuple):
         "sum"      z: numbers instead of spikes, to which a second weight is applied, as
                    behind the linear bottleneck of MobileNetV2; or the product of two
                    nodes
+        "softmax"  softmax(z) of each row, along the last axis: numbers, as those of a
+                   sum
+        "normalised"  z of each row with mean 0 and variance 1: numbers
         "output"   z
 
     Shapes have a batch axis of 1. `bias` and `theta` broadcast to `shape`. `fn` is
     given arrays [k, ...] that broadcast to [k, *shape]. `order` is that of the axes,
     which may be stored in another one than the program has; () is the same.
     `has_one_unit` says that a "sum" in integers has one unit for all channels.
+    `epsilon` is added to the variance of a "normalised".
     """
 
     name: str
@@ -199,13 +213,27 @@ class Node(NamedTuple):
     order: tuple[int, ...] = ()
     has_one_unit: bool = False
     fn: Callable[[Any], Any] | None = None
+    epsilon: float = 0.0
 
     def charge(self, z: jax.Array) -> jax.Array:
         """Return what the code of neurons is of: z, or fn(z)."""
         return z if self.fn is None else self.fn(z[None])[0]
 
+    def number(self, z: jax.Array) -> jax.Array:
+        """Return the value of a node that is neither neurons nor a maximum."""
+        if self.kind == "softmax":
+            return mixing.softmax(z)
+        if self.kind == "normalised":
+            return mixing.normalise(z, epsilon=self.epsilon)
+        return z
 
-KINDS = ("input", "neurons", "maximum", "sum", "output")
+
+# Their values mix the numbers of a row, and a routine computes them.
+ROWS = ("softmax", "normalised")
+# Their values are numbers, which enter what they feed once; those that may be negative.
+NUMBERS = ("sum", *ROWS)
+SIGNED = ("sum", "normalised")
+KINDS = ("input", "neurons", "maximum", *NUMBERS, "output")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +278,7 @@ class Graph:
     def dot(self) -> str:
         """Write the graph for Graphviz, which draws it: `dot -Tsvg`."""
         forms = {"neurons": "box", "maximum": "invtrapezium", "sum": "circle"}
+        forms |= dict.fromkeys(ROWS, "ellipse")
         lines = ["digraph {", "  node [fontname=sans]; edge [fontname=sans]"]
         for node in self.nodes:
             form = forms.get(node.kind, "plaintext")
@@ -352,6 +381,8 @@ def observed(
                 theta, z = jnp.asarray(node.theta, x.dtype), node.charge(z)
                 seen[node.name] = observe(node, z, levels)
                 z = qcfs(z, theta, levels=levels)
+            elif node.kind in ROWS:
+                z = node.number(z)
             values[node.name] = z
         return {node.name: values[node.name] for node in graph.of_kind("output")}, seen
 
@@ -422,6 +453,12 @@ def _dense(op, x, **accumulate):
     return jnp.matmul(x, jnp.asarray(op.kernel, x.dtype), **accumulate)
 
 
+def _lookup(op, x, **accumulate):
+    dtype = accumulate.get("preferred_element_type", x.dtype)
+    rows = mixing.lookup(jnp.asarray(op.kernel), x.astype(jnp.int32))
+    return rows.astype(dtype)
+
+
 def _product(op, x, **accumulate):
     groups, inner, outer = op.kernel.shape
     kernel, x = jnp.asarray(op.kernel, x.dtype), x.reshape(-1, groups, inner)
@@ -453,5 +490,6 @@ _APPLY: Mapping[type, Callable[..., Any]] = {
     Scale: lambda op, x: x * jnp.asarray(op.factor, x.dtype),
     Conv: _conv,
     Dense: _dense,
+    Lookup: _lookup,
     Product: _product,
 }

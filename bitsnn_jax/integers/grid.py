@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from bitsnn_jax.integers.folding import fed, scaled
-from bitsnn_jax.integers.graph import Node, Reshape, Shift, Term
+from bitsnn_jax.integers.graph import Lookup, Node, Reshape, Shift, Term
 from bitsnn_jax.integers.network import IntegerNode
 
 # Signed bits of a multiplier: what a term without weights, an identity, has one of.
 MULTIPLIER_BITS = 16
+# Signed bits of a number in a table that is looked up. Nothing is multiplied with it.
+TABLE_BITS = 16
 # A multiplier has at least these bits where it is not exact: an error below 1 %.
 PRECISE_BITS = 6
 # Products may be shifted by as many bits: for that, and where weights are large. By
@@ -47,6 +49,13 @@ def shift(term: Term) -> int:
     return sum(op.amount for op in term.after if isinstance(op, Shift))
 
 
+def limit_of(term: Term, limit: int) -> int:
+    """Return the largest |number| that a term may have; `limit` is that of a weight."""
+    if isinstance(term.weight, Lookup):
+        return 2 ** (TABLE_BITS - 1) - 1
+    return limit if term.has_kernel else 2 ** (MULTIPLIER_BITS - 1) - 1
+
+
 def largest(term: Term) -> float:
     """Return the largest |number| of a term."""
     return float(np.abs(term.numbers).max(initial=0))
@@ -63,12 +72,12 @@ def smallest_unit(
       limit: largest weight.
       per_channel: one for each channel of the node, unless terms mix them.
     """
-    channels = node.shape[-1:]
+    channels, has_channels = node.shape[-1:], True
     sizes = [np.zeros(channels)]
     for term in terms:
         if not term.has_kernel:
             continue
-        kernel = np.abs(term.numbers)
+        kernel = np.abs(term.numbers) / limit_of(term, limit)
         kept = not term.after or (
             isinstance(term.after[-1], Reshape) and len(term.after) == 1
         )
@@ -76,8 +85,9 @@ def smallest_unit(
             sizes.append(kernel.reshape(-1, *channels).max(0))
         else:
             sizes.append(np.full(channels, kernel.max()))
-    unit = np.max(sizes, axis=0) / limit
-    if not per_channel or any(term.after for term in terms):
+            has_channels = False
+    unit = np.max(sizes, axis=0)
+    if not per_channel or not has_channels:
         return unit.max()
     return unit.reshape((1,) * (len(node.shape) - 1) + (-1,))
 
@@ -109,10 +119,8 @@ def exponent(term: Term, limit: int, *, even: bool) -> int:
     Multipliers to as many as 16 bits hold. Kernels to none, if `even` or if the largest
     weight has a quarter of the range and is not rounded to 0; else to those it needs.
     """
-    size = largest(term)
-    if not term.has_kernel:
-        limit = 2 ** (MULTIPLIER_BITS - 1) - 1
-    elif even or size >= enough(limit):
+    size, limit = largest(term), limit_of(term, limit)
+    if term.has_kernel and (even or size >= enough(limit)):
         return 0
     return math.floor(np.log2(limit / size)) if size else 0
 

@@ -12,9 +12,10 @@ from bitsnn_jax.integers.channels_last import (
     channels_last,
     with_one_unit,
 )
-from bitsnn_jax.integers.folding import extended, scaled, shrunk
+from bitsnn_jax.integers.folding import NotFoldable, extended, scaled, shrunk, weighted
 from bitsnn_jax.integers.graph import (
     Graph,
+    Lookup,
     Max,
     Node,
     Scale,
@@ -29,6 +30,7 @@ from bitsnn_jax.integers.linear_rules import (
     rule_for,
 )
 from bitsnn_jax.integers.product_rules import is_one_node, product_terms
+from bitsnn_jax.numerics.mixing import lookup_p, normalise_p, softmax_p
 from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.linearity import PRODUCTS
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
@@ -102,6 +104,7 @@ class _Lowering(Reading):
     """A current is an `Affine`; the input is one, too."""
 
     has_tables = True
+    has_integers = True
 
     def __init__(self, outputs, paths):
         super().__init__()
@@ -177,6 +180,18 @@ class _Lowering(Reading):
         value = Affine(tuple(terms), tuple(sources), np.zeros(()), shape, path)
         return [Current(value)]
 
+    def mixed(self, eqn, values, path):
+        shape = eqn.outvars[0].aval.shape
+        if eqn.primitive is lookup_p:
+            table, ids = values
+            return [Current(_looked_up(table, ids, shape, path))]
+        [current] = values
+        kind, epsilon = _ROWS[eqn.primitive], eqn.params.get("epsilon", 0.0)
+        terms, constant = current.value.terms, current.value.constant
+        name = self.unused(f"{path}/{kind}")
+        node = Node(name, kind, shape, terms, constant, epsilon=epsilon)
+        return [self.node(node)]
+
     def linear(self, eqn, values, operands, path):
         rule = rule_for(eqn, path)
         # What is a node already is not written down as a sum again.
@@ -234,6 +249,29 @@ class _Lowering(Reading):
             f"{path or 'the program'}: `{operation}` would be computed outside the "
             "spiking network, and has no integers; put a QCFS behind it, or replace it"
         )
+
+
+_ROWS = {softmax_p: "softmax", normalise_p: "normalised"}
+
+
+def _looked_up(table, ids, shape, path):
+    """Return rows of a table, which a part of the input names."""
+    if not isinstance(table, Constant):
+        raise LoweringError(f"{path}: a table that is looked up depends on the input")
+    if not isinstance(ids, Current):
+        raise LoweringError(f"{path}: no input names the rows that are looked up")
+    affine = ids.value
+    weight = Lookup(np.asarray(table.value, np.float64))
+    try:
+        if not is_one_node(affine):
+            raise NotFoldable("they are a sum")
+        term = weighted(affine.terms[0], weight, affine.shape)
+    except NotFoldable:
+        raise LoweringError(
+            f"{path}: rows of a table are looked up by numbers that are computed, "
+            "expected integers of the input as they are"
+        ) from None
+    return Affine((term,), affine.sources, np.zeros(()), shape, path)
 
 
 def _is_weighted(value):

@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.integers.graph import Graph, Product, Term, apply_term
+from bitsnn_jax.integers import routines
+from bitsnn_jax.integers.graph import (
+    ROWS,
+    SIGNED,
+    Graph,
+    Lookup,
+    Product,
+    Term,
+    apply_term,
+)
 from bitsnn_jax.runtime.columns import table
 
 NO_TABLE = np.zeros((0,), np.int32)
@@ -39,6 +48,8 @@ class IntegerNode(NamedTuple):
       routine: what a routine is told of the units of the rounded z, beside it: shift
         and factor of `routines.softmax_units`, or mantissa and exponent of
         `routines.epsilon_units`. `unit` is that of its result.
+      row_unit: what 1 stands for in the rounded z of rows; only needed to compare with
+        the float network.
     """
 
     name: str
@@ -52,6 +63,7 @@ class IntegerNode(NamedTuple):
     rise: np.ndarray = NO_TABLE
     fall: np.ndarray = NO_TABLE
     routine: tuple[int, int] = (0, 0)
+    row_unit: float = 1.0
 
     @property
     def has_table(self) -> bool:
@@ -71,7 +83,8 @@ class IntegerNode(NamedTuple):
     @property
     def sum_unit(self) -> np.ndarray:
         """What z = 1 stands for in the float network, e.g. delta / 2**fraction."""
-        return self.unit / 2.0**self.fraction
+        unit = self.row_unit if self.kind in ROWS else self.unit
+        return unit / 2.0**self.fraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +96,15 @@ class IntegerNetwork(Graph):
       steps: T.
       bits: of a weight, sign included.
       white: highest integer of the input, such as that of a pixel.
+      tops: highest integer of each place of the input, int64, broadcasts to its shape.
+        Where that is `white` everywhere, a scalar.
     """
 
     nodes: tuple[IntegerNode, ...]
     steps: int
     bits: int
     white: int
+    tops: np.ndarray | None = None
 
     @property
     def largest_weight(self) -> int:
@@ -102,7 +118,21 @@ class IntegerNetwork(Graph):
             return max(self.top(term.source) for term in node.terms)
         if node.kind == "sum":
             return (node.bound >> int(node.fraction)) + 1
+        if node.kind == "softmax":
+            return 1 << routines.PROBABILITY_BITS
+        if node.kind == "normalised":
+            return routines.largest_normalised(node.shape[-1])
         return {"input": self.white, "neurons": 2**self.steps - 1}[node.kind]
+
+    def full(self, name: str) -> np.ndarray:
+        """Return the largest |value| of each entry of a node, int64."""
+        node, tops = self[name], self.tops
+        top = tops if node.kind == "input" and tops is not None else self.top(name)
+        return np.broadcast_to(np.asarray(top, np.int64), node.shape)
+
+    def low(self, name: str) -> int:
+        """Return the least value of a node, or a smaller number."""
+        return -self.top(name) if self[name].kind in SIGNED else 0
 
     def __str__(self) -> str:
         rows = [("layer", "kind", "fed by", "fraction", "bound", "bits")]
@@ -117,17 +147,27 @@ class IntegerNetwork(Graph):
         return table(rows, names=3)
 
 
-def largest_sum(node: IntegerNode, network: IntegerNetwork) -> int:
-    """Return the largest sum of |terms| and |bias| of a node, borders seen."""
+def largest_sums(node: IntegerNode, network: IntegerNetwork) -> np.ndarray:
+    """Return the largest sum of |terms| and |bias| of each entry, borders seen: int64.
+
+    Its shape broadcasts to that of the node.
+    """
     with jax.enable_x64(True):
         total = np.abs(np.broadcast_to(node.bias, node.shape).astype(np.float64))
         for term in node.terms:
             full = {
-                name: jnp.full(network[name].shape, network.top(name), jnp.float64)
-                for name in term.sources
+                name: jnp.asarray(network.full(name), float) for name in term.sources
             }
             term = term.given(full)
-            if not isinstance(term.weight, Product):
+            if isinstance(term.weight, Lookup):  # any row, and not the last one
+                largest = np.abs(term.numbers.astype(np.float64)).max(0, keepdims=True)
+                term = term._replace(weight=Lookup(largest))
+            elif not isinstance(term.weight, Product):
                 term = term.with_numbers(np.abs(term.numbers.astype(np.float64)))
             total = total + np.asarray(apply_term(term, full[term.source]))
-    return int(total.max(initial=0))
+    return total.astype(np.int64)
+
+
+def largest_sum(node: IntegerNode, network: IntegerNetwork) -> int:
+    """Return the largest of all entries."""
+    return int(largest_sums(node, network).max(initial=0))

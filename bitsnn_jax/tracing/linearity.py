@@ -83,14 +83,17 @@ MOVES = frozenset(
 )
 
 
-def linear_operands(eqn: JaxprEqn, is_current: Sequence[bool]) -> Sequence[int] | None:
+def linear_operands(
+    eqn: JaxprEqn, is_current: Sequence[bool], *, integers: bool = False
+) -> Sequence[int] | None:
     """Find the operands that the operation of `eqn` is linear in, taken together.
 
-    None if it is not linear in its currents.
+    None if it is not linear in its currents, or makes anything but floats of them;
+    `integers`: or integers of integers.
     """
     name = eqn.primitive.name
     currents = [i for i, timed in enumerate(is_current) if timed]
-    if not _is_floating(eqn):
+    if not _is_floating(eqn) and not (integers and _is_of_integers(eqn, currents)):
         return None
     if name in EACH:
         alone = len(currents) == 1 and currents[0] in EACH[name]
@@ -104,6 +107,13 @@ def is_product(eqn: JaxprEqn, is_current: Sequence[bool]) -> bool:
     currents = {i for i, timed in enumerate(is_current) if timed}
     operands = EACH.get(eqn.primitive.name, ())
     return len(currents) > 1 and currents <= set(operands) and _is_floating(eqn)
+
+
+def _is_of_integers(eqn, currents: Sequence[int]) -> bool:
+    """Tell whether it makes integers of integers, and rounds none."""
+    atoms: list[Any] = [*(eqn.invars[i] for i in currents), *eqn.outvars]
+    whole = all(jnp.issubdtype(a.aval.dtype, jnp.integer) for a in atoms)
+    return whole and eqn.primitive.name != "div"
 
 
 def _is_floating(eqn) -> bool:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from bitsnn_jax.numerics.mixing import FORWARD
 from bitsnn_jax.numerics.qcfs import qcfs_p
 from bitsnn_jax.numerics.tables import has_one_lobe
 from bitsnn_jax.tracing.control_flow import CONTROL_FLOW
@@ -142,6 +143,11 @@ class _Operation:
         """Whether it works element by element, in a reading that asks."""
         return self.reading.has_tables and is_pointwise(self.eqn, self.operands)
 
+    def linear_in(self, operands: Sequence[bool]) -> Sequence[int] | None:
+        """Find the operands that it is linear in, of these; see `linear_operands`."""
+        integers = self.reading.has_integers
+        return linear_operands(self.eqn, operands, integers=integers)
+
     @property
     def waiting(self) -> bool:
         """Whether an operand waits for a code."""
@@ -242,7 +248,7 @@ def _pointwise(op):
     """Wait for a code: a function of one current that is not affine."""
     if not (op.may_wait and op.is_pointwise and any(op.depends)):
         return None
-    if not op.waiting and linear_operands(op.eqn, op.depends) is not None:
+    if not op.waiting and op.linear_in(op.depends) is not None:
         return None
     value = Pointwise(op.made)
     return None if function_of(value) is None else [value]
@@ -299,7 +305,7 @@ def _moved(op):
 
 
 def _linear(op):
-    operands = linear_operands(op.eqn, op.is_current)
+    operands = op.linear_in(op.is_current)
     if operands is None:
         return None
     outputs = op.reading.linear(op.eqn, op.values, operands, op.path)
@@ -328,6 +334,12 @@ def _maximum(op):
         return None
     largest = op.reading.maximum(op.eqn, spikes, sizes)
     return [dataclasses.replace(largest, sizes=sizes, driven=True)]
+
+
+def _mixed(op):
+    if op.eqn.primitive not in FORWARD:
+        return None
+    return op.reading.mixed(op.eqn, op.values, op.path)
 
 
 def _nonspiking(op):
@@ -362,5 +374,6 @@ RULES: tuple[Callable[[_Operation], Sequence[Waiting] | None], ...] = (
     _linear,  # linear in its currents
     _product,  # linear in each of several currents
     _maximum,  # over places of spikes
+    _mixed,  # the entries of a row, or rows of a table
     _nonspiking,  # anything else: an error, or decoded
 )

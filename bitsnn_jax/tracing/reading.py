@@ -41,6 +41,8 @@ class Reading:
         not only for the neurons in them.
       precision: of operations that have one and ask for none themselves.
       has_tables: whether it knows neurons with a function in front of the code.
+      has_integers: whether a current may be of integers, as the input is where all of a
+        program is followed.
       computed: what became of values that waited for a code and got none.
     """
 
@@ -48,6 +50,7 @@ class Reading:
     enters_all = False
     precision: Any = None
     has_tables = False
+    has_integers = False
 
     def __init__(self, *, nonspiking: str = "error"):
         if nonspiking not in ("error", "decode"):
@@ -128,6 +131,15 @@ class Reading:
 
         The operand `streamed` is driven by spikes, each of which adds what the other
         has brought in all steps. None, as here: it has no spiking form.
+        """
+        return None
+
+    def mixed(
+        self, eqn: JaxprEqn, values: Sequence[Value], path: str
+    ) -> Sequence[Value] | None:
+        """Do a `numerics.mixing` operation on a current.
+
+        None, as here: it has no spiking form.
         """
         return None
 
