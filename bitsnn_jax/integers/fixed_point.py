@@ -220,11 +220,12 @@ def _softmax(node: Node, network: IntegerNetwork) -> IntegerNode:
     What a mask brings may be far larger than what scores differ by, so the unit does
     not follow the largest factor.
     """
+    _check_rows(node, routines.MOST_SCORES)
     terms = _of_integers(node, network)
     least = smallest_unit(node, terms, network.largest_weight, per_channel=False)
     wanted = 0 if least > 0 else SCORE_BITS
     one = np.where(least > 0, least, 1.0)
-    sums = _Sums(one, np.zeros(()), _unrounded, wanted, most=2**30 - 1)
+    sums = _Sums(one, np.zeros(()), _unrounded, wanted, most=routines.LARGEST_SCORE)
     made = _fitted(node, terms, sums, network)
     unit = float(made.unit)
     return made._replace(
@@ -239,6 +240,7 @@ def _normalised(node: Node, network: IntegerNetwork) -> IntegerNode:
 
     The units are powers of two apart, so shifts round them.
     """
+    _check_rows(node, routines.MOST_FEATURES)
     terms = _of_integers(node, network)
     least = smallest_unit(node, terms, network.largest_weight, per_channel=True)
     unit = unit_without_delta(terms, np.max(least))
@@ -274,6 +276,14 @@ def _without_delta(
     least = smallest_unit(node, terms, limit, per_channel=per_channel)
     sums = _Sums(unit_without_delta(terms, least), np.zeros(()), rounds)
     return _fitted(node, terms, sums, network)
+
+
+def _check_rows(node: Node, most: int) -> None:
+    if node.shape[-1] > most:
+        raise FixedPointError(
+            f"{node.name}: rows of {node.shape[-1]} numbers, and the integer routine "
+            f"takes {most} at most"
+        )
 
 
 # How the integers of a node are made, by its kind.
