@@ -166,7 +166,9 @@ class SelfAttention(nn.Module):
             return z.reshape(*z.shape[:2], block.heads, -1).swapaxes(1, 2)
 
         q, k = operand("query"), operand("key")
-        scores = q @ k.swapaxes(2, 3) / q.shape[-1] ** 0.5
+        # Unlike `@`, it keeps the axis of a batch of one, of which programs are traced.
+        product = jax.lax.batch_matmul
+        scores = product(q, k.swapaxes(2, 3)) / q.shape[-1] ** 0.5
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         if block.attention == "relu":
             scores = scores / scores.shape[-1]
@@ -179,7 +181,7 @@ class SelfAttention(nn.Module):
         p = codes.probabilities(scores).astype(q.dtype)
         p = block.dropped(p, train=train)
         v = operand("value", channels=True)
-        context = (p @ v).swapaxes(1, 2).reshape(x.shape)
+        context = product(p, v).swapaxes(1, 2).reshape(x.shape)
         return codes.signed(context, name="context_act")
 
 
