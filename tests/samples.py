@@ -212,6 +212,16 @@ def conversion():
     }
 
 
+def attention():
+    """What results of a network of words have besides, of 7 places at most."""
+    heads = [{"path": path, "spikes": [0.25, 1.5, 0.5]} for path in ("q", "q@2", "p")]
+    spikes = {
+        **{"steps": 4, "place": "word", "places": 7, "filled": 3.5},
+        **{"spikes_per_place": 1234.4, "empty_share": 0.125, "heads": heads},
+    }
+    return {"noun": "sentences", "attention": spikes}
+
+
 DEPTH, NEURONS, WORK = 19, 188_416, 40_800_000
 # title, network, scale of the steps, warm-up, layer by layer, spikes/neuron at 8 steps
 METHODS = {

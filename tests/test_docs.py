@@ -21,6 +21,8 @@ PAGES = {
 INTERNAL = {
     "numerics.stored",
     "reports.comparison_plots",
+    "reports.overview",
+    "reports.place_plots",
     "reports.plots",
     "runs.pretrained.__main__",
     "runtime.cli",

@@ -1,7 +1,9 @@
 """Certificates: a network and its spiking form, compared on every image."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,12 +11,15 @@ import numpy as np
 
 from bitsnn_jax.conversion.bias_shift import convert
 from bitsnn_jax.conversion.certificate import Certificate, certifier
+from bitsnn_jax.conversion.readings import OneShot, run
 from bitsnn_jax.jobs.sources import Network
 from bitsnn_jax.results.conversion import CertificateResult, LayerCodes
 from bitsnn_jax.tracing.precision import in_float64, narrow_layers, widened
 from bitsnn_jax.tracing.program import ApplyFn
 
-BATCH = 128  # at most: all codes of a batch are in memory
+# At most: all codes of a batch are in memory.
+BATCH = 128
+CODES = 2**27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +97,9 @@ def _shape_in_float64(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 def certify(pair: Pair, network: Network) -> CertificateResult:
     """Compare a pair on all examples of a network."""
     task, examples = network.task, network.examples
+    most = max(1, min(BATCH, CODES // _codes_of_one(network)))
     batches = task.eval_batches(
-        network.config.data, examples, batch_size=_even_batch(len(examples))
+        network.config.data, examples, batch_size=_even_batch(len(examples), most)
     )
     shown = (_examples_of(task.inputs(b), b["mask"], pair.precision) for b in batches)
     with jax.enable_x64(pair.precision == "float64"):
@@ -119,10 +125,18 @@ def _examples_of(inputs: Any, mask: Any, precision: str) -> Any:
     return jax.tree.map(rows, inputs)
 
 
-def _even_batch(count: int) -> int:
+def _codes_of_one(network: Network) -> int:
+    """Count the neurons of a network, of one example."""
+    reading = OneShot(steps=1)
+    fused = partial(run, reading, network.apply_fn)
+    jax.eval_shape(fused, network.variables, network.placeholder)
+    return sum(math.prod(site.shape) for site in reading.sites) or 1
+
+
+def _even_batch(count: int, most: int) -> int:
     """Find the largest batch without a smaller last one, which would compile anew."""
-    even = [n for n in range(1, BATCH + 1) if count % n == 0]
-    return max(even) if max(even) > BATCH // 8 else BATCH
+    even = [n for n in range(1, most + 1) if count % n == 0]
+    return max(even) if max(even) > most // 8 else most
 
 
 def _result(certificate: Certificate) -> CertificateResult:

@@ -14,7 +14,8 @@ import numpy as np
 from msgspec import structs
 
 from bitsnn_jax.config import to_dict
-from bitsnn_jax.conversion.bias_shift import Conversion, Report, convert
+from bitsnn_jax.conversion.bias_shift import Conversion, convert
+from bitsnn_jax.jobs.changes import changes_of
 from bitsnn_jax.jobs.evaluation import without_spikes
 from bitsnn_jax.jobs.hardware import measure_hardware
 from bitsnn_jax.jobs.integers import (
@@ -24,27 +25,23 @@ from bitsnn_jax.jobs.integers import (
     round_weights,
 )
 from bitsnn_jax.jobs.measure import measure_at, on_examples, spikes_of_first
+from bitsnn_jax.jobs.places import attention_spikes
 from bitsnn_jax.jobs.sources import Network, Source
-from bitsnn_jax.jobs.ties import theta_result
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.reports.conversion_page import write_report
+from bitsnn_jax.reports.verdict import outside_in_words
 from bitsnn_jax.results.conversion import (
-    AnalogLayer,
     AnnResult,
-    ChangedBias,
-    Changes,
     ConversionResult,
     ConvertedRun,
     IntegersAtSteps,
-    NeuronLayer,
-    NonspikingOperation,
-    ProductOfCurrents,
     StepsResult,
 )
 from bitsnn_jax.runs.checkpoint import load_variables, save_variables
 from bitsnn_jax.runs.provenance import about_machine, about_run
 from bitsnn_jax.runtime.files import replace_json
 from bitsnn_jax.runtime.locks import work_folder
+from bitsnn_jax.tracing.attention import attention
 
 LARGE_COST = 0.002  # of accuracy, above which rounding asks for fine-tuning
 
@@ -129,11 +126,19 @@ def _build(network: Network, options: ConvertOptions) -> _Built:
         integers = round_weights(
             network, options.integers, steps=options.each_step, native=native
         )
-    conversion = convert(
-        network.apply_fn, network.variables, network.placeholder, steps=native
-    )
+    conversion = _converted(network, steps=native)
     return _Built(
         network=network, native=native, conversion=conversion, integers=integers
+    )
+
+
+def _converted(network: Network, *, steps: int) -> Conversion:
+    return convert(
+        network.apply_fn,
+        network.variables,
+        network.placeholder,
+        steps=steps,
+        nonspiking=network.nonspiking,
     )
 
 
@@ -142,10 +147,13 @@ def _save(built: _Built, out: Path) -> Any:
     # Stopped from here on, the folder has no figures rather than those of another SNN.
     (out / "conversion.json").unlink(missing_ok=True)
     network = built.network
+    about: dict[str, Any] = {"steps": built.native, "checkpoint_step": network.step}
+    if built.conversion.report.nonspiking:  # `load_snn` needs to know
+        about["nonspiking"] = network.nonspiking
     save_variables(
         out / "variables",
         jax.tree.map(np.asarray, built.conversion.variables),
-        {**network.metadata, "steps": built.native, "checkpoint_step": network.step},
+        {**network.metadata, **about},
     )
     return load_variables(out / "variables")[0]
 
@@ -155,7 +163,11 @@ def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionRe
     ann = on_examples(network, without_spikes(network.apply_fn), network.variables)
     count, noun = len(network.examples), network.task.noun
     print(f"{config.name}: {count} test {noun}, ANN {ann.accuracy:.2%}")
+    changes = changes_of(network, built.conversion.report)
+    if changes.nonspiking:
+        print(f"{outside_in_words(changes)}, see the report")
     rows = _rows(built, saved, options)
+    found = attention(network.apply_fn, network.variables, network.placeholder)
     integers = None
     if built.integers and options.integers:
         integers = measure_integers(
@@ -188,11 +200,16 @@ def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionRe
         ann=AnnResult(
             accuracy=ann.accuracy,
             milliseconds_per_example=ann.milliseconds_per_example,
+            measures=ann.others,
         ),
         steps=tuple(rows),
-        conversion=_changes(built.conversion.report),
+        conversion=changes,
         fixed_point=integers,
-        raster=spikes_of_first(network, saved, steps=built.native),
+        raster=spikes_of_first(network, saved, steps=built.native, found=found),
+        attention=attention_spikes(network, found, steps=built.native)
+        if found
+        else None,
+        noun=noun,
     )
 
 
@@ -203,9 +220,7 @@ def _rows(built: _Built, saved: Any, options: ConvertOptions) -> list[StepsResul
     for t in options.each_step:
         converted = saved
         if t != built.native:
-            converted = convert(
-                network.apply_fn, network.variables, network.placeholder, steps=t
-            ).variables
+            converted = _converted(network, steps=t).variables
         row = measure_at(
             network,
             converted,
@@ -231,31 +246,6 @@ def _warn_of_cost(row: StepsResult, integers: IntegersAtSteps, bits: int) -> Non
             f"weights of {bits} bits cost {100 * cost:.2f} points at T = {row.steps}: "
             "fine-tune them (longer) with --qat_epochs"
         )
-
-
-def _changes(report: Report) -> Changes:
-    return Changes(
-        changed=tuple(ChangedBias(**shift._asdict()) for shift in report.changed),
-        neurons=tuple(
-            NeuronLayer(
-                path=layer.path,
-                shape=layer.shape[1:],
-                theta=theta_result(layer.theta),
-                levels=layer.levels,
-            )
-            for layer in report.neurons
-        ),
-        nonspiking=tuple(
-            NonspikingOperation(**operation._asdict())
-            for operation in report.nonspiking
-        ),
-        analog=tuple(
-            AnalogLayer(**layer._replace(shape=layer.shape[1:])._asdict())
-            for layer in report.analog
-        ),
-        products=tuple(ProductOfCurrents(**p._asdict()) for p in report.products),
-        bias_shift="parameters",
-    )
 
 
 _HEAD = (

@@ -55,6 +55,11 @@ class Evaluation(NamedTuple):
         """Return the share of right predictions, of a task that measures it."""
         return self.measures["accuracy"]
 
+    @property
+    def others(self) -> dict[str, float]:
+        """Return the measures beside it, such as F1."""
+        return {k: v for k, v in self.measures.items() if k != "accuracy"}
+
 
 def evaluate(
     network_fn: NetworkFn,

@@ -10,15 +10,12 @@ from bitsnn_jax.conversion.readings import OneShot, Stepped, run
 from bitsnn_jax.conversion.spiking import spiking
 from bitsnn_jax.jobs.certify import certificates
 from bitsnn_jax.jobs.evaluation import Evaluation, NetworkFn, differing, evaluate
+from bitsnn_jax.jobs.places import by_head_and_place
 from bitsnn_jax.jobs.sources import Network
 from bitsnn_jax.numerics.spikes import spike_planes
-from bitsnn_jax.results.conversion import (
-    LayerRaster,
-    LayerSpikes,
-    ModeResult,
-    Raster,
-    StepsResult,
-)
+from bitsnn_jax.results.conversion import ModeResult, StepsResult
+from bitsnn_jax.results.spikes import LayerPlaces, LayerRaster, LayerSpikes, Raster
+from bitsnn_jax.tracing.attention import Attention
 
 SAMPLED_NEURONS = 12  # of each layer, in the raster
 
@@ -63,7 +60,9 @@ def measure_at(
     ann = on_examples(network, requantised, network.variables)
     found, layers = {}, None
     for mode in modes:
-        snn_fn = spiking(network.apply_fn, steps=steps, mode=mode)
+        snn_fn = spiking(
+            network.apply_fn, steps=steps, mode=mode, nonspiking=network.nonspiking
+        )
         weights = converted if mode == "stepped" else network.variables
         snn = on_examples(network, snn_fn, weights)
         found[mode] = _mode(snn, ann)
@@ -89,6 +88,7 @@ def _mode(snn: Evaluation, ann: Evaluation) -> ModeResult:
         milliseconds_per_example=snn.milliseconds_per_example,
         compile_seconds=snn.compile_seconds,
         predictions_differing=differing(snn.predictions, ann.predictions),
+        measures=snn.others,
     )
 
 
@@ -104,39 +104,53 @@ def _layers(snn: Evaluation, examples: int) -> tuple[LayerSpikes, ...]:
 
 
 class _Rastered(Stepped):
-    """Keeps the spikes of some neurons of each layer, evenly spread."""
+    """Keeps spikes of some neurons of each layer, evenly spread; counts by place."""
 
-    def __init__(self, **options):
+    def __init__(self, layouts, **options):
         super().__init__(**options)
+        self.layouts = layouts
         self.rasters = []
+        self.by_place = {}
 
     def observe(self, site, membrane, code, delta):
         super().observe(site, membrane, code, delta)
         trains = spike_planes(code.ravel(), steps=self.steps).T
         count = min(SAMPLED_NEURONS, len(trains))
         self.rasters.append(trains[np.linspace(0, len(trains) - 1, count).astype(int)])
+        layout = self.layouts.get(site.path)
+        if layout and layout.places is not None:
+            spikes = by_head_and_place(code, layout, steps=self.steps)
+            self.by_place[site.path] = spikes.sum(1).T
 
 
-def spikes_of_first(network: Network, converted: Any, *, steps: int) -> Raster:
+def spikes_of_first(
+    network: Network, converted: Any, *, steps: int, found: Attention | None = None
+) -> Raster:
     """Record the spikes of the first example, step by step.
 
     Args:
       network: with QCFS.
       converted: variables of its spiking form.
       steps: T.
+      found: its attention, if there is any.
     """
     layers: list[tuple[str, int]] = []
 
     @jax.jit
     def simulate(variables, x):
-        reading = _Rastered(steps=steps)
+        layouts = found.layouts if found else {}
+        reading = _Rastered(layouts, steps=steps, nonspiking=network.nonspiking)
         outputs = run(reading, network.apply_fn, variables, x)
         layers[:] = [(site.path, int(np.prod(site.shape))) for site in reading.sites]
-        return outputs, reading.rasters
+        return outputs, reading.rasters, reading.by_place
 
     task = network.task
     batch, facts = task.shown(network.config.data, network.examples, 0)
-    outputs, rasters = simulate(converted, task.inputs(batch))
+    inputs = task.inputs(batch)
+    outputs, rasters, by_place = simulate(converted, inputs)
+    filled = task.filled(inputs)
+    shown = slice(None) if filled is None else np.asarray(filled[0], bool)
+    by_place = jax.device_get(by_place)  # as a dictionary it lost its order
     return Raster(
         example=0,
         steps=steps,
@@ -147,5 +161,14 @@ def spikes_of_first(network: Network, converted: Any, *, steps: int) -> Raster:
                 path=path, neurons_total=total, spikes=trains.astype(int).tolist()
             )
             for (path, total), trains in zip(layers, rasters, strict=True)
+        ),
+        places=tuple(
+            LayerPlaces(
+                path=path,
+                neurons=total // len(by_place[path]),
+                spikes=(by_place[path][shown] * (len(by_place[path]) / total)).tolist(),
+            )
+            for path, total in layers
+            if path in by_place
         ),
     )

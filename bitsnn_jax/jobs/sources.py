@@ -146,12 +146,15 @@ class RunSource:
     Attributes:
       path: folder of the run, or the name.
       directory: of the data; None for where the run had them.
-      limit: first test images only; None for all.
+      limit: first test examples only; None for all.
+      nonspiking: what to do with operations that have no spiking form, such as softmax:
+        "decode" to compute them outside the spiking network, or "error".
     """
 
     path: str | os.PathLike
     directory: str | None = None
     limit: int | None = None
+    nonspiking: str = "decode"
 
     @property
     def folder(self) -> Path:
@@ -188,6 +191,7 @@ class RunSource:
             .first(self.limit),
             step=run.step,
             metadata=run.metadata,
+            nonspiking=self.nonspiking,
         )
 
 

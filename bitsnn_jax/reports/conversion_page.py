@@ -11,8 +11,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from msgspec import structs
 
-from bitsnn_jax.reports import plots
-from bitsnn_jax.reports.verdict import is_exact, verdict
+from bitsnn_jax.reports import place_plots, plots
+from bitsnn_jax.reports.overview import overview
+from bitsnn_jax.reports.verdict import is_exact, outside_in_words, verdict
 from bitsnn_jax.results.conversion import ConversionResult
 from bitsnn_jax.runtime.files import write_files
 
@@ -20,6 +21,8 @@ PICTURES = (
     "overview",
     "accuracy",
     "spike_raster",
+    "spikes_by_place",
+    "spikes_by_head",
     "spikes_by_layer",
     "spikes_against_steps",
 )
@@ -49,11 +52,15 @@ def write_report(results: ConversionResult, folder: str | os.PathLike[str]) -> P
 
 
 def _figures(results: ConversionResult) -> Iterator[tuple[str, Figure]]:
-    yield "overview", plots.overview(results)
+    yield "overview", overview(results)
     curves = plots.accuracy_curves(results.steps)
     yield "accuracy", plots.accuracy_against_steps(curves, ann=results.ann.accuracy)
-    if results.raster:
-        yield "spike_raster", plots.spike_raster(results.raster)
+    if (raster := results.raster) and raster.places:
+        yield "spikes_by_place", place_plots.spikes_by_place(raster)
+    elif raster:
+        yield "spike_raster", plots.spike_raster(raster)
+    if (attention := results.attention) and attention.heads:
+        yield "spikes_by_head", place_plots.spikes_by_head(attention.heads)
     if layers := results.native.layers:
         yield "spikes_by_layer", plots.spikes_by_layer(layers)
     if spikes := plots.spike_curves(results.steps):
@@ -71,11 +78,21 @@ def _page(results: ConversionResult, figures: Mapping[str, Figure]) -> str:
         "report.html",
         **structs.asdict(results),
         native=results.native,
+        one=results.noun.removesuffix("s"),  # of them
+        measures=_measures(results),
+        outside=outside_in_words(results.conversion),
         verdict=verdict(results),
         is_exact=is_exact,
         pictures=pictures,
         config=list(_flat(results.run.config)),
     )
+
+
+def _measures(results: ConversionResult) -> list[str]:
+    """Name the measures of the task beside accuracy that every row has."""
+    rows = [row.snn.measures if row.snn else {} for row in results.steps]
+    named = results.ann.measures
+    return [name for name in named if all(name in row for row in rows)]
 
 
 def render(template: str, **values: Any) -> str:
@@ -90,7 +107,12 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page.filters |= {"percent": percent, "count": count, "number": number}
+    page.filters |= {
+        "percent": percent,
+        "count": count,
+        "number": number,
+        "whole": whole,
+    }
     return page.get_template(template).render(**values)
 
 
@@ -119,6 +141,15 @@ def count(value: int | None) -> str:
     '4,239,360'
     """
     return "–" if value is None else f"{value:,}"
+
+
+def whole(value: float) -> str:
+    """Write a large number without what follows the point.
+
+    >>> whole(12345.6)
+    '12,346'
+    """
+    return f"{value:,.0f}"
 
 
 def number(value: float | None) -> str:

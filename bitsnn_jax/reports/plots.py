@@ -9,24 +9,19 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.ticker import PercentFormatter
 
-from bitsnn_jax.reports.verdict import verdict
-from bitsnn_jax.results.conversion import (
-    ConversionResult,
-    LayerSpikes,
-    Raster,
-    StepsResult,
-)
+from bitsnn_jax.results.conversion import StepsResult
+from bitsnn_jax.results.spikes import LayerSpikes, Raster
 
 INK, MUTED, RULE, PAPER = "#20242a", "#6c7480", "#dfe3e8", "#fefefe"
 # What the page puts in the place of each, so that one SVG serves light and dark.
@@ -114,7 +109,7 @@ def accuracy_against_steps(curves: Curves, *, ann: float | None = None) -> Figur
       ann: accuracy of the trained network.
     """
     figure, ax = _single(4.6, 3.1)
-    _draw_accuracy(ax, curves, ann)
+    draw_accuracy(ax, curves, ann)
     return figure
 
 
@@ -142,7 +137,7 @@ def spikes_by_layer(layers: Sequence[LayerSpikes]) -> Figure:
     ax.set_ylim(len(layers) - 0.4, -0.6)
     ax.spines.left.set_visible(False)
     ax.set_xlabel("spikes per neuron")
-    _plane_legend(figure, planes.shape[1], loc="outside lower center")
+    plane_legend(figure, planes.shape[1], loc="outside lower center")
     return figure
 
 
@@ -155,56 +150,11 @@ def spike_raster(raster: Raster) -> Figure:
     """
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
     image, blocks, logits = figure.subplots(1, 3, width_ratios=(1.35, 6, 1.15))
-    _draw_image(image, raster)
-    _draw_raster(blocks, raster, names=True)
-    _draw_logits(logits, raster)
-    _plane_legend(figure, raster.steps, loc="outside lower center")
+    draw_image(image, raster)
+    draw_raster(blocks, raster, names=True)
+    draw_logits(logits, raster)
+    plane_legend(figure, raster.steps, loc="outside lower center")
     return figure
-
-
-@styled
-def overview(results: ConversionResult) -> Figure:
-    """Draw the story at a glance: an image, its spikes, the accuracy, the verdict."""
-    raster, ann = results.raster, results.ann.accuracy
-    curves = accuracy_curves(results.steps)
-    panels = [(2.6, lambda ax: _draw_accuracy(ax, curves, ann))]
-    if raster:
-        panels = [
-            (1.25, lambda ax: _draw_image(ax, raster)),
-            (4.2, lambda ax: _draw_raster(ax, raster, names=False)),
-            (0.8, lambda ax: _draw_logits(ax, raster)),
-            *panels,
-        ]
-    widths = [width for width, _ in panels]
-    width = max(7, 1.35 * sum(widths))
-    # The upper fifth is for the verdict.
-    layout = ConstrainedLayoutEngine(rect=(0.012, 0.01, 0.976, 0.80), wspace=0.035)
-    figure = Figure(figsize=(width, 3.9), layout=layout)
-    axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
-    for ax, (_, draw) in zip(axes, panels, strict=True):
-        draw(ax)
-
-    judged, run = verdict(results), results.run
-    # A bold character is about 0.1 inch wide at 12 points.
-    size = min(12, 12 * 0.97 * width / (0.1 * len(judged.headline)))
-    headline = {"color": GRADES[judged.grade], "fontsize": size, "fontweight": "bold"}
-    figure.text(0.012, 0.965, judged.headline, va="top", **headline)
-    figure.text(
-        0.012,
-        0.875,
-        f"{run.model} on {run.dataset}: trained network {ann:.2%}, spiking "
-        f"network {_snn_accuracy(results.native)}",
-        va="top",
-        color=MUTED,
-        fontsize=9,
-    )
-    return figure
-
-
-def _snn_accuracy(row: StepsResult) -> str:
-    if row.snn is None:
-        return "not evaluated"
-    return f"{row.snn.accuracy:.2%} in {row.steps} time steps"
 
 
 def plane_colours(steps: int) -> list[str]:
@@ -263,7 +213,8 @@ def _single(width, height):
     return figure, figure.add_subplot()
 
 
-def _draw_accuracy(ax: Axes, curves: Curves, ann: float | None) -> None:
+def draw_accuracy(ax: Axes, curves: Curves, ann: float | None) -> None:
+    """Draw accuracy against T, and a line for the network as it was trained."""
     if ann is not None:
         ax.axhline(ann, color=INK, linestyle=(0, (5, 3)), linewidth=0.9)
         ax.plot([], [], color=INK, linestyle=(0, (5, 3)), linewidth=0.9, label="ANN")
@@ -297,7 +248,8 @@ def _draw_curves(ax, curves, *, first_colour=0):
     ax.set_xlabel("time steps T")
 
 
-def _draw_image(ax, raster):
+def draw_image(ax: Axes, raster: Raster) -> None:
+    """Draw the image that a raster is of."""
     image = np.asarray(raster.image, float)
     if image.ndim == 3 and image.shape[-1] != 3:
         image = image.mean(axis=-1)
@@ -311,7 +263,8 @@ def _draw_image(ax, raster):
     ax.set_title(f"image {raster.example}, label {raster.label}")
 
 
-def _draw_raster(ax, raster, *, names):
+def draw_raster(ax: Axes, raster: Raster, *, names: bool) -> None:
+    """Draw a block for each layer, a row for each sampled neuron in it."""
     layers, steps = raster.layers, raster.steps
     pitch = steps + max(1, steps / 3)
     spikes = [np.asarray(layer.spikes, bool) for layer in layers]  # [neurons, T]
@@ -324,7 +277,7 @@ def _draw_raster(ax, raster, *, names):
         corners = [(i * pitch + t, n) for i, s in enumerate(spikes) for n in _on(s, t)]
         # One path for a whole bit plane: thousands of rectangles would be a slow page.
         cell = np.array([(0.05, 0.08), (0.95, 0.08), (0.95, 0.92), (0.05, 0.92)])
-        cells = np.reshape(corners, (-1, 1, 2)) + cell
+        cells = np.reshape(np.asarray(corners, float), (-1, 1, 2)) + cell
         path = Path.make_compound_path_from_polys(cells)
         ax.add_patch(PathPatch(path, facecolor=colour, linewidth=0))
     ax.set_xlim(-0.6, len(layers) * pitch)
@@ -338,7 +291,7 @@ def _draw_raster(ax, raster, *, names):
         ax.set_xticks(centres, paths, rotation=90, fontsize=6.5)
     else:
         ax.set_xticks([])
-        _plane_legend(ax, steps, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+        plane_legend(ax, steps, loc="upper center", bbox_to_anchor=(0.5, 0.0))
     ax.set_title(f"spikes: {len(layers)} layers, {steps} time steps each")
 
 
@@ -346,7 +299,7 @@ def _on(spikes, t):
     return np.flatnonzero(spikes[:, t])
 
 
-def _draw_logits(ax, raster):
+def draw_logits(ax: Axes, raster: Raster) -> None:
     """Draw the ten highest logits, by class; the prediction stands out."""
     logits = np.asarray(raster.logits, float)
     classes = np.sort(np.argsort(-logits, kind="stable")[:10])
@@ -362,7 +315,7 @@ def _draw_logits(ax, raster):
     ax.set_title(f"prediction {raster.prediction}")
 
 
-def _plane_legend(owner, steps, **where):
+def plane_legend(owner: Any, steps: int, **where: Any) -> None:
     """Say what a spike of each step is worth; of many, both ends and the middle."""
     shown = range(steps) if steps <= 8 else (0, steps // 2, steps - 1)
     colours = plane_colours(steps)

@@ -1,10 +1,12 @@
 """What the numbers of a conversion prove, in one sentence."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bitsnn_jax.results.conversion import (
     CertificateResult,
+    Changes,
     ConversionResult,
     StepsResult,
 )
@@ -84,7 +86,8 @@ def _remarks(results: ConversionResult, row: StepsResult) -> Iterator[str]:
         )
     if proof and proof.examples < results.examples:
         yield (
-            f"Codes were compared on {proof.examples:,} of {results.examples:,} images."
+            f"Codes were compared on {proof.examples:,} of {results.examples:,} "
+            f"{results.noun}."
         )
     if proof and not proof.outputs_agree:
         yield "The outputs differ by more than rounding."
@@ -92,10 +95,24 @@ def _remarks(results: ConversionResult, row: StepsResult) -> Iterator[str]:
     if narrow and precision == "float64" and not is_exact(narrow):
         yield (
             f"In float32 {narrow.differing:,} of {narrow.neurons:,} codes "
-            f"differ, in {narrow.examples_differing:,} of {narrow.examples:,} images."
+            f"differ, in {narrow.examples_differing:,} of {narrow.examples:,} "
+            f"{results.noun}."
         )
     if analog := results.conversion.analog:
         layers = "1 layer" if len(analog) == 1 else f"{len(analog)} layers"
         yield f"Fed by real numbers in place of spikes: {layers}."
-    if decoded := results.conversion.nonspiking:
-        yield f"Not spiking, but run on real numbers: {len(decoded)} operations."
+    if results.conversion.nonspiking:
+        yield f"{outside_in_words(results.conversion)}."
+
+
+def outside_in_words(changes: Changes) -> str:
+    """Say how many operations are computed outside the spiking network, and which."""
+    counts: Counter[str] = Counter()
+    for rows in changes.work.outside if changes.work else ():
+        counts[rows.operation] += rows.times
+    # Older files name each kind of operation of a module, and not how often it is done.
+    counts = counts or Counter(each.operation for each in changes.nonspiking)
+    listed = ", ".join(f"{n} {name}" for name, n in counts.most_common())
+    total = counts.total()
+    many = "1 operation is" if total == 1 else f"{total} operations are"
+    return f"{many} computed outside the spiking network, on real numbers: {listed}"

@@ -6,9 +6,7 @@ from msgspec import Struct
 
 from bitsnn_jax.results.hardware import HardwareAtSteps
 from bitsnn_jax.results.provenance import MachineRecord, RunRecord
-
-# An image as nested lists: [H, W] or [H, W, C].
-Pixels = tuple[tuple[int | float | tuple[int | float, ...], ...], ...]
+from bitsnn_jax.results.spikes import AttentionSpikes, LayerSpikes, Raster
 
 
 class ConvertedRun(RunRecord, frozen=True, kw_only=True):
@@ -25,14 +23,21 @@ class ConvertedRun(RunRecord, frozen=True, kw_only=True):
     config: dict[str, Any]
 
 
-class AnnResult(Struct, frozen=True, kw_only=True):
-    """What the network does as it was trained."""
+class AnnResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the network does as it was trained.
+
+    Attributes:
+      accuracy: on all examples.
+      milliseconds_per_example: without compilation; None in older files.
+      measures: of the task, the others, by name.
+    """
 
     accuracy: float
     milliseconds_per_example: float | None = None
+    measures: dict[str, float] = {}
 
 
-class ModeResult(Struct, frozen=True, kw_only=True):
+class ModeResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the spiking network does in one mode, at one T.
 
     Attributes:
@@ -41,6 +46,7 @@ class ModeResult(Struct, frozen=True, kw_only=True):
       milliseconds_per_example: without compilation.
       compile_seconds: of that.
       predictions_differing: from those of the ANN at the same L.
+      measures: of the task, the others, by name.
     """
 
     accuracy: float
@@ -48,14 +54,7 @@ class ModeResult(Struct, frozen=True, kw_only=True):
     milliseconds_per_example: float
     compile_seconds: float
     predictions_differing: int
-
-
-class LayerSpikes(Struct, frozen=True, kw_only=True):
-    """Spikes of a layer: for each step, per neuron and example."""
-
-    path: str
-    neurons: int
-    spikes: tuple[float, ...]
+    measures: dict[str, float] = {}
 
 
 class LayerCodes(Struct, frozen=True, kw_only=True):
@@ -169,8 +168,50 @@ class ProductOfCurrents(Struct, frozen=True, kw_only=True):
     held: tuple[str, ...]
 
 
+class RowsOutside(Struct, frozen=True, kw_only=True):
+    """Operations on real numbers, done so many times for one example.
+
+    Attributes:
+      operation: what is done.
+      paths: the modules that it is done in.
+      times: how often.
+      rows: of numbers that belong together, of all times.
+      length: of a row.
+    """
+
+    operation: str
+    paths: tuple[str, ...]
+    times: int
+    rows: int
+    length: int
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """What a network does for one example.
+
+    Attributes:
+      driven: multiply-accumulates that are additions for spikes.
+      multiplications: all of them.
+      outside: what is neither affine nor a neuron.
+    """
+
+    driven: int
+    multiplications: int
+    outside: tuple[RowsOutside, ...]
+
+
 class Changes(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the conversion did to the network, and what it found in it."""
+    """What the conversion did to the network, and what it found in it.
+
+    Attributes:
+      changed: biases.
+      neurons: layers of them, in the order of firing.
+      nonspiking: operations on real numbers, each kind once a module.
+      analog: layers that real numbers feed.
+      bias_shift: where biases were shifted.
+      products: of two currents.
+      work: what the network does for one example; None in older files.
+    """
 
     changed: tuple[ChangedBias, ...]
     neurons: tuple[NeuronLayer, ...]
@@ -178,6 +219,7 @@ class Changes(Struct, frozen=True, kw_only=True, omit_defaults=True):
     analog: tuple[AnalogLayer, ...]
     bias_shift: str
     products: tuple[ProductOfCurrents, ...] = ()
+    work: Work | None = None
 
 
 class IntegerLayer(Struct, frozen=True, kw_only=True):
@@ -312,36 +354,7 @@ class IntegersResult(Struct, frozen=True, kw_only=True):
     hardware: tuple[HardwareAtSteps, ...] = ()
 
 
-class LayerRaster(Struct, frozen=True, kw_only=True):
-    """Spikes of sampled neurons of a layer, [neurons, T]."""
-
-    path: str
-    neurons_total: int | None = None
-    spikes: tuple[tuple[int, ...], ...]
-
-
-class Raster(Struct, frozen=True, kw_only=True):
-    """One image on its way through the network.
-
-    Attributes:
-      example: which one.
-      label, prediction: its class, and what the network says.
-      image: its pixels.
-      steps: T.
-      layers: spikes of some neurons of each.
-      logits: the output.
-    """
-
-    example: int
-    label: int
-    prediction: int
-    image: Pixels
-    steps: int
-    layers: tuple[LayerRaster, ...]
-    logits: tuple[float, ...]
-
-
-class ConversionResult(Struct, frozen=True, kw_only=True):
+class ConversionResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is in `conversion.json`.
 
     Attributes:
@@ -352,7 +365,9 @@ class ConversionResult(Struct, frozen=True, kw_only=True):
       steps: what was measured, a row for each T; one at least.
       conversion: what changed.
       fixed_point: the network in integers; None without.
-      raster: one image, spike by spike.
+      raster: one example, spike by spike.
+      attention: spikes by head and by place; None without attention.
+      noun: what examples are called, in the plural.
     """
 
     run: ConvertedRun
@@ -363,6 +378,8 @@ class ConversionResult(Struct, frozen=True, kw_only=True):
     conversion: Changes
     fixed_point: IntegersResult | None = None
     raster: Raster | None = None
+    attention: AttentionSpikes | None = None
+    noun: str = "images"
 
     def __post_init__(self) -> None:
         if not self.steps:

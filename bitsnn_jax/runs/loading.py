@@ -20,8 +20,9 @@ from bitsnn_jax.tracing.program import ApplyFn
 class SpikingNetwork(NamedTuple):
     """A spiking network as `convert.py` saves it, ready to run.
 
-    `snn_fn(variables, images)` gives (logits, SpikeStats); wrap it in `jax.jit`. Images
-    are float32 [n, h, w, c], normalised as those that the ANN was trained on.
+    `snn_fn(variables, inputs)` gives (logits, SpikeStats); wrap it in `jax.jit`. Inputs
+    are those of the ANN: images as float32 [n, h, w, c], normalised as those that it
+    was trained on; sentences as int32 [n, 3, s].
     """
 
     snn_fn: Callable[[Any, Any], tuple[Any, SpikeStats]]
@@ -90,7 +91,8 @@ def load_snn(path: str | os.PathLike) -> SpikingNetwork:
         raise CheckpointError(f"{path} is no spiking network: run convert.py first")
     config, steps = from_dict(metadata["config"]), metadata["steps"]
     apply_fn = ann_fn(config, metadata["image_shape"])
-    snn_fn = spiking(apply_fn, steps=steps)
+    nonspiking = metadata.get("nonspiking", "error")
+    snn_fn = spiking(apply_fn, steps=steps, nonspiking=nonspiking)
     return SpikingNetwork(snn_fn, variables, steps, config, metadata)
 
 

@@ -102,7 +102,12 @@ class _Kind:
 
 
 def _convert(options: Namespace, command: str) -> None:
-    source = RunSource(options.ckpt, directory=options.data, limit=options.limit)
+    source = RunSource(
+        options.ckpt,
+        directory=options.data,
+        limit=options.limit,
+        nonspiking=options.nonspiking,
+    )
     if options.fixed_point is None and options.qat_epochs:
         raise ValueError("qat_epochs needs fixed-point: it fine-tunes those weights")
     if options.fixed_point is None and options.rounding:
@@ -198,7 +203,7 @@ _KINDS = {
     "ckpt": _Kind(
         "--ckpt",
         _convert,
-        own="mode fixed-point rounding carriers tie-skips target "
+        own="mode nonspiking fixed-point rounding carriers tie-skips target "
         "qat_epochs qat_learning_rate "
         "data distributed coordinator num_hosts host host_timeout",
     ),
@@ -285,6 +290,13 @@ def _parser() -> Parser:
         choices=PRECISIONS,
         default="both",
         help="precision in which ANN and SNN are compared code by code",
+    )
+    parser.add_argument(
+        "--nonspiking",
+        choices=("decode", "error"),
+        default="decode",
+        help="operations without a spiking form, such as softmax: compute them outside "
+        "the spiking network and say so, or refuse them (default: %(default)s)",
     )
     _add_integers(parser)
     parser.add_images()

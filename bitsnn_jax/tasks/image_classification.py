@@ -28,6 +28,7 @@ class ImageClassification(Classification):
     sources = data.SOURCES
     models = MODELS
     score = "accuracy"
+    place = "patch"
 
     def load(self, settings: config.Data, split: str) -> data.Examples:
         return data.load(settings, split)

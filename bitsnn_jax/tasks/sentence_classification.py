@@ -43,6 +43,7 @@ class SentenceClassification(Classification):
     score: str = "accuracy"
 
     noun = "sentences"
+    place = "word"
     sources = data.SENTENCES
     models = TEXT_MODELS
 
@@ -112,6 +113,9 @@ class SentenceClassification(Classification):
 
     def placeholder(self, input_shape: tuple[int, ...]) -> Any:
         return jax.ShapeDtypeStruct((1, *input_shape), np.int32)
+
+    def filled(self, inputs: Any) -> jax.Array:
+        return inputs[:, 2] > 0
 
     def counts(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
         found, label = self.predictions(outputs), batch["label"]

@@ -56,11 +56,13 @@ class Task(ABC):
       noun: what examples are called in messages, in the plural.
       sources: the names that `data.name` may be.
       models: the names that `model.name` may be.
+      place: what attention looks at in an example, in the singular, such as "word".
     """
 
     noun: str
     sources: Collection[str]
     models: Collection[str]
+    place: str = "place"
 
     @property
     @abstractmethod
@@ -149,6 +151,17 @@ class Task(ABC):
         """
         return jax.ShapeDtypeStruct((1, *input_shape), np.float32)
 
+    def filled(self, inputs: Any) -> jax.Array | None:
+        """Return which places of examples hold something, [n, places] of bool.
+
+        Padding does not. By default None: all do. Inside a compiled step.
+
+        Args:
+          inputs: of the network, see `inputs`.
+        """
+        del inputs
+        return None
+
     # Loss and metrics, inside a compiled step
 
     @abstractmethod
@@ -211,7 +224,8 @@ class Task(ABC):
 
         Returns:
           (batch, facts): a batch of it alone, as in `eval_batches`; and what the report
-          says of it, for JSON.
+          says of it, for JSON: its "label", and what can be drawn of it, as "image",
+          pixels, or as "words", one for each place that is `filled`.
         """
 
     def answer(self, outputs: Any) -> dict:

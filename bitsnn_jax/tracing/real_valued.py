@@ -139,13 +139,18 @@ class Passed(Reading):
         elif any(real):
             operands = linear_operands(eqn, real)
             if operands is None:
-                if (operation := Nonspiking(name, path)) not in self.nonspiking:
-                    self.nonspiking.append(operation)
+                self.outside(eqn, path)
                 passed = (_said(name, path),)
             elif name in PRODUCTS and passed:
                 passed = (self.layer(eqn, operands, path, passed),)
         trail = Trail(passed, _union(trail.neurons for trail in inputs))
         return [Analog(trail)] * len(eqn.outvars)
+
+    def outside(self, eqn: JaxprEqn, path: str) -> None:
+        """Note an operation that is neither affine nor a neuron."""
+        operation = Nonspiking(eqn.primitive.name, path)
+        if operation not in self.nonspiking:
+            self.nonspiking.append(operation)
 
     def layer(self, eqn, operands, path, sources):
         """Name a layer that may be fed by real numbers."""
