@@ -11,7 +11,7 @@ from bitsnn_jax.tracing.equations import apply_equation
 from bitsnn_jax.tracing.linearity import PRODUCTS
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
 from bitsnn_jax.tracing.reading import Reading
-from bitsnn_jax.tracing.values import Analog, Current
+from bitsnn_jax.tracing.values import Analog, Constant, Current
 
 
 class Structure(NamedTuple):
@@ -21,63 +21,86 @@ class Structure(NamedTuple):
       neurons: how many.
       depth: layers of neurons on the longest path from the input to the output.
       multiply_accumulates: in products of analog values with weights, padding left out.
+      functions: of values that neurons have sent, which no neuron computes: softmax,
+        layer norm.
+      products: of two trains.
     """
 
     neurons: int
     depth: int
     multiply_accumulates: int
+    functions: int = 0
+    products: int = 0
 
 
-def structure(apply_fn: ApplyFn, variables: Any, example: Any) -> Structure:
+def structure(
+    apply_fn: ApplyFn, variables: Any, example: Any, *, nonspiking: str = "error"
+) -> Structure:
     """Describe the structure of a program whose activations are `qcfs`.
 
     Args:
       apply_fn: pure, (variables, x) -> output.
       variables: pytree of arrays, or their shapes.
       example: an input of batch 1, or its shape.
+      nonspiking: as in `simulate`.
 
     >>> from bitsnn_jax import qcfs
     >>> net = lambda v, x: qcfs(qcfs(x @ v, 1.0) @ v, 1.0) @ v
-    >>> structure(net, jnp.eye(3), jnp.zeros((1, 3)))
-    Structure(neurons=6, depth=2, multiply_accumulates=9)
+    >>> structure(net, jnp.eye(3), jnp.zeros((1, 3)))[:3]
+    (6, 2, 9)
     """
     program, _ = trace(apply_fn, variables, example)
-    reading = _Depths()
+    reading = _Depths(nonspiking=nonspiking)
     depths: list[int] = []
 
-    def walk(variables, example):
-        leaves = (jax.tree.leaves(variables), jax.tree.leaves(example))
-        results = read(reading, program, *leaves)
-        depths[:] = [v.value for v in results if isinstance(v, Current)]
+    def walk(variables):
+        inputs = [Analog(0) for _ in jax.tree.leaves(example)]
+        results = read(reading, program, jax.tree.leaves(variables), inputs)
+        depths[:] = [v.value for v in results if not isinstance(v, Constant)]
 
-    jax.eval_shape(walk, variables, example)
-    neurons = sum(math.prod(site.shape) for site in reading.sites)
-    return Structure(neurons, max(depths, default=0), reading.products)
+    jax.eval_shape(walk, variables)
+    return Structure(
+        neurons=sum(math.prod(site.shape) for site in reading.sites),
+        depth=max(depths, default=0),
+        multiply_accumulates=reading.multiplied,
+        functions=len(reading.nonspiking),
+        products=reading.products,
+    )
 
 
 class _Depths(Reading):
-    """A current is the number of layers of neurons that it has passed."""
+    """A value with or without time is the number of layers of neurons behind it."""
 
-    def __init__(self):
-        super().__init__()
-        self.products = 0
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.multiplied = self.products = 0
 
     def neuron(self, site, z, theta):
-        before = z.value if isinstance(z, Current) else 0
-        return Current(before + 1)
+        return Current(z.value + 1)
 
     def plain(self, eqn, values):
-        is_product = eqn.primitive.name in PRODUCTS
-        if is_product and any(isinstance(v, Analog) for v in values):
-            self.products += _pairs(eqn)
-        return super().plain(eqn, values)
+        if all(isinstance(v, Constant) for v in values):
+            return super().plain(eqn, values)
+        if eqn.primitive.name in PRODUCTS:
+            self.multiplied += _pairs(eqn)
+        return [Analog(_deepest(values)) for _ in eqn.outvars]
 
     def linear(self, eqn, values, operands, path):
-        depth = max(v.value for v in values if isinstance(v, Current))
-        return [Current(depth) for _ in eqn.outvars]
+        return [Current(_deepest(values)) for _ in eqn.outvars]
+
+    def product(self, eqn, values, streamed, path):
+        self.products += 1
+        return self.linear(eqn, values, [streamed], path)
 
     def maximum(self, eqn, spikes, sizes):
         return Current(spikes.value)
+
+    def decode(self, current, path):
+        return Analog(current.value)
+
+
+def _deepest(values) -> int:
+    return max(v.value for v in values if not isinstance(v, Constant))
 
 
 def _pairs(eqn) -> int:

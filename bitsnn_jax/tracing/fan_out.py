@@ -1,5 +1,6 @@
 """Fan-out: how many synapses a spike of each neuron feeds, and so what it costs."""
 
+import dataclasses
 from collections import OrderedDict
 from typing import Any
 
@@ -13,10 +14,17 @@ from bitsnn_jax.tracing.linearity import EACH, PRODUCTS
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
 from bitsnn_jax.tracing.reading import Reading
 from bitsnn_jax.tracing.sites import Site
-from bitsnn_jax.tracing.values import Current
+from bitsnn_jax.tracing.values import Analog, Current
 
 
-def fan_out(apply_fn: ApplyFn, variables: Any, example: Any) -> OrderedDict[str, Array]:
+def fan_out(
+    apply_fn: ApplyFn,
+    variables: Any,
+    example: Any,
+    *,
+    nonspiking: str = "error",
+    both: bool = False,
+) -> OrderedDict[str, Array]:
     """Count the additions that one spike of each neuron causes in the layers it feeds.
 
     A synapse is a product in a convolution or a dense layer: an entry of its input, an
@@ -30,12 +38,17 @@ def fan_out(apply_fn: ApplyFn, variables: Any, example: Any) -> OrderedDict[str,
     * A sum over places (average pooling) passes each spike on. So does a maximum: a
       neuron counts for each window in which it may be the largest.
     * A spike that meets itself again (`x + x`) counts once for each way.
+    * In a product of two trains the spikes that are sent count, each for the values
+      that it adds.
 
     Args:
       apply_fn: pure, (variables, x) -> output, in inference.
       variables: pytree of arrays, the ANN's or converted ones.
       example: an input of batch 1, or `jax.ShapeDtypeStruct`s of one. The counts are
         the same for every example, so they broadcast over a batch.
+      nonspiking: as in `spiking`; spikes do not reach through what is decoded.
+      both: count the spikes of either train of a product, not of one that is sent while
+        the other is held.
 
     Returns:
       path -> float32 of the shape of the neurons, [1, ...], in the order of firing and
@@ -52,7 +65,7 @@ def fan_out(apply_fn: ApplyFn, variables: Any, example: Any) -> OrderedDict[str,
     program, _ = trace(apply_fn, variables, example)
 
     def additions(spikes, unit, variables, example):
-        reading = _Additions(spikes, unit)
+        reading = _Additions(spikes, unit, both=both, nonspiking=nonspiking)
         read(reading, program, *map(jax.tree.leaves, (variables, example)))
         sites[:] = reading.sites
         return reading.total
@@ -85,10 +98,11 @@ class _Additions(Reading):
     has_tables = True
     enters_all = True
 
-    def __init__(self, spikes, unit):
-        super().__init__()
+    def __init__(self, spikes, unit, *, both, nonspiking):
+        super().__init__(nonspiking=nonspiking)
         self.spikes = spikes
         self.unit = unit
+        self.both = both
         self.total = jnp.float32(0)
 
     def neuron(self, site, z, theta):
@@ -99,6 +113,13 @@ class _Additions(Reading):
         return self.neuron(site, z, theta)
 
     def product(self, eqn, values, streamed, path):
+        sent = [i for i, v in enumerate(values) if isinstance(v, Current)]
+        for i in sent if self.both else [streamed]:
+            self.add(eqn, values, i)
+        return [Current(self.full(0, eqn.outvars[0]))]
+
+    def add(self, eqn, values, streamed):
+        """Count what each spike of an operand adds."""
         arrays = [
             v.value if i == streamed else self.full(self.unit, atom)
             for i, (v, atom) in enumerate(zip(values, eqn.invars, strict=True))
@@ -107,7 +128,20 @@ class _Additions(Reading):
             eqn = eqn.replace(params=eqn.params | _FLOAT32)
         [reached] = apply_equation(eqn, arrays)
         self.total += jnp.sum(reached)
-        return [Current(self.full(0, eqn.outvars[0]))]
+
+    def plain(self, eqn, values):
+        # What was decoded has the type of counts, not that of the program.
+        pairs = zip(values, eqn.invars, strict=True)
+        values = [
+            dataclasses.replace(v, value=v.value.astype(atom.aval.dtype))
+            if isinstance(v, Analog)
+            else v
+            for v, atom in pairs
+        ]
+        return super().plain(eqn, values)
+
+    def decode(self, current, path):
+        return Analog(jnp.zeros_like(current.value))
 
     def linear(self, eqn, values, operands, path):
         name = eqn.primitive.name
