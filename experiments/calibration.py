@@ -23,7 +23,7 @@ from bitsnn_jax.config import Config, Data
 from bitsnn_jax.conversion.calibration import CAPS, calibrate_network
 from bitsnn_jax.interop.torch_files import read_state_dict
 from bitsnn_jax.interop.torch_networks import TORCHVISION, variables_from_torch
-from bitsnn_jax.jobs.compare_images import calibration_images
+from bitsnn_jax.jobs.compare_examples import calibration_inputs
 from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, filled, whole
@@ -72,7 +72,7 @@ def main() -> None:
 def of_package(options) -> None:
     run = find_run(options.network)
     settings = run.config.data
-    images = calibration_images(run, data.load(settings, "train"), seed=0)
+    images = calibration_inputs(run, data.load(settings, "train"), seed=0)
     test = data.load(settings, "test").first(options.limit)
     batches = list(data.eval_batches(settings, test, batch_size=min(500, len(test))))
     shown = [data.normalise(b["image"][b["mask"]], test) for b in batches]

@@ -2,22 +2,21 @@
 
 What is fair is decided here. Each method starts from the network its authors train,
 with the same architecture and data; the steps it needs before its output may be read
-are counted; accuracy is that on the same test images.
+are counted; accuracy is that on the same test examples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from bitsnn_jax import comparators, data
+from bitsnn_jax import comparators
+from bitsnn_jax.comparators.layer import SumNeuron
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.comparators.structure import structure
+from bitsnn_jax.comparators.structure import Structure, structure
 from bitsnn_jax.integers.energy import Profile, profile
-from bitsnn_jax.jobs.compare_images import BATCH, batches, calibration_images
+from bitsnn_jax.jobs.compare_examples import BATCH, batches, calibration_inputs
 from bitsnn_jax.jobs.compare_integers import (
     INTEGERS,
     IntegerCase,
@@ -32,8 +31,10 @@ from bitsnn_jax.jobs.integers import float_pass, lower_pixels
 from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.results.comparison import ComparisonResult, Failure, MethodRow
 from bitsnn_jax.runs.checkpoint import Run
+from bitsnn_jax.runs.loading import ann_fn
 from bitsnn_jax.runs.provenance import about_machine, about_run
 from bitsnn_jax.runtime.locks import work_folder
+from bitsnn_jax.tasks import task_of
 from bitsnn_jax.tracing.fan_out import fan_out
 
 # Rival methods, ours, and ours in integers.
@@ -50,8 +51,8 @@ class CompareOptions:
       steps: the T's, warm-up not counted.
       relu, clipped_relu: runs or names of the same network trained with these; by
         default that of the source + "_relu", "_clipped", where there is such a one.
-      seeds: of the calibration images, for methods that depend on them.
-      batch: how many images at a time, over all devices: milliseconds depend on it.
+      seeds: of the calibration examples, for methods that depend on them.
+      batch: how many examples at a time, over all devices: milliseconds depend on it.
       profile: of `energy.profile`: what operations cost.
       command: that was given, for the report.
 
@@ -91,7 +92,7 @@ def compare(source: RunSource, options: CompareOptions) -> ComparisonResult:
     """Run methods on one checkpoint, at each T, and write down what they reach.
 
     Rows that are in `options.out` already are reused, if they are of the same networks
-    and images. A method that fails is written down with its error; the others go on.
+    and examples. A method that fails is written down with its error; the others go on.
 
     Args:
       source: a network trained with QCFS.
@@ -135,7 +136,7 @@ def _add_rows(
     """Measure what is missing of a method and a seed; one must not stop the rest."""
     method = case.method
     try:
-        images = bench.images_of(seed)
+        calibration = bench.calibration(seed)
         todo = []
         for t in sorted(set(options.steps)):
             if store.has(method.name, t, seed):
@@ -146,7 +147,8 @@ def _add_rows(
                 todo.append(t)
         if not todo:
             return
-        for row, about in case.rows(todo, seed=seed, images=images, shown=bench.shown):
+        rows = case.rows(todo, seed=seed, calibration=calibration, shown=bench.shown)
+        for row, about in rows:
             store.add(row, about)
             print(_line(row), flush=True)
     except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
@@ -156,39 +158,72 @@ def _add_rows(
 
 
 class _Bench:
-    """The networks and images that all methods have in common."""
+    """The networks and examples that all methods have in common."""
 
     def __init__(self, source: RunSource, options: CompareOptions):
         self.options, self.main = options, source.run()
         main, chosen, name = self.main, options.chosen, str(source.path)
         _check_qcfs(main, name)
+        settings, task = main.config.data, task_of(main.config)
+        self.test: Any = task.load(settings, "test").first(source.limit)
+        self.task = task.on(self.test)
+        self.structure, self.synapses = self._counted()
         named = {"relu": options.relu, "clipped_relu": options.clipped_relu}
         others, self.missing = other_runs(
-            main, name, named, chosen, required=bool(options.methods)
+            main,
+            name,
+            named,
+            chosen,
+            required=bool(options.methods),
+            has_relus=not self.structure.products,
         )
-        self.test = data.load(main.config.data, "test").first(source.limit)
-        train = data.load(main.config.data, "train")
-        self.images_of = cache(lambda seed: calibration_images(main, train, seed=seed))
+        train = task.load(settings, "train")
+        self.calibration = cache(
+            lambda seed: calibration_inputs(main, train, seed=seed)
+        )
+        self.shown = partial(
+            batches, self.task, settings, self.test, size=options.batch
+        )
         self.anns = self._anns({"qcfs": (main, name), **others})
-        network = self.anns["qcfs"].network
-        example = jax.ShapeDtypeStruct((1, *self.test.image_shape), jnp.float32)
-        self.structure = structure(network.apply_fn, network.variables, example)
-        self.synapses = fan_out(network.apply_fn, network.variables, example)
         self.prices: Profile = profile(options.profile)
-        self.shown = partial(batches, main.config.data, self.test, size=options.batch)
-        own = (network.apply_fn, network.variables, self.test)
-        pixels = Pixels(
-            graph=lambda: lower_pixels(*own),
-            ann=float_pass(*own),
-            shown=partial(self.shown, pixels=True),
+        self.integers = self._integers()
+
+    def _counted(self) -> tuple[Structure, Callable[[bool], Mapping[str, Any]]]:
+        """Measure the network, and make what counts its synapses."""
+        run = self.main
+        apply_fn = ann_fn(run.config, run.metadata["image_shape"])
+        example = self.task.placeholder(self.test.input_shape)
+        network = apply_fn, run.variables, example
+        synapses = cache(lambda both: fan_out(*network, both=both, nonspiking="decode"))
+        return structure(*network, nonspiking="decode"), synapses
+
+    def _integers(self) -> RoundedNetworks | None:
+        """Return the networks in integers, which are those of images."""
+        if self.task.noun != "images":
+            self.missing += [
+                Failure(
+                    method=name,
+                    error="compare.py has networks in integers of images only, got "
+                    f"{self.task.noun}: convert.py has those of others",
+                )
+                for name in INTEGERS
+            ]
+            return None
+        apply_fn, variables, _ = self.anns["qcfs"].network
+        return RoundedNetworks(
+            Pixels(
+                graph=lambda: lower_pixels(apply_fn, variables, self.test),
+                ann=float_pass(apply_fn, variables, self.test),
+                task=self.task,
+                shown=self.shown,
+            )
         )
-        self.integers = RoundedNetworks(pixels)
 
     def _anns(self, runs: Mapping[str, tuple[Run, str]]) -> dict[str, Ann]:
-        main, test, batch = self.main, self.test, self.options.batch
+        calibration = self.calibration(0)
         return {
             activation: load_source(
-                run, source, main, test, self.images_of(0), batch=batch
+                run, source, self.main, self.task, self.shown, calibration
             )
             for activation, (run, source) in runs.items()
         }
@@ -199,8 +234,12 @@ class _Bench:
         if ann is None:
             return None
         if isinstance(method, IntegerMethod):
+            if self.integers is None:
+                return None
             return IntegerCase(method, ann, self.structure, self.prices, self.integers)
-        return Case(method, ann, self.structure, self.synapses, self.prices)
+        # A sum so far grows by spikes of either train of a product.
+        synapses = self.synapses(isinstance(method.neuron(1), SumNeuron))
+        return Case(method, ann, self.structure, synapses, self.prices, self.task)
 
     def begun(self) -> ComparisonResult:
         """Begin a comparison without rows."""
@@ -209,12 +248,15 @@ class _Bench:
             machine=about_machine(),
             examples=len(self.test),
             batch=min(self.options.batch, len(self.test)),
-            **self.structure._asdict(),
+            neurons=self.structure.neurons,
+            depth=self.structure.depth,
+            multiply_accumulates=self.structure.multiply_accumulates,
             profile=self.prices.name,
             networks={name: ann.summary for name, ann in self.anns.items()},
             methods={},
             rows=(),
             failed=(),
+            noun=self.task.noun,
         )
 
 

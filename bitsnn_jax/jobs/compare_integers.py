@@ -17,13 +17,16 @@ from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
 from bitsnn_jax.integers.graph import Graph
 from bitsnn_jax.integers.network import IntegerNetwork
 from bitsnn_jax.integers.operations import count, term_paths
+from bitsnn_jax.jobs.compare_examples import Shown, score
 from bitsnn_jax.jobs.compare_networks import Ann
-from bitsnn_jax.jobs.compare_rows import Shown, nanojoules
+from bitsnn_jax.jobs.compare_rows import nanojoules
+from bitsnn_jax.jobs.evaluation import differing
 from bitsnn_jax.jobs.pass_times import EXECUTIONS, ROUNDS, Pass
 from bitsnn_jax.results.comparison import MethodRecord, MethodRow
 from bitsnn_jax.runs.provenance import commit, machine
 from bitsnn_jax.runtime.devices import split_over_devices
 from bitsnn_jax.runtime.timing import in_turns, ratio
+from bitsnn_jax.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,13 @@ class Pixels(NamedTuple):
     Attributes:
       graph: makes the layer graph of the network; called once.
       ann: the float network as a function of pixels.
-      shown: begins the test images anew, as pixels.
+      task: of the network, on the test images.
+      shown: begins these anew; their batches have the pixels.
     """
 
     graph: Callable[[], Graph]
     ann: Pass
+    task: Task
     shown: Shown
 
 
@@ -124,10 +129,10 @@ class IntegerCase:
         return ""
 
     def rows(
-        self, todo: Sequence[int], *, seed: int, images: Any, shown: Shown
+        self, todo: Sequence[int], *, seed: int, calibration: Any, shown: Shown
     ) -> Iterator[tuple[MethodRow, MethodRecord]]:
         """Measure a row for each T; see `compare_rows.Case.rows`."""
-        del images, shown  # nothing is calibrated, and pixels are shown
+        del calibration, shown  # nothing is calibrated, and pixels are shown
         where = {"commit": commit(), "machine": machine()}
         for steps in todo:
             started = time.perf_counter()
@@ -148,15 +153,15 @@ class IntegerCase:
         shape, steps = self.structure, network.steps
         run = EXECUTIONS[self.method.execution](network)
         compiled, paths = jax.jit(run), term_paths(network)
-        counts, guesses, labels = [], [], []
-        for pixels, label in self.networks.pixels.shown():
-            result = compiled(pixels)
-            counts.append(
-                count(network, result.codes, examples=len(label), paths=paths)
-            )
-            guesses.append(np.argmax(result.outputs["output"], -1))
-            labels.append(label)
-        counted, guess = functools.reduce(operator.add, counts), np.concatenate(guesses)
+        pixels, counts, outputs = self.networks.pixels, [], []
+        for _, batch in pixels.shown():
+            result = compiled(batch["image"])
+            size = len(batch["mask"])
+            counts.append(count(network, result.codes, examples=size, paths=paths))
+            outputs.append((np.asarray(result.outputs["output"]), batch))
+        counted = functools.reduce(operator.add, counts)
+        guesses = [pixels.task.predictions(each) for each, _ in outputs]
+        unlike = differing(np.concatenate(guesses), self.ann.predictions)
         operations = counted.total("synaptic_operations") / counted.examples
         spikes = counted.spikes_per_neuron * shape.neurons
         milliseconds, passes = self._time(lambda _, x: run(x).outputs["output"])
@@ -164,8 +169,8 @@ class IntegerCase:
         return {
             "window": neuron.window(steps),
             "until_output": neuron.until_output(steps, shape.depth),
-            "accuracy": float(np.mean(guess == np.concatenate(labels))),
-            "agreement": float(np.mean(guess == self.ann.predictions)),
+            "accuracy": score(pixels.task, outputs),
+            "agreement": 1 - unlike / counted.examples,
             "spikes_per_neuron": counted.spikes_per_neuron,
             "synaptic_operations": operations,
             "nanojoules": nanojoules(shape, steps, spikes, operations, self.prices),
@@ -175,7 +180,8 @@ class IntegerCase:
 
     def _time(self, logits: Callable[[Any, Any], Any]) -> tuple[float, float]:
         """Return milliseconds an image, and the ratio to the float network's."""
-        pixels, _ = next(self.networks.pixels.shown())
+        _, batch = next(self.networks.pixels.shown())
+        pixels = batch["image"]
 
         def started(run):
             split = split_over_devices(run)

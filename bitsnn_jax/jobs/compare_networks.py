@@ -5,17 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
-from bitsnn_jax import data
 from bitsnn_jax.comparators.method import Network
 from bitsnn_jax.conversion.calibration import calibrate_network
-from bitsnn_jax.jobs.compare_images import BATCH, batches, each_batch
+from bitsnn_jax.jobs.compare_examples import Shown, each_batch, score
 from bitsnn_jax.results.comparison import Failure, NetworkResult
 from bitsnn_jax.runs import pretrained
 from bitsnn_jax.runs.checkpoint import CheckpointError, Run
 from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.runtime.devices import split_over_devices
+from bitsnn_jax.tasks import Task
 
 
 class Starting(Protocol):
@@ -32,7 +33,7 @@ class Ann(NamedTuple):
     """A network that methods start from, and what it does without spikes."""
 
     network: Network
-    predictions: np.ndarray
+    predictions: Any
     summary: NetworkResult
 
 
@@ -47,6 +48,7 @@ def other_runs(
     chosen: Sequence[Starting],
     *,
     required: bool,
+    has_relus: bool = True,
 ) -> tuple[dict[str, tuple[Run, str]], list[Failure]]:
     """Find runs of other activations that methods need, and failures for those missing.
 
@@ -56,6 +58,8 @@ def other_runs(
       named: activation -> run or name that was asked for.
       chosen: the methods.
       required: a missing run is an error and not a failure.
+      has_relus: whether the network has a ReLU where each of its codes is, if it is
+        trained with ReLU.
 
     Raises:
       CheckpointError: a run is missing; ValueError: of another network.
@@ -65,6 +69,15 @@ def other_runs(
     for activation, suffix in _SUFFIX.items():
         takers = [m for m in chosen if m.trained_with == activation]
         if not takers:
+            continue
+        if not has_relus:
+            needs = (
+                f"a network with {activation} in the place of each code is needed; one "
+                "that multiplies codes, as attention does, has others there"
+            )
+            if named[activation] or required:
+                raise ValueError(f"{takers[0].name}: {needs}")
+            missing += [Failure(method=m.name, error=needs) for m in takers]
             continue
         own = ckpt.rstrip("/") + suffix
         asked = named[activation]
@@ -110,12 +123,20 @@ def load_source(
     run: Run,
     source: str,
     main: Run,
-    test: data.Examples,
-    images: Sequence[Any],
-    *,
-    batch: int = BATCH,
+    task: Task,
+    shown: Shown,
+    calibration: Sequence[Any],
 ) -> Ann:
-    """Load a trained network as a program of QCFS, and its own accuracy."""
+    """Load a trained network as a program of QCFS, and its own accuracy.
+
+    Args:
+      run: of the network.
+      source: what it was found by.
+      main: the run trained with QCFS.
+      task: of both, on the test examples.
+      shown: begins these anew.
+      calibration: inputs to find thresholds with, where the network has none.
+    """
     shape = run.metadata["image_shape"]
     activation = run.config.model.activation
     own_fn, variables = ann_fn(run.config, shape), run.variables
@@ -124,18 +145,14 @@ def load_source(
     )
     apply_fn = ann_fn(dataclasses.replace(main.config, model=model), shape)
     if activation == "relu":
-        variables = calibrate_network(apply_fn, variables, images)
-    shown = batches(main.config.data, test, size=batch)
-    results, seconds = each_batch(split_over_devices(own_fn), run.variables, shown)
-    guesses = [np.argmax(logits, -1).ravel() for logits, _ in results]
-    labels = [label for _, label in results]
-    predictions = np.concatenate(guesses)
+        variables = calibrate_network(apply_fn, variables, calibration)
+    results, seconds = each_batch(split_over_devices(own_fn), run.variables, shown())
+    outputs = [(jax.tree.map(np.concatenate, each), batch) for each, batch in results]
+    predictions = [task.predictions(each) for each, _ in outputs]
     return Ann(
         Network(apply_fn, variables, activation),
-        predictions,
+        jax.tree.map(lambda *rows: np.concatenate(rows), *predictions),
         NetworkResult(
-            accuracy=float(np.mean(predictions == np.concatenate(labels))),
-            milliseconds=1e3 * seconds,
-            source=source,
+            accuracy=score(task, outputs), milliseconds=1e3 * seconds, source=source
         ),
     )

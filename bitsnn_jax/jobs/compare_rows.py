@@ -1,25 +1,25 @@
 """What one method reaches on its network, at each T: a row each."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from bitsnn_jax.comparators.layer import TrainNeuron
 from bitsnn_jax.comparators.method import Method
 from bitsnn_jax.comparators.simulation import simulate
 from bitsnn_jax.comparators.structure import Structure
 from bitsnn_jax.integers.energy import Profile, energy
 from bitsnn_jax.integers.operations import NodeOperations, Operations
-from bitsnn_jax.jobs.compare_images import each_batch
+from bitsnn_jax.jobs.compare_examples import Shown, each_batch, score
 from bitsnn_jax.jobs.compare_networks import Ann
+from bitsnn_jax.jobs.evaluation import differing
 from bitsnn_jax.results.comparison import MethodRecord, MethodRow
 from bitsnn_jax.runs.provenance import commit, machine
 from bitsnn_jax.runtime.devices import split_over_devices
-
-Shown = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+from bitsnn_jax.tasks import Batch, Task
 
 
 class Case:
@@ -31,6 +31,7 @@ class Case:
       structure: of that network.
       synapses: of each of its neurons.
       prices: of operations.
+      task: of the network, on the test examples.
     """
 
     def __init__(
@@ -40,46 +41,50 @@ class Case:
         structure: Structure,
         synapses: Mapping[str, Any],
         prices: Profile,
+        task: Task,
     ):
         self.method, self.ann, self.structure = method, ann, structure
-        self.synapses, self.prices = synapses, prices
+        self.synapses, self.prices, self.task = synapses, prices, task
         self.can = method.can
         self.run_of = cache(self._run)
 
     def rows(
-        self, todo: Sequence[int], *, seed: int, images: Any, shown: Shown
+        self, todo: Sequence[int], *, seed: int, calibration: Any, shown: Shown
     ) -> Iterator[tuple[MethodRow, MethodRecord]]:
         """Measure a row for each T, with what is known of the method by then.
 
         Args:
           todo: the T's, in order.
           seed: of the calibration images.
-          images: to calibrate with.
-          shown: begins the test images anew.
+          calibration: inputs to calibrate with.
+          shown: begins the test examples anew.
         """
         method, where = self.method, {"commit": commit(), "machine": machine()}
         # Each T is a run of its own, but for methods that pass by every T.
-        passes = method.neuron(todo[-1]).on_the_way and not method.for_one
+        neuron = method.neuron(todo[-1])
+        passes = neuron.on_the_way and not method.for_one
+        if isinstance(neuron, TrainNeuron):  # nor if layers wait for means of trains
+            passes &= not (self.structure.functions or self.structure.products)
         for last, readouts in (
             [(todo[-1], todo)] if passes else [(t, [t]) for t in todo]
         ):
             started = time.perf_counter()
             found = {}
             if method.prepare is not None:
-                found = method.prepare(self.ann.network, images, last)
+                found = method.prepare(self.ann.network, calibration, last)
             record = MethodRecord(
                 title=method.title,
                 source=method.source,
                 trained_with=method.trained_with,
                 seconds=time.perf_counter() - started,
             )
-            reached = _reached(self.run_of(last), found, self.ann, shown())
+            reached = self._reached(self.run_of(last), found, shown())
             for t in readouts:
                 measured = self._measured(t, last, reached)
                 yield MethodRow(steps=t, seed=seed, **measured, **where), record
 
     def _run(self, steps: int):
-        """Build ((variables, found), x) -> guesses, spikes, synaptic operations.
+        """Build ((variables, found), x) -> outputs, spikes, synaptic operations.
 
         What was found is an argument, and no constant: each seed has its own.
         """
@@ -94,12 +99,32 @@ class Case:
                 steps=steps,
                 found=found,
                 fan_out=self.synapses,
+                nonspiking="decode",
             )
             made = simulate_fn(variables, x)
             spikes = sum(made.spikes.values())
-            return jnp.argmax(made.outputs, -1), spikes, made.synaptic_operations
+            return made.outputs, spikes, made.synaptic_operations
 
         return run
+
+    def _reached(self, run, found, shown) -> "_Reached":
+        variables = self.ann.network.variables
+        results, median = each_batch(run, (variables, found), shown)
+        sums: Any = 0.0
+        outputs: list[tuple[np.ndarray, Batch]] = []  # [T, n, ...] of each batch
+        for (parts, *counts), batch in results:
+            outputs.append((np.concatenate(parts, 1), batch))
+            sums = sums + np.cumsum(np.sum(np.asarray(counts, float), 1), 1)
+        seen = sum(len(batch["mask"]) for _, batch in outputs)
+        spikes, operations = sums / seen
+        scores, equal = [], []
+        for at in range(len(outputs[0][0])):
+            read = [(each[at], batch) for each, batch in outputs]
+            scores.append(score(self.task, read))
+            predictions = [self.task.predictions(each) for each, _ in read]
+            unlike = differing(np.concatenate(predictions), self.ann.predictions)
+            equal.append((seen - unlike) / seen)
+        return _Reached(scores, equal, spikes, operations, median)
 
     def _measured(self, t: int, last: int, reached: "_Reached") -> dict[str, Any]:
         shape, neuron = self.structure, self.method.neuron(last)
@@ -121,38 +146,26 @@ class Case:
 
 
 class _Reached(NamedTuple):
-    """For one image: at each read-out [T], or the last [1]; spikes up to each step."""
+    """For one example: at each read-out, or the last; spikes up to each step."""
 
-    accuracy: np.ndarray
-    agreement: np.ndarray
+    accuracy: Sequence[float]
+    agreement: Sequence[float]
     spikes: np.ndarray
     operations: np.ndarray
     seconds: float
 
 
-def _reached(run, found, ann: Ann, shown) -> _Reached:
-    sums: Any = 0.0
-    right: Any = 0
-    equal: Any = 0
-    seen = 0
-    results, median = each_batch(run, (ann.network.variables, found), shown)
-    for (guesses, *counts), label in results:
-        guesses = np.concatenate(guesses, -1)
-        expected = ann.predictions[seen : seen + len(label)]
-        right = right + np.sum(guesses == label, 1)
-        equal = equal + np.sum(guesses == expected, 1)
-        sums = sums + np.cumsum(np.sum(np.asarray(counts, float), 1), 1)
-        seen += len(label)
-    spikes, operations = sums / seen
-    return _Reached(right / seen, equal / seen, spikes, operations, median)
-
-
-def nanojoules(shape: Structure, window, spikes, operations, prices) -> float:
+def nanojoules(shape: Structure, window, spikes, operations, prices) -> float | None:
     """Price one example: what the neurons of any method have in common.
 
-    The image is multiplied once, whatever the number of steps. Each neuron takes a bias
+    The input is multiplied once, whatever the number of steps. Each neuron takes a bias
     and a comparison at each step. Shifts of a spike's weight are not counted.
+
+    None for a network with functions that neurons do not compute: softmax and layer
+    norm have no price in the profiles, and methods compute them once or at each step.
     """
+    if shape.functions:
+        return None
     node = NodeOperations(
         "network",
         "neurons",

@@ -151,7 +151,7 @@ def as_markdown(results: ComparisonResult) -> str:
         f"# Methods of conversion: {run.model} on {run.dataset}",
         "",
         f"Checkpoint `{run.name}` at step {run.checkpoint_step:,}, "
-        f"{results.examples:,} test images.",
+        f"{results.examples:,} test {results.noun}.",
         "",
         "## Accuracy (%)",
         "",
@@ -207,7 +207,7 @@ def _cost_cells(method: Mapping[str, Any]) -> list[str]:
         _with_spread(at),
         number(at.mean["spikes_per_neuron"]),
         short(at.mean["synaptic_operations"]),
-        amount(at.mean["nanojoules"]),
+        amount(at.mean.get("nanojoules")),
         number(at.mean["milliseconds"]),
         number(passes(at, method["ann_milliseconds"])),
     ]
@@ -230,12 +230,14 @@ def _markdown_table(head, rows, *, names: int = 1) -> list[str]:
     return [line(head), line(rule), *map(line, rows)]
 
 
-def amount(value: float) -> str:
-    """Show three digits, or all before the point.
+def amount(value: float | None) -> str:
+    """Show three digits, or all before the point; a dash for what is not known.
 
-    >>> [amount(x) for x in (3.14159, 12_345.6)]
-    ['3.14', '12,346']
+    >>> [amount(x) for x in (3.14159, 12_345.6, None)]
+    ['3.14', '12,346', '–']
     """
+    if value is None:
+        return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else number(value)
 
 
@@ -282,7 +284,7 @@ def _cost(method):
     """Order by what equals its network, the fastest first; then by accuracy."""
     at, best = method["equal"], method["best"]
     if at is not None:
-        return 0, at.mean["window"], at.mean["nanojoules"]
+        return 0, at.mean["window"], at.mean.get("nanojoules", 0)
     return 1, -best.mean["accuracy"] if best else 0, 0
 
 
@@ -308,8 +310,8 @@ def _least(methods) -> list[dict[str, Any]]:
     equal = [m for m in methods if m["equal"] is not None]
     found = []
     for field, (title, shown) in _LEAST.items():
-        if not equal:
-            break
+        if not equal or any(field not in m["equal"].mean for m in equal):
+            continue
         least = min(m["equal"].mean[field] for m in equal)
         names = [m["title"] for m in equal if m["equal"].mean[field] == least]
         if len(names) > 3:
@@ -363,5 +365,6 @@ def _page(results: ComparisonResult, figures: Mapping[str, Figure]) -> str:
         short=short,
         is_equal=is_equal,
         passes=passes,
+        has_energy=all(row.nanojoules is not None for row in results.rows),
         all_rows=[r for many in averages(results.rows).values() for r in many],
     )

@@ -115,17 +115,21 @@ def accuracy_front(
 ) -> Figure:
     """Draw accuracy against synaptic operations and energy; dominated points faded.
 
+    Energy is left out where it is not known.
+
     Points of less than half the accuracy of the best network are of no use, and are
     left out, unless there are no others.
     """
     useful = [each._replace(points=_useful(each, anns)) for each in series]
     shown = useful if any(each.points for each in useful) else series
-    figure = Figure(figsize=(9.2, 5.4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
     fields = {
         "synaptic_operations": "synaptic operations per example",
         "nanojoules": "energy per example, nJ",
     }
+    points = [p for each in shown for p in each.points]
+    fields = {f: label for f, label in fields.items() if all(f in p for p in points)}
+    figure = Figure(figsize=(9.2, 5.4), layout="constrained")
+    axes = figure.subplots(1, len(fields), sharey=True, squeeze=False)[0]
     _accuracy_axis(axes[0], shown, anns.values(), examples, room=0.26)
     axes[0].set_title("accuracy")
     for ax, (field, label) in zip(axes, fields.items(), strict=True):

@@ -11,7 +11,7 @@ class NetworkResult(Struct, frozen=True, kw_only=True):
     """A network that methods start from, without spikes.
 
     Attributes:
-      accuracy: on the test images.
+      accuracy: on the test examples.
       milliseconds: of one.
       source: its run or name.
     """
@@ -31,19 +31,20 @@ class MethodRecord(Struct, frozen=True, kw_only=True):
 
 
 class MethodRow(Struct, frozen=True, kw_only=True):
-    """What a method reached at one T, with one seed. Counts and costs are of one image.
+    """What a method reached at one T, with one seed; counts and costs of one example.
 
     Attributes:
       method: its name.
       steps: T, without warm-up.
       window: steps of a layer, with it.
       until_output: steps until the output may be read.
-      seed: of the calibration images.
-      accuracy: on the test images.
-      agreement: share of images on which it says what its network says.
+      seed: of the calibration examples.
+      accuracy: on the test examples; of a task with another score, that.
+      agreement: share of examples on which it says what its network says.
       spikes_per_neuron: over the window.
-      synaptic_operations: spikes that met a weight.
-      nanojoules: by the profile of the comparison.
+      synaptic_operations: spikes that met a weight, or a value in a product.
+      nanojoules: by the profile of the comparison; None for a network with functions
+        that have no price in it (softmax, layer norm).
       milliseconds: of the simulation; in integers, of a pass to the logits.
       ann_passes: that pass, in passes of the float network that ran in turns with it;
         None where that was not measured.
@@ -60,7 +61,7 @@ class MethodRow(Struct, frozen=True, kw_only=True):
     agreement: float
     spikes_per_neuron: float
     synaptic_operations: float
-    nanojoules: float
+    nanojoules: float | None
     milliseconds: float
     commit: str | None = None
     machine: str = ""
@@ -90,7 +91,8 @@ class ComparisonResult(Struct, frozen=True, kw_only=True):
     Attributes:
       run: that methods are compared on.
       machine: of the last call; each row names its own.
-      examples: how many test images.
+      examples: how many test examples.
+      noun: what they are called.
       batch: how many at a time.
       neurons, depth, multiply_accumulates: see `comparators.structure`.
       profile: what operations cost.
@@ -112,6 +114,7 @@ class ComparisonResult(Struct, frozen=True, kw_only=True):
     methods: dict[str, MethodRecord]
     rows: tuple[MethodRow, ...]
     failed: tuple[Failure, ...]
+    noun: str = "images"
 
     def __post_init__(self) -> None:
         """Check that no part contradicts another."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bitsnn_jax.integers.energy import profiles
 from bitsnn_jax.jobs.compare import METHODS, CompareOptions, compare
-from bitsnn_jax.jobs.compare_images import BATCH
+from bitsnn_jax.jobs.compare_examples import BATCH
 from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.reports.comparison_page import write_comparison
 from bitsnn_jax.runtime.cli import (
@@ -96,7 +96,7 @@ def _parser() -> Parser:
         nargs="+",
         default=[0],
         metavar="N",
-        help="of the images that methods calibrate with (default: %(default)s)",
+        help="of the examples that methods calibrate with (default: %(default)s)",
     )
     parser.add_argument(
         "--profile",
@@ -109,7 +109,7 @@ def _parser() -> Parser:
         type=whole(1),
         default=BATCH,
         metavar="N",
-        help="images at a time; a GPU takes hundreds (default: %(default)s)",
+        help="examples at a time; a GPU takes hundreds (default: %(default)s)",
     )
     parser.add_images()
     parser.add_argument(

@@ -23,7 +23,7 @@ from bitsnn_jax.data.augment import resize_and_crop
 from bitsnn_jax.data.folder import open_pictures
 from bitsnn_jax.data.idx import read_idx
 from bitsnn_jax.data.images import MAX_BYTES, Unreadable, decode
-from bitsnn_jax.jobs.compare_images import calibration_images
+from bitsnn_jax.jobs.compare_examples import calibration_inputs
 from bitsnn_jax.training.validation import validate
 
 # Pictures
@@ -216,7 +216,7 @@ def test_what_is_refused_by_its_header_is_skipped_where_that_is_asked_for(tmp_pa
     # Nor is black what thresholds are found on: six of eight can be read, and one of
     # the eight is held out.
     run, train = SimpleNamespace(config=Config(data=data)), load(data, "train")
-    [images] = calibration_images(run, train, seed=0)
+    [images] = calibration_inputs(run, train, seed=0)
     red = np.rint((images[..., 0] * 0.229 + 0.485) * 255)
     np.testing.assert_array_equal(red, np.full((len(readable(train)), 8, 8), 200))
 
