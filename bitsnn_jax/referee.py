@@ -14,12 +14,14 @@ An address takes three steps:
    reshaping, moving, summing and pooling.
 2. synapses: each address adds one row of weights for each place of the kernel that
    sees it. Nothing is multiplied. In a product of two nodes, the rows are the numbers
-   of the other node.
+   of the other node. Where integers of the input name rows of a table, these are added.
 3. routes again, from the sums of rows to the neurons.
 
 The sum of step t is shifted left by T - t and added to the membranes. Then the neurons
-compare and subtract, or compare with a table. The image and nodes of kind "sum" are
-numbers instead of spikes: they take the same three steps, once, and multiply the rows.
+compare and subtract, or compare with a table. The image and nodes of kind "sum",
+"softmax" and "normalised" are numbers instead of spikes: they take the same three
+steps, once, and multiply the rows. The last two come from a routine in integers, which
+goes over each row of sums.
 
 Operations are counted where they happen; see `Counts`.
 
@@ -41,17 +43,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FORMAT, VERSION = "bitsnn", 3
+FORMAT, VERSION = "bitsnn", 4
 OVERFLOWS = ("saturate", "wrap")
-KINDS = ("input", "neurons", "maximum", "sum", "output")
-NUMBERS = ("input", "sum")  # values of these kinds of node have no time
+ROWS = ("softmax", "normalised")  # a routine makes their values, row by row
+NUMBERS = ("input", "sum", *ROWS)  # values of these kinds of node have no time
+KINDS = ("neurons", "maximum", *NUMBERS, "output")
 ALWAYS, NEVER = -(2**31), 2**31 - 1  # in a table: at every sum, at none
 # Limits on entries of an array on the way, and on pairs of an entry and its target, or
 # of an entry and a place of a window. All nodes together may have this many, or four
 # for each byte of the folder: test vectors alone have one for each.
 MOST, MOST_STEPS, MOST_OF_SMALL = 2**23, 30, 2**22
+# What a routine does: products and additions of integers for each entry, and the same
+# two for each row. Shifts, comparisons and subtractions count as additions. A quotient
+# is found bit by bit: 16 bits of a shift, a comparison and a subtraction.
+ROUTINES = {"softmax": (6, 112, (0, 0)), "normalised": (4, 64, (20, 219))}
 STORED = {"kernel": "i1", "factor": "i2", "index": "i4"}
 STORED |= {"bias": "i4", "fraction": "i4", "unit": "f8", "rise": "i4", "fall": "i4"}
+STORED |= {"tops": "i8"}
 # Of safetensors, little endian.
 DTYPES = {
     **{"I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"},
@@ -205,6 +213,7 @@ class Synapses(NamedTuple):
     landing: np.ndarray  # [taps, positions]
     groups: int
     shape: tuple[int, ...]  # of the result
+    is_table: bool = False  # each address is a position, and its value the channel
 
     @property
     def blocks(self) -> int:
@@ -248,6 +257,12 @@ def synapses_of(weight: dict, shape: tuple[int, ...]) -> Synapses:
         rows = np.zeros((1, groups * inner, width), np.int64)
         every = np.arange(shape[0])[None]
         return Synapses(rows, every, groups, (shape[0], groups * width))
+    if weight["op"] == "Lookup":  # position p lands on row p
+        kernel, size = weight["kernel"], math.prod(shape)
+        check(kernel.ndim == 2, f"a table of shape {kernel.shape}")
+        check_entries((*shape, kernel.shape[1]))
+        every = np.arange(size)[None]
+        return Synapses(kernel[None], every, 1, (*shape, kernel.shape[1]), True)
     raise RefereeError(f"unknown operation {weight['op']!r}")
 
 
@@ -265,6 +280,8 @@ def add_rows(synapses: Synapses, addresses, values, reach) -> tuple[np.ndarray, 
     """
     taps, channels, width = synapses.rows.shape
     position, channel = np.divmod(addresses, channels)
+    if synapses.is_table:
+        position, channel, values = addresses, np.clip(values, 0, channels - 1), None
     group = channel // (channels // synapses.groups)
     sums, additions = np.zeros((synapses.blocks, width), np.int64), 0
     for tap in range(taps):
@@ -278,7 +295,7 @@ def add_rows(synapses: Synapses, addresses, values, reach) -> tuple[np.ndarray, 
             rows = rows * values[seen, None]
         # Addresses ascend, so rows for the same block are neighbours: add these.
         first = np.flatnonzero(np.diff(block, prepend=-1))
-        sums[block[first]] += np.add.reduceat(rows, first, axis=0)
+        sums[block[first]] += np.add.reduceat(rows, first, axis=0, dtype=np.int64)
         additions += int(reach[block].sum())
     return sums.reshape(-1), additions
 
@@ -295,10 +312,12 @@ class Counts:
       synaptic_operations: additions of a weight to a membrane that a spike causes, one
         for each way from the spike to an entry: weights of 0 count, padding does not.
       multiply_accumulates: the same for the image and for sums, whatever their values.
+      lookups: additions of a weight of a row that an integer of the input names.
       bias_additions: of the T parts of the bias.
       shifts: of the sum of a step, by T - t, for t < T; of terms with a `Shift`.
       compares, resets: with a threshold, and subtractions of it. A maximum has none; a
         table has up to two thresholds, and nothing is subtracted.
+      routine_products, routine_additions: of softmax and normalising; see `ROUTINES`.
       membrane_reads, membrane_writes: one each for an addition, a read for a compare,
         a write for a reset.
       largest: the largest |membrane| seen, in its own units. A maximum, not a count.
@@ -308,10 +327,13 @@ class Counts:
     spikes: list[int] = dataclasses.field(default_factory=list)
     synaptic_operations: int = 0
     multiply_accumulates: int = 0
+    lookups: int = 0
     bias_additions: int = 0
     shifts: int = 0
     compares: int = 0
     resets: int = 0
+    routine_products: int = 0
+    routine_additions: int = 0
     membrane_reads: int = 0
     membrane_writes: int = 0
     largest: int = 0
@@ -319,7 +341,7 @@ class Counts:
 
     @property
     def weight_reads(self) -> int:
-        return self.synaptic_operations + self.multiply_accumulates
+        return self.synaptic_operations + self.multiply_accumulates + self.lookups
 
 
 class Term(NamedTuple):
@@ -347,6 +369,7 @@ class Node(NamedTuple):
     bound: int
     table: tuple[np.ndarray, ...]  # rise and fall, [levels, places]; or none
     places: np.ndarray  # of each entry in a row of them
+    routine: tuple[int, int]  # what it is told of units; (0, 0) without one
 
     @property
     def size(self) -> int:
@@ -418,8 +441,16 @@ def read(folder) -> Network:
             left -= math.prod(entry["shape"])
             check(left >= 0, f"more entries than {held:,} bytes of files are read for")
             nodes[name] = _node(entry, arrays, nodes, bits, steps)
+    with damaged("network.json: tops"):
+        tops = np.array(levels)
+        if "tops" in entries[0]:
+            tops = _array(entries[0], "tops", arrays)
+            check(
+                0 <= tops.min() and tops.max() == levels, f"they are not 0 to {levels}"
+            )
+        tops = np.broadcast_to(tops, nodes[entries[0]["name"]].shape)
     with damaged("vectors.safetensors"):
-        _check_vectors(vectors, nodes, steps, levels)
+        _check_vectors(vectors, nodes, steps, tops)
     return Network(tuple(nodes.values()), steps, levels, vectors)
 
 
@@ -526,8 +557,21 @@ def _node(entry: dict, arrays: dict, nodes: dict, bits: int, steps: int) -> Node
     bound = whole(entry["bound"], 0, 2**31 - 1, "bound")
     table, places = _table(entry, arrays, shape, 2**steps - 1)
     check(not table or kind == "neurons", "a table without neurons")
-    numbers = bias, fraction, unit, bound
-    return Node(entry["name"], kind, shape, terms, *numbers, table, places)
+    numbers, routine = (bias, fraction, unit, bound), (0, 0)
+    if kind in ROWS:
+        routine = _routine(entry["routine"], kind, shape[-1])
+    return Node(entry["name"], kind, shape, terms, *numbers, table, places, routine)
+
+
+def _routine(units, kind: str, entries: int) -> tuple[int, int]:
+    """Check what a routine is told, and how many entries its rows have."""
+    first, second = units
+    if kind == "softmax":
+        whole(entries, 1, 512, "entries of a row")
+        return whole(first, 0, 27, "a shift"), whole(second, 2**15, 2**31 - 1, "factor")
+    whole(entries, 1, 1024, "entries of a row")
+    whole(first, 2**30 * (first != 0), 2**31 - 1, "a mantissa")
+    return first, whole(second, -92, 29, "an exponent")
 
 
 def _table(entry: dict, arrays: dict, shape, levels: int):
@@ -560,13 +604,19 @@ def _term(entry: dict, arrays: dict, nodes, source: Node, bits: int, kind: str) 
         whole(op.get("groups", 1), 1, 2**31, "groups")
         is_maximum = op["op"] in ("Max", "WindowMax")
         check(kind == "maximum" or not is_maximum, "a maximum in a sum")
-        arrays_of = {f: _array(op, f, arrays).astype(np.int64) for f in fields}
-        return {**op, **arrays_of}
+        arrays_of = {f: _array(op, f, arrays) for f in fields}
+        wide = {f: a.astype(np.int64) for f, a in arrays_of.items() if f != "kernel"}
+        return {**op, **arrays_of, **wide}
 
     weight = loaded(entry["weight"])
-    kernel = weight.get("kernel", np.zeros(1, np.int64))
-    largest = int(np.abs(kernel).max(initial=0))
+    kernel = weight.get("kernel", np.zeros(1, np.int8))
+    largest = max(int(kernel.max(initial=0)), -int(kernel.min(initial=0)))
     check(largest < 2 ** (bits - 1), f"a weight of {largest} in {bits} bits")
+    if weight["op"] == "Lookup":
+        moves = all(op["op"] in ("Reshape", "Move") for op in entry["before"])
+        check(
+            moves and source.kind == "input", "rows that no integer of the input names"
+        )
     before = route([loaded(op) for op in entry["before"]], source.shape)
     synapses = synapses_of(weight, before.shape)
     after = route([loaded(op) for op in entry["after"]], synapses.shape)
@@ -591,12 +641,12 @@ def _array(entry: dict, field: str, arrays: dict) -> np.ndarray:
     return array
 
 
-def _check_vectors(vectors: dict, nodes: dict[str, Node], steps: int, levels) -> None:
+def _check_vectors(vectors: dict, nodes: dict[str, Node], steps: int, tops) -> None:
     """Check that each is of a node, [n, ...] of its shape, and in its range."""
     expected: dict[str, tuple[Node, int, int]] = {}
     for node in nodes.values():
         if node.kind == "input":
-            expected["input"] = (node, 0, levels)
+            expected["input"] = (node, 0, int(tops.max()))
         elif node.kind == "neurons":
             expected[f"codes/{node.name}"] = (node, 0, 2**steps - 1)
         elif node.kind == "output":
@@ -610,6 +660,9 @@ def _check_vectors(vectors: dict, nodes: dict[str, Node], steps: int, levels) ->
         check(size == node.size, f"{name} has {size} entries, its layer {node.size}")
         inside = low <= array.min(initial=low) and array.max(initial=high) <= high
         check(inside, f"{name} must be {low} to {high}")
+    if vectors:
+        images = vectors["input"].reshape(-1, *tops.shape[1:])
+        check((images <= tops).all(), "an input above what its place may have")
 
 
 # Running it.
@@ -652,8 +705,10 @@ def run(
                 u = hold(membrane + half(node.fraction), accumulator, count)
                 if node.kind == "neurons":
                     sent[node.name] = _fire(node, u, network.steps, count)
-                else:
+                elif node.kind == "sum":
                     sent[node.name] = u >> node.fraction
+                else:
+                    sent[node.name] = _by_rows(node, u >> node.fraction, count)
         if node.kind in ("neurons", "maximum"):
             fired = [int(spikes.sum()) for spikes in sent[node.name]]
             count.spikes = [
@@ -758,7 +813,9 @@ def _bring(term: Term, addresses, values, count: Counts) -> np.ndarray:
         values = values[which[order]]
     sums, additions = add_rows(term.synapses, addresses[order], values, term.reach)
     _read_and_write(count, additions)
-    if values is None:
+    if term.synapses.is_table:
+        count.lookups += additions
+    elif values is None:
         count.synaptic_operations += additions
     else:
         count.multiply_accumulates += additions
@@ -805,6 +862,79 @@ def _look_up(node: Node, u, steps: int, count: Counts) -> np.ndarray:
         count.compares += compared
         count.membrane_reads += compared
     return np.array(spikes)
+
+
+def _by_rows(node: Node, z, count: Counts) -> np.ndarray:
+    """Apply the routine of the node to each row of its sums; all flat."""
+    rows = z.reshape(-1, node.shape[-1])
+    largest = int(np.abs(rows).max()) * (rows.shape[1] if node.kind != "softmax" else 1)
+    check(largest < 2**29, f"{node.name}: a row of numbers that leaves 31 bits")
+    made = (softmax if node.kind == "softmax" else normalise)(rows, *node.routine)
+    products, additions, of_row = ROUTINES[node.kind]
+    count.routine_products += products * rows.size + of_row[0] * len(rows)
+    count.routine_additions += additions * rows.size + of_row[1] * len(rows)
+    return made.reshape(-1)
+
+
+def softmax(z: np.ndarray, shift: int, factor: int) -> np.ndarray:
+    """Divide the exponential of each entry by their sum; 1 is 2**15.
+
+    Args:
+      z: int64 [rows, n].
+      shift, factor: of the file. factor 2**(-28 - shift) is the base-2 logarithm that a
+        unit of z stands for.
+    """
+    places = min(24, 30 - (z.shape[1] - 1).bit_length())
+    distance = z.max(1, keepdims=True) - z
+    distance = (distance + (1 << shift >> 1)) >> shift
+    high, low = divmod(factor, 2**13)
+    t = (distance * high + (distance * low >> 13) + 1) >> 1
+    halvings, x = np.divmod(t, 2**14)
+    y = np.full_like(x, 56862)
+    for coefficient in (111418, 125517, 90840):
+        y = coefficient - ((x * y + 2**15) >> 16)
+    power = 2**places - ((x * y + (1 << (30 - places))) >> (31 - places))
+    halvings = np.minimum(halvings, 30)
+    power = (power + (1 << halvings >> 1)) >> halvings
+    return (power * 2**16 // power.sum(1, keepdims=True) + 1) >> 1
+
+
+def normalise(z: np.ndarray, mantissa: int, exponent: int) -> np.ndarray:
+    """Give each row the mean 0 and the variance 1; 1 is 2**10.
+
+    Args:
+      z: int64 [rows, n].
+      mantissa, exponent: of the file. mantissa 2**exponent is added to the sum of the
+        squares of n times what each entry is above the mean.
+    """
+    n = z.shape[1]
+    centred = n * z - z.sum(1, keepdims=True)
+    least = math.isqrt(int(mantissa * 2.0**exponent)) + 1
+    largest = np.maximum(np.abs(centred).max(1, keepdims=True), least)
+    scale = 20 - _bit_length(largest)
+    fine = _scaled(centred, scale)
+    coarse = (fine + 16) >> 5
+    square = (coarse**2).sum(1, keepdims=True)
+    square += (coarse * (fine - 32 * coarse)).sum(1, keepdims=True) >> 4
+    square += mantissa >> np.clip(10 - 2 * scale - exponent, 0, 31)
+    halvings = np.maximum((_bit_length(square) - 29) // 2, 0)
+    square >>= 2 * halvings
+    root = np.array([[math.isqrt(int(s))] for s in square[:, 0]])
+    root = 32 * root + 16 * (square - root**2) // np.maximum(root, 1)
+    places = next(k for k in range(15, 0, -1) if n * 4**k <= 2**30)
+    divisor = np.maximum(_scaled(root, halvings + places - 15), 1)
+    factor = (math.isqrt(n * 4 ** (places + 1)) + 1) >> 1
+    return (coarse * factor + divisor // 2) // divisor
+
+
+def _bit_length(n: np.ndarray) -> np.ndarray:
+    return np.frexp(n.astype(np.float64))[1].astype(np.int64)
+
+
+def _scaled(n: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return n 2**places, rounded, upwards at ties."""
+    left, right = np.maximum(places, 0), np.maximum(-places, 0)
+    return ((n << left) + (1 << right >> 1)) >> right
 
 
 def _maximum(node: Node, sent, steps: int) -> np.ndarray:

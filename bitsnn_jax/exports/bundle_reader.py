@@ -3,6 +3,7 @@
 `bundle_writer.py` writes these folders; docs/format.md describes them.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,14 @@ from bitsnn_jax.exports.node_checks import (
     check_numbers,
     check_shape,
     check_term,
+    check_tops,
 )
 from bitsnn_jax.integers.graph import (
+    ROWS,
     Conv,
     Dense,
     Held,
+    Lookup,
     Max,
     Move,
     Reshape,
@@ -35,11 +39,11 @@ from bitsnn_jax.integers.graph import (
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.runtime.reading import ReadingError, parse_json, unsealed
 
-FORMAT, VERSION = "bitsnn", 3
+FORMAT, VERSION = "bitsnn", 4
 NETWORK, ARRAYS, VECTORS = "network.json", "network.safetensors", "vectors.safetensors"
 
 _STRUCTURES = (Reshape, Move, Sum, WindowSum, Max, WindowMax, Shift)
-_WEIGHTS = (Scale, Conv, Dense, Held)
+_WEIGHTS = (Scale, Conv, Dense, Lookup, Held)
 # The array fields of nodes and operations.
 DTYPES: Mapping[str, Any] = {
     "kernel": np.int8,
@@ -50,6 +54,7 @@ DTYPES: Mapping[str, Any] = {
     "unit": np.float64,
     "rise": np.int32,
     "fall": np.int32,
+    "tops": np.int64,
 }
 
 
@@ -83,7 +88,11 @@ def _read_folder(folder) -> tuple[IntegerNetwork, dict[str, np.ndarray]]:
     network = IntegerNetwork((), steps, bits, white)
     for i, entry in enumerate(_field(text, "nodes", list, NETWORK)):
         node = _node_in(entry, arrays, network, f"{NETWORK}: node {i}")
-        network = IntegerNetwork((*network.nodes, node), steps, bits, white)
+        network = dataclasses.replace(network, nodes=(*network.nodes, node))
+        if node.kind == "input" and "tops" in entry:
+            tops = _array(entry, "tops", arrays, node.name, node.shape)
+            check_tops(tops, white, name=node.name)
+            network = dataclasses.replace(network, tops=tops)
     if not network.nodes:
         raise ExchangeError(f"{NETWORK}: no nodes")
     if vectors:
@@ -103,6 +112,12 @@ def checked_vectors(
     for name, (node, top) in expected.items():
         array = np.asarray(vectors[name])
         check_vector(name, array, node, top, count=len(vectors["input"]))
+        if name == "input" and (array > network.full(name)).any():
+            place = np.argwhere(array > network.full(name))[0, 1:]
+            raise ExchangeError(
+                f"vectors: input must be at most {network.full(name)[(0, *place)]} at "
+                f"{tuple(map(int, place))}, got more"
+            )
         dtype = np.int32 if top is None else np.min_scalar_type(top)
         found[name] = np.ascontiguousarray(array.astype(dtype))
     return found
@@ -143,7 +158,7 @@ def _read_text(folder):
         if not isinstance(text, dict) or text.get("format") != FORMAT:
             raise ReadingError(f"the format is not {FORMAT!r}")
         if (version := text.get("version")) != VERSION:
-            anew = ": export the network anew" if version in (1, 2) else ""
+            anew = ": export the network anew" if version in (1, 2, 3) else ""
             anew = " and has no checksum" * (version == 1) + anew
             raise ReadingError(
                 f"version {version!r}{anew}; this reader knows {VERSION}"
@@ -195,6 +210,10 @@ def _node_in(entry, arrays, network: IntegerNetwork, where: str) -> IntegerNode:
             for field in ("rise", "fall")
         )
         node = node._replace(rise=rise, fall=fall)
+    if kind in ROWS:
+        routine = _integers(_field(entry, "routine", list, name), "routine", name)
+        row_unit = _field(entry, "row_unit", float, name)
+        node = node._replace(routine=routine, row_unit=row_unit)
     check_node(node, network)
     return node
 

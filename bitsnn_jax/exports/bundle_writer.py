@@ -25,8 +25,10 @@ from bitsnn_jax.exports.bundle_reader import (
     read_folder,
     sha256,
 )
+from bitsnn_jax.exports.node_checks import check_row_sums
 from bitsnn_jax.integers.execution import one_shot
-from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
+from bitsnn_jax.integers.graph import NUMBERS, ROWS
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sums
 from bitsnn_jax.runtime.files import replaced_folder, standing
 from bitsnn_jax.runtime.reading import ReadingError, parse_json, sealed
 
@@ -56,6 +58,9 @@ def save(
         vectors = checked_vectors(network, vectors)
     arrays: dict[str, np.ndarray] = {}
     nodes = [_node_out(node, arrays) for node in network.nodes]
+    if network.tops is not None:
+        nodes[0]["tops"] = name = f"{network.nodes[0].name}/tops"
+        arrays[name] = np.ascontiguousarray(network.tops, np.int64)
     files = {ARRAYS: save_arrays(arrays)}
     if vectors is not None:
         files[VECTORS] = save_arrays(vectors)
@@ -82,15 +87,25 @@ def load(folder: str | os.PathLike) -> IntegerNetwork:
         can exceed, a shape beyond what readers take; with the file or the layer.
     """
     network = read_folder(standing(Path(folder)))[0]
-    for node in network.of_kind("neurons", "sum", "output"):
+    try:
+        _check_sums(network)
+    except ReadingError as error:
+        raise ExchangeError(str(error)) from None
+    return network
+
+
+def _check_sums(network: IntegerNetwork) -> None:
+    for node in network.of_kind("neurons", *NUMBERS, "output"):
         # Types of sums are chosen by the bound: too small a bound would be inexact.
-        reach = largest_sum(node, network) + int(node.half.max())
+        sums = largest_sums(node, network)
+        reach = int(sums.max(initial=0)) + int(node.half.max())
         if reach > node.bound:
-            raise ExchangeError(
+            raise ReadingError(
                 f"{node.name}: its sum can reach {reach:,}, more than its bound of "
                 f"{node.bound:,}"
             )
-    return network
+        if node.kind in ROWS:
+            check_row_sums(node, sums)
 
 
 def load_vectors(folder: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -164,6 +179,11 @@ def _node_out(node: IntegerNode, arrays: dict) -> dict:
             field: stored(f"{node.name}/{field}", field, getattr(node, field))
             for field in ("rise", "fall")
             if node.has_table
+        },
+        **{
+            field: getattr(node, field)
+            for field in ("routine", "row_unit")
+            if node.kind in ROWS
         },
         "bound": node.bound,
         "terms": terms,

@@ -10,10 +10,14 @@ import numpy as np
 
 from bitsnn_jax.integers.graph import (
     KINDS,
+    NUMBERS,
+    ROWS,
     Conv,
     Held,
+    Lookup,
     Max,
     Move,
+    Reshape,
     Scale,
     Shift,
     Sum,
@@ -26,6 +30,12 @@ from bitsnn_jax.integers.graph import (
 )
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.products import SPIKING, held
+from bitsnn_jax.integers.routines import (
+    LARGEST_SCORE,
+    MOST_FEATURES,
+    MOST_SCORES,
+    largest_to_normalise,
+)
 from bitsnn_jax.integers.tables import NEVER
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.runtime.reading import ReadingError
@@ -43,6 +53,14 @@ def check_numbers(steps: int, bits: int, white: int, *, where: str) -> None:
         raise ReadingError(f"{where}: {error}") from None
     if not 2 <= bits <= 8 or not 1 <= white < 2**31:
         raise ReadingError(f"{where}: bits {bits}, levels {white} are out of range")
+
+
+def check_tops(tops: np.ndarray, white: int, *, name: str) -> None:
+    """Raise ReadingError unless these are largest integers of places of the input."""
+    if tops.min(initial=white) < 0 or tops.max(initial=0) != white:
+        raise ReadingError(
+            f"{name}: tops must be 0 to {white}, and somewhere {white}, as levels says"
+        )
 
 
 def check_shape(name: str, kind: str, shape: tuple[int, ...]) -> None:
@@ -74,6 +92,8 @@ def check_term(
     if isinstance(term.weight, Held):
         _check_held(term.weight, network, name=name)
     elif term.has_kernel:
+        if isinstance(term.weight, Lookup):
+            _check_lookup(term, network, name=name)
         limit = 2 ** (network.bits - 1) - 1
         largest = int(np.abs(term.numbers.astype(np.int32)).max(initial=0))
         if largest > limit:
@@ -87,6 +107,19 @@ def check_term(
     if made != shape:
         raise ReadingError(
             f"{name}: what comes from {term.source} has shape {made}, not {shape}"
+        )
+
+
+def _check_lookup(term: Term, network: IntegerNetwork, *, name: str) -> None:
+    """Raise ReadingError unless integers of the input name rows of the table."""
+    moves = all(isinstance(op, (Move, Reshape)) for op in term.before)
+    if network[term.source].kind != "input" or not moves:
+        raise ReadingError(
+            f"{name}: rows of a table are named by integers of the input, moved or not"
+        )
+    if term.numbers.ndim != 2 or not term.numbers.size:
+        raise ReadingError(
+            f"{name}: a table must be [rows, features], got {term.numbers.shape}"
         )
 
 
@@ -124,10 +157,13 @@ def check_node(node: IntegerNode, network: IntegerNetwork) -> None:
     )
     if node.kind in ("input", "maximum"):
         ensure(not node.bias.any(), f"a node of kind {node.kind!r} has no bias")
-    if node.kind not in ("neurons", "sum"):
+    if node.kind not in ("neurons", *NUMBERS):
         ensure(not fraction.any(), f"a node of kind {node.kind!r} has no fraction")
     if node.kind == "sum":
         ensure(fraction.size == 1, "a sum has one fraction")
+    if node.kind in ROWS:
+        ensure(_is_told(node), f"routine {node.routine} is out of range")
+        ensure(0 < node.row_unit < math.inf, "row_unit must be above 0")
     if node.kind == "input":
         ensure(not node.terms, "the input has no terms")
     if node.kind == "maximum":
@@ -157,6 +193,38 @@ def check_node(node: IntegerNode, network: IntegerNetwork) -> None:
             "a table in which a higher code begins before a lower one, or ends after",
         )
         ensure(node.bound < NEVER, "a bound that no table tells from 'never'")
+
+
+def check_row_sums(node: IntegerNode, sums: np.ndarray) -> None:
+    """Raise ReadingError unless the routine of the node takes rows of such numbers.
+
+    Args:
+      node: softmax or normalised, which has passed `check_node`.
+      sums: the largest of each entry, of `network.largest_sums`.
+    """
+    entries, reach = (
+        node.shape[-1],
+        int(((sums + node.half) >> node.fraction).max()) + 1,
+    )
+    if node.kind == "softmax":
+        most, largest = MOST_SCORES, LARGEST_SCORE
+    else:
+        most, largest = MOST_FEATURES, largest_to_normalise(entries)
+    if entries > most or reach > largest:
+        raise ReadingError(
+            f"{node.name}: rows of {entries:,} numbers of up to {reach:,}; at most "
+            f"{most:,} of {largest:,} are read"
+        )
+
+
+def _is_told(node: IntegerNode) -> bool:
+    """Tell whether these are the numbers of a routine."""
+    if len(node.routine) != 2:
+        return False
+    first, second = node.routine
+    if node.kind == "softmax":
+        return 0 <= first <= 27 and 2**15 <= second < 2**31
+    return (first == 0 or 2**30 <= first < 2**31) and -92 <= second <= 29
 
 
 def _is_plain(term) -> bool:

@@ -16,6 +16,8 @@ _FETCHES = ("weight_read", "membrane_read", "membrane_write")
 MEMORY = tuple(f"{name}s" for name in _FETCHES)
 # Bits of the image, for which `multiply` is given.
 IMAGE_BITS = 8
+# Products of a weight by 8 bits that one in a routine costs, of 16 by 16 bits.
+ROUTINE_PRODUCT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +147,10 @@ def energy(operations: Operations, profile: Profile) -> Energy:
     T = 4 and 32-bit sums a multiply-accumulate then costs 2.0 additions; the paper
     quotes 2.3 for 4 bits.
 
+    A weight of a row that was looked up costs an addition. In a routine, a product is
+    of about 16 by 16 bits and costs four of 8 by 8; all else costs an addition, and its
+    registers nothing. Rivals compute the same routines.
+
     Args:
       operations: of `operations.count`, or of a rival, below.
       profile: of `profile(name)`.
@@ -174,6 +180,9 @@ def _costs(profile: Profile, steps: int) -> dict[str, float]:
         "synaptic_operations": profile.add,
         "multiply_accumulates": profile.multiply + profile.add,
         "code_multiply_accumulates": product_of_code + profile.add,
+        "lookups": profile.add,
+        "routine_products": ROUTINE_PRODUCT * profile.multiply,
+        "routine_additions": profile.add,
         "bias_additions": profile.add,
         "shifts": profile.shift,
         "compares": profile.compare,
@@ -208,7 +217,7 @@ def float_ann(operations: Operations, *, reuse: int = 1) -> Operations:
     """Count as `dense_ann`, in float32: to be priced with `in_float(profile)`."""
 
     def made(node):
-        products = {"multiply_accumulates": node.accumulations}
+        products = {"multiply_accumulates": node.accumulations - node.lookups}
         return dataclasses.replace(
             node, **products, code_multiply_accumulates=0, shifts=0
         )
@@ -300,6 +309,9 @@ def _plain(node: NodeOperations, **counts) -> NodeOperations:
         node.kind,
         node.entries,
         multiply_accumulates=node.multiply_accumulates,
+        lookups=node.lookups,
+        routine_products=node.routine_products,
+        routine_additions=node.routine_additions,
         paths=node.paths,
         nonzero_paths=node.nonzero_paths,
         nonzero=node.nonzero,

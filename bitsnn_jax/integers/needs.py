@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.integers.accumulators import bits_for
-from bitsnn_jax.integers.graph import Conv, Dense, Held, Scale, Term, apply_term
+from bitsnn_jax.integers.graph import (
+    NUMBERS,
+    ROWS,
+    Conv,
+    Dense,
+    Held,
+    Lookup,
+    Scale,
+    Term,
+    apply_term,
+)
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.operations import fan_in, term_paths
 from bitsnn_jax.integers.products import SUM_BITS
@@ -32,8 +42,9 @@ class LayerNeeds(NamedTuple):
       fan_in: the most of them that one entry has.
       fan_out: the most that one entry of this node has, to all that it feeds.
       input_bits: of a number that comes from the image; 0 without one.
-      message_bits: of what comes from other nodes: a spike has 1, a number of a "sum"
-        has 16. 0 without one.
+      message_bits: of what comes from other nodes: a spike has 1, a number of a "sum",
+        of a softmax or of a normalised node has 16. 0 without one.
+      row_entries: that a routine mixes with each other; 0 without a routine.
       bound: as in `IntegerNode`.
       low, high: the least and the largest membrane, see `sum_range`.
       accumulator_bits: that hold low..high.
@@ -51,6 +62,7 @@ class LayerNeeds(NamedTuple):
     fan_out: int
     input_bits: int
     message_bits: int
+    row_entries: int
     bound: int
     low: int
     high: int
@@ -93,6 +105,7 @@ def _needs(node: IntegerNode, network: IntegerNetwork, fan_out: int) -> LayerNee
         message_bits=max(
             b * (not i) for b, i in zip(messages, from_image, strict=True)
         ),
+        row_entries=node.shape[-1] if node.kind in ROWS else 0,
         bound=node.bound,
         low=low,
         high=high,
@@ -135,6 +148,12 @@ def _term_range(term: Term, network: IntegerNetwork) -> tuple[np.ndarray, np.nda
         low, high = (apply_term(part, full[term.source]) for part in parts)
         return np.asarray(low), np.asarray(high)
     numbers = term.numbers.astype(np.float64)
+    if isinstance(term.weight, Lookup):  # of any row, once
+        sides = numbers.min(0, keepdims=True), numbers.max(0, keepdims=True)
+        rows = (np.minimum(sides[0], 0), np.maximum(sides[1], 0))
+        parts = (term._replace(weight=Lookup(row)) for row in rows)
+        low, high = (apply_term(part, full[term.source]) for part in parts)
+        return np.asarray(low), np.asarray(high)
     up, down = (
         term.with_numbers(clip(numbers, 0)) for clip in (np.maximum, np.minimum)
     )
@@ -145,17 +164,16 @@ def _term_range(term: Term, network: IntegerNetwork) -> tuple[np.ndarray, np.nda
 
 def _filled(name: str, network: IntegerNetwork, sign: int) -> jax.Array:
     """Return a node at its largest value everywhere, or, for -1, at its least."""
-    top = network.top(name)
-    is_signed = network[name].kind == "sum"
-    value = top if sign > 0 else -top * is_signed
-    return jnp.full(network[name].shape, value, jnp.float64)
+    if sign < 0:
+        return jnp.full(network[name].shape, network.low(name), jnp.float64)
+    return jnp.asarray(network.full(name), jnp.float64)
 
 
 def _message_bits(source: str, network: IntegerNetwork) -> int:
     kind = network[source].kind
     if kind == "input":
         return network.white.bit_length()
-    return SUM_BITS if kind == "sum" else 1
+    return SUM_BITS if kind in NUMBERS else 1
 
 
 def _weight_bits(term: Term, network: IntegerNetwork) -> int:
@@ -169,8 +187,7 @@ def _weight_bits(term: Term, network: IntegerNetwork) -> int:
 
 
 def _value_bits(name: str, network: IntegerNetwork) -> int:
-    top = network.top(name)
-    return bits_for(-top if network[name].kind == "sum" else 0, top)
+    return bits_for(network.low(name), network.top(name))
 
 
 def _stored(term: Term) -> int:
@@ -184,6 +201,8 @@ def _distinct(term: Term) -> int:
         return weight.shape[1]  # they come with the input
     if isinstance(weight, Scale):
         return int(np.any(weight.factor))
+    if isinstance(weight, Lookup):
+        return 1  # of the row that is named
     assert isinstance(weight, Conv | Dense)
     columns = np.sort(weight.kernel.reshape(-1, weight.kernel.shape[-1]), axis=0)
     is_new = np.diff(columns, axis=0, prepend=columns[:1] - 1) != 0

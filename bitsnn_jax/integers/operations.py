@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.integers.graph import (
+    NUMBERS,
+    ROWS,
     Conv,
     Dense,
     Held,
+    Lookup,
     Product,
     Scale,
     Shift,
@@ -25,7 +28,31 @@ from bitsnn_jax.integers.tables import sides
 from bitsnn_jax.runtime.columns import table
 
 # Kinds of node whose values have no time: they enter the nodes they feed once.
-TIMELESS = ("input", "sum")
+TIMELESS = ("input", *NUMBERS)
+
+
+class RoutineOperations(NamedTuple):
+    """What a routine does, in products and additions of integers of up to 31 bits.
+
+    Shifts, comparisons and subtractions count as additions, masks and casts as nothing.
+    A quotient is found bit by bit, in 16 shifts, comparisons and subtractions.
+
+    Attributes:
+      products, additions: for each entry.
+      row_products, row_additions: for each row.
+    """
+
+    products: int
+    additions: int
+    row_products: int = 0
+    row_additions: int = 0
+
+
+# Of `routines.softmax` and `routines.normalise`.
+ROUTINES = {
+    "softmax": RoutineOperations(6, 112),
+    "normalised": RoutineOperations(4, 64, 20, 219),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +71,16 @@ class NodeOperations:
         paths of all spikes. In a product, a weight is a number of the other node.
       multiply_accumulates: paths from the image and from sums, once per example,
         whatever the values.
+      lookups: additions of weights of rows that integers of the input name: paths
+        without a product.
       bias_additions: T per entry, one for each part of the bias.
       shifts: T - 1 per entry of a node fed by spikes, for the current of each step but
         the last; one more per entry of a term that ends in a shift, each time the term
         is added.
       compares: T per neuron, with its thresholds; 2 T with a table of both sides.
       resets: subtractions of a threshold; as many as spikes, none with a table.
+      routine_products, routine_additions: of a softmax or a normalised node, see
+        `ROUTINES`. What it keeps on the way stays in registers.
       paths: from codes, one for each connection: the products of an ANN.
       nonzero_paths: those from codes other than 0: what remains if zeros are skipped.
       nonzero: neurons whose code is not 0.
@@ -64,10 +95,13 @@ class NodeOperations:
     spikes: tuple[int, ...] = ()
     synaptic_operations: int = 0
     multiply_accumulates: int = 0
+    lookups: int = 0
     bias_additions: int = 0
     shifts: int = 0
     compares: int = 0
     resets: int = 0
+    routine_products: int = 0
+    routine_additions: int = 0
     paths: int = 0
     nonzero_paths: int = 0
     nonzero: int = 0
@@ -81,6 +115,7 @@ class NodeOperations:
             self.synaptic_operations
             + self.multiply_accumulates
             + self.code_multiply_accumulates
+            + self.lookups
         )
 
     @property
@@ -114,8 +149,9 @@ _SUMMED = tuple(
 )
 # The columns of the table, and what `energy` prices.
 COUNTS = (
-    "synaptic_operations multiply_accumulates code_multiply_accumulates "
-    "bias_additions shifts compares resets weight_reads membrane_reads membrane_writes"
+    "synaptic_operations multiply_accumulates code_multiply_accumulates lookups "
+    "bias_additions shifts compares resets routine_products routine_additions "
+    "weight_reads membrane_reads membrane_writes"
 ).split()
 
 
@@ -289,11 +325,19 @@ def _counts(node: IntegerNode, network, paths, activity, examples) -> NodeOperat
     if node.kind in ("input", "maximum"):
         return NodeOperations(node.name, node.kind, entries, spikes, **counts)
     counts["bias_additions"] = steps * entries * examples
+    if node.kind in ROWS:
+        routine, rows = ROUTINES[node.kind], entries // node.shape[-1]
+        for name, each, of_row in (
+            ("routine_products", routine.products, routine.row_products),
+            ("routine_additions", routine.additions, routine.row_additions),
+        ):
+            counts[name] = (each * entries + of_row * rows) * examples
     for term, reached in zip(node.terms, paths[node.name], strict=True):
         shifted = isinstance(term.after[-1] if term.after else None, Shift)
         dense = int(reached.sum()) * examples
         if network[term.source].kind in TIMELESS:
-            counts["multiply_accumulates"] += dense
+            named = isinstance(term.weight, Lookup)
+            counts["lookups" if named else "multiply_accumulates"] += dense
             counts["shifts"] += shifted * entries * examples
             continue
         source, flat = activity[term.source], reached.reshape(-1)
@@ -347,6 +391,8 @@ def _with_ones(op, x):
         return jnp.broadcast_to(total, (*x.shape[:-1], op.kernel.shape[-1]))
     if isinstance(op, Held):
         return apply(Product(np.ones(op.shape)), x)
+    if isinstance(op, Lookup):
+        return jnp.broadcast_to(x[..., None], (*x.shape, op.kernel.shape[-1]))
     if isinstance(op, Conv):
         # Sum the channels of a group, spread the sum over space, send it everywhere.
         *window, inputs, outputs = op.kernel.shape

@@ -24,6 +24,7 @@ LAYER_LIMITS = {
     "fan_out": "fan-out",
     "layer_neurons": "neurons of a layer",
     "layer_weights": "weights of a layer",
+    "row_entries": "entries that a routine mixes",
 }
 # Those on the whole network.
 NETWORK_LIMITS = {
@@ -48,6 +49,8 @@ class Target:
       overflow: of its membranes, "saturate" or "wrap"; None if that is not published.
       limits: each name of `LIMITS` -> the largest number that fits, None if it is not
         published. Bits of a weight have a sign. `memory_bits` holds weights only.
+        `row_entries` is 0 where a neuron only knows its own sum, so that no softmax and
+        no LayerNorm is computed.
       sources: of each number, and of `neuron` and `overflow`.
     """
 

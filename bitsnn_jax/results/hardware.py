@@ -8,6 +8,7 @@ class LayerOnHardware(Struct, frozen=True, kw_only=True):
 
     Attributes:
       largest: the largest |membrane| on the images.
+      row_entries: 0 in results from before there were routines.
     """
 
     name: str
@@ -27,6 +28,7 @@ class LayerOnHardware(Struct, frozen=True, kw_only=True):
     high: int
     accumulator_bits: int
     largest: int
+    row_entries: int = 0
 
 
 class NarrowMembranes(Struct, frozen=True, kw_only=True):
