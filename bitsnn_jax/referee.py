@@ -259,7 +259,7 @@ def synapses_of(weight: dict, shape: tuple[int, ...]) -> Synapses:
         return Synapses(rows, every, groups, (shape[0], groups * width))
     if weight["op"] == "Lookup":  # position p lands on row p
         kernel, size = weight["kernel"], math.prod(shape)
-        check(kernel.ndim == 2, f"a table of shape {kernel.shape}")
+        check(kernel.ndim == 2 and kernel.size, f"a table of shape {kernel.shape}")
         check_entries((*shape, kernel.shape[1]))
         every = np.arange(size)[None]
         return Synapses(kernel[None], every, 1, (*shape, kernel.shape[1]), True)
@@ -604,12 +604,13 @@ def _term(entry: dict, arrays: dict, nodes, source: Node, bits: int, kind: str) 
         whole(op.get("groups", 1), 1, 2**31, "groups")
         is_maximum = op["op"] in ("Max", "WindowMax")
         check(kind == "maximum" or not is_maximum, "a maximum in a sum")
-        arrays_of = {f: _array(op, f, arrays) for f in fields}
+        arrays_of = {f: _array(op, f, arrays, op["op"]) for f in fields}
         wide = {f: a.astype(np.int64) for f, a in arrays_of.items() if f != "kernel"}
         return {**op, **arrays_of, **wide}
 
     weight = loaded(entry["weight"])
     kernel = weight.get("kernel", np.zeros(1, np.int8))
+    kernel = kernel if weight["op"] != "Lookup" else np.zeros(1, np.int8)
     largest = max(int(kernel.max(initial=0)), -int(kernel.min(initial=0)))
     check(largest < 2 ** (bits - 1), f"a weight of {largest} in {bits} bits")
     if weight["op"] == "Lookup":
@@ -634,9 +635,9 @@ def _term(entry: dict, arrays: dict, nodes, source: Node, bits: int, kind: str) 
     return term._replace(held=other.name, kernel=kernel)
 
 
-def _array(entry: dict, field: str, arrays: dict) -> np.ndarray:
+def _array(entry: dict, field: str, arrays: dict, op: str = "") -> np.ndarray:
     array = arrays[entry[field]]
-    expected = np.dtype(STORED[field])
+    expected = np.dtype("i2" if op == "Lookup" else STORED[field])
     check(array.dtype == expected, f"{field} is {array.dtype}, not {expected}")
     return array
 

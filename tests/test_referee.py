@@ -105,10 +105,13 @@ def test_operations_of_a_tiny_network_are_those_counted_by_hand(tmp_path):
         "spikes": [1, 2],
         "synaptic_operations": 0,
         "multiply_accumulates": 7,  # 3 * 3 places of the window less 2 outside
+        "lookups": 0,
         "bias_additions": 6,  # 2 steps * 3
         "shifts": 0,  # the image has no steps
         "compares": 6,
         "resets": 3,
+        "routine_products": 0,
+        "routine_additions": 0,
         "membrane_reads": 7 + 6 + 6,
         "membrane_writes": 7 + 6 + 3,
         "largest": 9,
@@ -120,10 +123,13 @@ def test_operations_of_a_tiny_network_are_those_counted_by_hand(tmp_path):
         # each window goes to 2 outputs.
         "synaptic_operations": (1 * 2 + 2 * 1) * 2,
         "multiply_accumulates": 0,
+        "lookups": 0,
         "bias_additions": 4,
         "shifts": 2 + 2 * 2,  # step 1; and the term's own, at both steps
         "compares": 0,
         "resets": 0,
+        "routine_products": 0,
+        "routine_additions": 0,
         "membrane_reads": 8 + 4,
         "membrane_writes": 8 + 4,
         "largest": 31,

@@ -58,6 +58,11 @@ DTYPES: Mapping[str, Any] = {
 }
 
 
+def dtype_of(op: str, field: str) -> Any:
+    """Return the type of an array field of an operation; rows of tables are numbers."""
+    return np.int16 if op == "Lookup" else DTYPES[field]
+
+
 class ExchangeError(ReadingError):
     """A folder that is no such network, or that may not be written."""
 
@@ -212,8 +217,12 @@ def _node_in(entry, arrays, network: IntegerNetwork, where: str) -> IntegerNode:
         node = node._replace(rise=rise, fall=fall)
     if kind in ROWS:
         routine = _integers(_field(entry, "routine", list, name), "routine", name)
-        row_unit = _field(entry, "row_unit", float, name)
-        node = node._replace(routine=routine, row_unit=row_unit)
+        if len(routine) != 2:
+            raise ExchangeError(f"{name}: routine must be two numbers, got {routine}")
+        node = node._replace(
+            routine=(routine[0], routine[1]),
+            row_unit=_field(entry, "row_unit", float, name),
+        )
     check_node(node, network)
     return node
 
@@ -251,7 +260,7 @@ def _op_in(entry, allowed, arrays, name):
     values: dict[str, Any] = {}
     for field in cls._fields:
         if field in DTYPES:
-            values[field] = _array(entry, field, arrays, name)
+            values[field] = _array(entry, field, arrays, name, op=kind)
         elif field == "source":
             values[field] = _field(entry, field, str, name)
         elif field == "before":
@@ -271,15 +280,13 @@ def _op_in(entry, allowed, arrays, name):
     return cls(**values)
 
 
-def _array(entry, field, arrays, name, shape=None) -> np.ndarray:
+def _array(entry, field, arrays, name, shape=None, op="") -> np.ndarray:
     array_name = _field(entry, field, str, name)
     if array_name not in arrays:
         raise ExchangeError(f"{name}: no array {array_name!r} in {ARRAYS}")
     array = arrays[array_name]
-    if array.dtype != DTYPES[field]:
-        raise ExchangeError(
-            f"{name}: {field} must be {np.dtype(DTYPES[field])}, got {array.dtype}"
-        )
+    if array.dtype != (expected := np.dtype(dtype_of(op, field))):
+        raise ExchangeError(f"{name}: {field} must be {expected}, got {array.dtype}")
     if shape is not None:
         try:
             fits = np.broadcast_shapes(array.shape, shape) == shape

@@ -22,6 +22,7 @@ from bitsnn_jax.exports.bundle_reader import (
     ExchangeError,
     check_vector,
     checked_vectors,
+    dtype_of,
     read_folder,
     sha256,
 )
@@ -134,12 +135,11 @@ def _computed(network: IntegerNetwork, inputs: Any) -> dict[str, Any]:
 
 
 def _node_out(node: IntegerNode, arrays: dict) -> dict:
-    def stored(name, field, value):
+    def stored(name, field, value, op=""):
         array = np.asarray(value)
-        if array.dtype != DTYPES[field]:
+        if array.dtype != (expected := np.dtype(dtype_of(op, field))):
             raise ExchangeError(
-                f"{node.name}: {field} must be {np.dtype(DTYPES[field])}, got "
-                f"{array.dtype}"
+                f"{node.name}: {field} must be {expected}, got {array.dtype}"
             )
         # Not ascontiguousarray alone, which turns [] into [1].
         arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
@@ -147,7 +147,7 @@ def _node_out(node: IntegerNode, arrays: dict) -> dict:
 
     def written(op, prefix):
         fields = {
-            field: stored(f"{prefix}/{field}", field, value)
+            field: stored(f"{prefix}/{field}", field, value, type(op).__name__)
             if field in DTYPES
             else [written(o, f"{prefix}/{i}") for i, o in enumerate(value)]
             if field == "before"

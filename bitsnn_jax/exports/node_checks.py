@@ -91,9 +91,9 @@ def check_term(
         raise ReadingError(f"{name}: Shift must be 0 to 30, got {shifts}")
     if isinstance(term.weight, Held):
         _check_held(term.weight, network, name=name)
+    elif isinstance(term.weight, Lookup):
+        _check_lookup(term, network, name=name)
     elif term.has_kernel:
-        if isinstance(term.weight, Lookup):
-            _check_lookup(term, network, name=name)
         limit = 2 ** (network.bits - 1) - 1
         largest = int(np.abs(term.numbers.astype(np.int32)).max(initial=0))
         if largest > limit:
@@ -219,8 +219,6 @@ def check_row_sums(node: IntegerNode, sums: np.ndarray) -> None:
 
 def _is_told(node: IntegerNode) -> bool:
     """Tell whether these are the numbers of a routine."""
-    if len(node.routine) != 2:
-        return False
     first, second = node.routine
     if node.kind == "softmax":
         return 0 <= first <= 27 and 2**15 <= second < 2**31

@@ -144,13 +144,21 @@ def pooled(
 
 
 def _same(operand: Operand) -> list[Terms]:
-    return [list(operand.affine.terms)]
+    """Pass the terms on, repeated along axes of 1 that the result has longer."""
+    terms, shape = list(operand.affine.terms), operand.shape
+    aval: Any = operand.eqn.outvars[0].aval
+    if aval.shape == shape:
+        return [terms]
+    index = np.broadcast_to(np.arange(math.prod(shape)).reshape(shape), aval.shape)
+    return [[extended(term, Move(index), shape) for term in terms]]
 
 
 def _negated(operand: Operand) -> list[Terms]:
     if operand.eqn.primitive.name == "sub" and operand.index == 0:
         return _same(operand)
-    return [[scaled(t, -np.ones(()), s) for t, s in operand.affine.sourced()]]
+    sources, minus = operand.affine.sources, -np.ones(())
+    terms = zip(*_same(operand), sources, strict=True)
+    return [[scaled(term, minus, source) for term, source in terms]]
 
 
 def _factor(operand: Operand) -> list[Terms]:
@@ -159,7 +167,8 @@ def _factor(operand: Operand) -> list[Terms]:
     # What the operation makes of 1.
     arrays[operand.index] = jnp.ones(aval.shape, aval.dtype)
     [factor] = map(shrunk, apply_equation(operand.eqn, arrays))
-    return [[scaled(t, factor, s) for t, s in operand.affine.sourced()]]
+    terms = zip(*_same(operand), operand.affine.sources, strict=True)
+    return [[scaled(term, factor, source) for term, source in terms]]
 
 
 def _moved(operand: Operand) -> list[Terms]:

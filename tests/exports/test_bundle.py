@@ -110,10 +110,10 @@ def put(path, value):
 WEIGHT = ("nodes", 1, "terms", 0, "weight")
 BROKEN_TEXTS = {
     "format": (put(["format"], "onnx"), "the format is not 'bitsnn'"),
-    "version": (put(["version"], 4), "version 4; this reader knows 3"),
+    "version": (put(["version"], 5), "version 5; this reader knows 4"),
     "version 1": (
         put(["version"], 1),
-        "version 1 and has no checksum: export the network anew; this reader knows 3",
+        "version 1 and has no checksum: export the network anew; this reader knows 4",
     ),
     "steps": (put(["steps"], 0), "network.json: steps must be"),
     "endless steps": (put(["steps"], 10**9), "network.json: steps must be at most 30"),
