@@ -18,6 +18,7 @@ from bitsnn_jax.integers.graph import (
     Lookup,
     Max,
     Node,
+    Reshape,
     Scale,
     Term,
     WindowMax,
@@ -126,6 +127,20 @@ class _Lowering(Reading):
         value = Affine((one,), (stored.shape,), np.zeros(()), node.shape, node.name)
         return Current(value, sizes)
 
+    def sum(self, node: Node) -> Current:
+        """Add a node of numbers, with an axis of examples also where `x @ y` has none.
+
+        For a batch of one, jnp.matmul computes without that axis.
+        """
+        shape = node.shape
+        if shape[:1] == (1,):
+            return self.node(node)
+        whole = (1, *shape)
+        terms = tuple(extended(term, Reshape(whole), shape) for term in node.terms)
+        value = self.node(node._replace(shape=whole, terms=terms)).value
+        terms = tuple(extended(term, Reshape(shape), whole) for term in value.terms)
+        return Current(value._replace(terms=terms, shape=shape))
+
     def output(self, name, result):
         value = result.value
         if isinstance(result, Constant):
@@ -174,7 +189,7 @@ class _Lowering(Reading):
         shape, terms, sources = eqn.outvars[0].aval.shape, [], []
         for term, factor in product_terms(eqn, spikes, held, streamed, path):
             name = self.unused(f"{path}/product")
-            made = self.node(Node(name, "sum", shape, (term,))).value
+            made = self.sum(Node(name, "sum", shape, (term,))).value
             terms.append(scaled(made.terms[0], factor, made.sources[0]))
             sources += made.sources
         value = Affine(tuple(terms), tuple(sources), np.zeros(()), shape, path)
@@ -234,7 +249,7 @@ class _Lowering(Reading):
         if id(affine) not in self.sums:
             name = self.unused(affine.path or "sum")
             node = Node(name, "sum", affine.shape, affine.terms, affine.constant)
-            self.sums[id(affine)] = affine, self.node(node)  # numbers, no spikes
+            self.sums[id(affine)] = affine, self.sum(node)  # numbers, no spikes
         return self.sums[id(affine)][1]
 
     def unused(self, name):

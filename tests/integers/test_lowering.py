@@ -181,3 +181,22 @@ def test_concatenation_is_a_term_for_each_part():
     apply_fn, variables, x = build(Concatenated)
     last = lower(apply_fn, variables, x[:1]).of_kind("neurons")[-1]
     assert len(last.terms) == 4
+
+
+def test_sums_have_an_axis_of_examples_where_a_product_of_one_drops_it():
+    def net(v, x):
+        halves = x @ v  # [n, 3, 4]
+        q, k = (
+            (qcfs(z, 2.0) - qcfs(-z, 2.0)).reshape(len(x), 3, 2, 2).swapaxes(1, 2)
+            for z in (halves, 2 * halves)
+        )
+        return q @ k.swapaxes(2, 3)
+
+    v = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4)), "f4")
+    x = jnp.asarray(np.random.default_rng(1).integers(0, 4, (2, 3, 4)), "f4")
+    graph = lower(net, v, x[:1])
+    assert len(graph.of_kind("sum")) == 3
+    assert all(node.shape[0] == 1 for node in graph.nodes)
+    outputs, _ = evaluate(graph, x)
+    # Sums of two products of order 1.
+    np.testing.assert_allclose(outputs["output"][:, 0], net(v, x), atol=1e-5)
