@@ -17,13 +17,13 @@ from bitsnn_jax.integers.kernels import (
     clipped,
     counted,
     filled,
+    has_biases,
     has_one_unit,
     is_fixed,
     on_grid,
     with_kernel,
 )
 from bitsnn_jax.integers.network import IntegerNetwork
-from bitsnn_jax.integers.products import held
 from bitsnn_jax.integers.rounding import damped, rounded_to_inputs, squared_errors
 from bitsnn_jax.integers.sent import Sent
 
@@ -68,7 +68,8 @@ def gptq(
 
     Kernels stay as they are, rounded to the nearest, where a result is moved before it
     is added up, or where terms of unlike size are; so do multipliers, such as those of
-    skip connections. Products of two nodes and maxima have no numbers of their own.
+    skip connections, and tables that are looked up. Products of two nodes and maxima
+    have no numbers of their own, and scores in front of a softmax keep theirs.
 
     Args:
       graph: of `lowering.lower`, of integers 0..white.
@@ -88,7 +89,7 @@ def gptq(
     network = begun(graph, steps=steps, bits=bits, white=white)
     nodes, sent = [graph.nodes[0]], Sent(graph, inputs)
     for node in graph.nodes[1:]:
-        rounded, has_own = node, node.kind != "maximum" and held(node) is None
+        rounded, has_own = node, has_biases(node)
         if has_own and with_kernel(node.terms):
             rounded = _on_best_grid(node, network, sent, using)
         wanted = sent.float_sums(node)

@@ -61,6 +61,12 @@ def largest(term: Term) -> float:
     return float(np.abs(term.numbers).max(initial=0))
 
 
+def keeps_channels(term: Term, channels: int) -> bool:
+    """Tell whether the channels of a kernel are those of the node, after its moves."""
+    moves = len(term.after) > 1 or not all(isinstance(op, Reshape) for op in term.after)
+    return not moves and term.numbers.shape[-1] == channels
+
+
 def smallest_unit(
     node: Node, terms: list[Term], limit: int, *, per_channel: bool
 ) -> np.ndarray:
@@ -78,10 +84,7 @@ def smallest_unit(
         if not term.has_kernel:
             continue
         kernel = np.abs(term.numbers) / limit_of(term, limit)
-        kept = not term.after or (
-            isinstance(term.after[-1], Reshape) and len(term.after) == 1
-        )
-        if kept and kernel.shape[-1:] == channels:
+        if keeps_channels(term, *channels):
             sizes.append(kernel.reshape(-1, *channels).max(0))
         else:
             sizes.append(np.full(channels, kernel.max()))

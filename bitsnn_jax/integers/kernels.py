@@ -9,8 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from bitsnn_jax.integers.graph import Node, Term
-from bitsnn_jax.integers.grid import in_units, of_integers, shift, weight_unit
+from bitsnn_jax.integers.graph import Held, Lookup, Node, Term
+from bitsnn_jax.integers.grid import (
+    in_units,
+    keeps_channels,
+    of_integers,
+    shift,
+    weight_unit,
+)
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 
 # A grid finer by so many bits is tried for each channel, its largest weights clipped.
@@ -20,21 +26,40 @@ _INSIDE = 1 - 2.0**-40
 
 
 def with_kernel(terms: Iterable[Term]) -> list[Term]:
-    """Return the terms that have weights of their own."""
-    return [term for term in terms if term.has_kernel]
+    """Return the terms that have weights of their own, tables that are looked up not.
+
+    No sum of several numbers comes of these, so each is rounded for itself.
+    """
+    return [term for term in terms if _is_multiplied(term)]
+
+
+def _is_multiplied(term: Term) -> bool:
+    return term.has_kernel and not isinstance(term.weight, Lookup)
+
+
+def has_biases(node: Node) -> bool:
+    """Tell whether a bias may take up what the sums of a channel lack.
+
+    The last axis of scores has no channels, but the places that a row looks at.
+    """
+    weights = [term.weight for term in node.terms]
+    is_product = any(isinstance(weight, Held) for weight in weights)
+    return node.kind not in ("maximum", "softmax") and not is_product
 
 
 def filled(terms: Iterable[Term], kernels: Iterable[Any]) -> list[Term]:
     """Give the terms other kernels."""
     rest = iter(kernels)
     return [
-        term.with_numbers(next(rest)) if term.has_kernel else term for term in terms
+        term.with_numbers(next(rest)) if _is_multiplied(term) else term
+        for term in terms
     ]
 
 
 def is_fixed(node: Node, made: IntegerNode) -> bool:
     """Tell whether its kernels stay: channels or terms of unlike size share a unit."""
-    moved = any(term.after for term in node.terms)
+    kernels, channels = with_kernel(node.terms), node.shape[-1]
+    moved = not all(keeps_channels(term, channels) for term in kernels)
     return moved or len(set(map(shift, with_kernel(made.terms)))) > 1
 
 
@@ -43,7 +68,7 @@ def factors(node: Node, network: IntegerNetwork) -> list[np.ndarray]:
     made = network[node.name]
     found = []
     for term, integer in zip(node.terms, made.terms, strict=True):
-        if not term.has_kernel:
+        if not _is_multiplied(term):
             continue
         source = network[term.source]
         one = of_integers(term.with_numbers(np.ones(term.numbers.shape)), source)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.integers.fixed_point import fixed_point
-from bitsnn_jax.integers.graph import Graph, Node
+from bitsnn_jax.integers.graph import ROWS, Graph, Node
 from bitsnn_jax.integers.kernels import (
     FINER,
     bounds,
@@ -59,8 +59,10 @@ def latent(graph: Graph, *, steps: int, bits: int, white: int = 255) -> Latent:
       graph, steps, bits, white: as in `fixed_point`.
 
     Raises:
-      FixedPointError, ValueError: as `fixed_point`.
+      FixedPointError, ValueError: as `fixed_point`; a graph with softmax or normalised
+        rows.
     """
+    check_trainable(graph)
     options = {"steps": steps, "bits": bits, "white": white}
     first = fixed_point(graph, **options)
     limit = first.largest_weight
@@ -89,6 +91,15 @@ def latent(graph: Graph, *, steps: int, bits: int, white: int = 255) -> Latent:
                 "bias": np.asarray(bias, np.float32),
             }
     return Latent(network, params, low, high)
+
+
+def check_trainable(graph: Graph) -> None:
+    """Raise ValueError if a graph has nodes that fine-tuning does not know."""
+    if rows := graph.of_kind(*ROWS):
+        raise ValueError(
+            f"{rows[0].name}: weights behind a node of kind {rows[0].kind!r} cannot be "
+            "fine-tuned in integers; round them, without qat_epochs"
+        )
 
 
 def rounded(network: IntegerNetwork, params: Params) -> Params:

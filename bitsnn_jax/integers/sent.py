@@ -11,6 +11,7 @@ import numpy as np
 
 from bitsnn_jax.integers.execution import value_of
 from bitsnn_jax.integers.graph import (
+    ROWS,
     Conv,
     Graph,
     Node,
@@ -105,6 +106,8 @@ class Sent:
         size = math.prod(node.shape)
         if node.kind == "neurons":
             sums = _all(code, sums, size)
+        elif node.kind in ROWS:
+            sums = _all(node.number, sums, size)
         if node.kind != "maximum":
             with jax.enable_x64(found.dtype == np.float64):
                 found = _all(value, found, size).astype(np.float32)

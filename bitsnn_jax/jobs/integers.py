@@ -20,6 +20,7 @@ from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import IntegerNetwork, fixed_point
 from bitsnn_jax.integers.gptq import gptq
 from bitsnn_jax.integers.graph import Graph
+from bitsnn_jax.integers.latent import check_trainable
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.integers.targets import target
 from bitsnn_jax.jobs.pass_times import (
@@ -29,6 +30,13 @@ from bitsnn_jax.jobs.pass_times import (
     pass_times,
 )
 from bitsnn_jax.jobs.sources import Network
+from bitsnn_jax.jobs.stored import (
+    Stored,
+    first_pixels,
+    first_stored,
+    of_pixels,
+    stored,
+)
 from bitsnn_jax.jobs.ties import tied_for
 from bitsnn_jax.results.conversion import (
     IntegerLayer,
@@ -39,13 +47,13 @@ from bitsnn_jax.results.conversion import (
     TiesResult,
     TuningResult,
 )
-from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
 from bitsnn_jax.tracing.program import ApplyFn
 
 BATCH = 125  # all codes of a batch are in memory
-VECTORS = 4  # test images that go with the export
+VECTORS = 4  # test examples that go with the export
 ROUNDINGS = ("gptq", "nearest")
 IMAGES = 1024  # of the training split, that weights are rounded for
+SENTENCES = 128  # of many words each
 _ENTRIES = 2**27  # of one layer, for all these images
 
 
@@ -96,7 +104,7 @@ class IntegerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Rounded:
-    """Integer networks, one for each T; of pixels, all with weights of the same width.
+    """Integer networks, one for each T, all with weights of the same width.
 
     Attributes:
       networks: the result.
@@ -124,28 +132,40 @@ def round_weights(
       steps: the T's.
       native: the T to fine-tune for.
     """
-    graph = lower_pixels(network.apply_fn, network.variables, network.examples)
-    pixels, calibrated = None, options.rounding != "nearest"
+    shown = stored(network)
+    graph = lower(shown.apply_fn, network.variables, shown.example)
+    if options.qat_epochs:
+        check_trainable(graph)
+    if options.targets and shown.key != "image":
+        raise ValueError(
+            "membranes are measured on images only: leave --target out for a network "
+            f"of {network.task.noun}"
+        )
+    numbers, calibrated = None, options.rounding != "nearest"
     if calibrated or options.tie_skips:
-        pixels = _calibration(graph, network, needed=options.rounding == "gptq")
+        needed = options.rounding == "gptq"
+        numbers = _calibration(graph, network, shown.key, needed=needed)
     graphs = [graph] * len(steps)
     ties: Sequence[TiesResult] = ()
     if options.tie_skips:
         # What is fine-tuned for one T has its thresholds at the others as well.
         at = [native] * len(steps) if options.qat_epochs else steps
-        graphs, ties = tied_for(graph, pixels, at)
+        graphs, ties = tied_for(graph, numbers, at)
+    widths = {"bits": options.bits, "white": shown.white}
+    inputs = None if shown.key == "image" else shown.example
     # First, since it takes seconds to learn that a T has no integers.
     networks = [
-        fixed_point(each, steps=t, bits=options.bits)
+        fixed_point(each, steps=t, inputs=inputs, **widths)
         for t, each in zip(steps, graphs, strict=True)
     ]
     how = RoundingResult(method="nearest")
-    if pixels is not None and calibrated:
-        how, networks = RoundingResult(method="gptq", images=len(pixels)), []
+    if numbers is not None and calibrated:
+        how, networks = RoundingResult(method="gptq", images=len(numbers)), []
         for t, each in zip(steps, graphs, strict=True):
-            print(f"rounding for T = {t}, {len(pixels)} training images", flush=True)
-            closer = gptq(each, pixels, steps=t, bits=options.bits)
-            networks.append(fixed_point(closer, steps=t, bits=options.bits))
+            count, noun = len(numbers), network.task.noun
+            print(f"rounding for T = {t}, {count} training {noun}", flush=True)
+            closer = gptq(each, numbers, steps=t, **widths)
+            networks.append(fixed_point(closer, steps=t, inputs=inputs, **widths))
     if not options.qat_epochs:
         return Rounded(networks=networks, how=how, ties=ties)
     tuned, tuning = fine_tuned(
@@ -161,57 +181,48 @@ def round_weights(
     return Rounded(networks=after, how=how, before=networks, tuning=tuning, ties=ties)
 
 
-def _calibration(graph: Graph, network: Network, *, needed: bool) -> np.ndarray | None:
-    """Return training pixels, or None if they are neither there nor needed."""
+def _calibration(
+    graph: Graph, network: Network, key: str, *, needed: bool
+) -> np.ndarray | None:
+    """Return training examples, or None if they are neither there nor needed."""
     try:
-        return calibration_pixels(graph, network.config.data)
+        most = IMAGES if key == "image" else SENTENCES
+        return first_stored(network, min(_most(graph), most))
     except (OSError, ValueError) as error:
         if needed:
             raise
-        print(f"weights are rounded to the nearest, without training images: {error}")
+        print(
+            "weights are rounded to the nearest, without training "
+            f"{network.task.noun}: {error}"
+        )
         return None
 
 
 def calibration_pixels(graph: Graph, settings: config.Data) -> np.ndarray:
-    """Return the first images of the training split, whose order is a random one.
+    """Return the first images of the training split, whose order is a random one."""
+    return first_pixels(settings, _most(graph))
+
+
+def _most(graph: Graph) -> int:
+    """Return how many examples weights are rounded for.
 
     Of a large network there are fewer, so that what its layers send fits memory.
     """
     largest = max(math.prod(node.shape) for node in graph.nodes)
-    count = max(1, min(IMAGES, _ENTRIES // largest))
-    examples = data.load(settings, "train").first(count)
-    images = [data.as_evaluated(settings, examples, i) for i in range(len(examples))]
-    return np.stack([each["image"] for each in images])
-
-
-def pixel_network(apply_fn: ApplyFn, examples: data.Examples) -> ApplyFn:
-    """Put normalisation in front of a network: (variables, pixels) -> logits.
-
-    Args:
-      apply_fn: takes normalised images.
-      examples: whose scale of pixels it was trained on.
-    """
-    scale, shift = data.scale_and_shift(examples)
-
-    def apply_to_pixels(variables, pixels):
-        images = pixels * scale.astype(pixels.dtype) + shift.astype(pixels.dtype)
-        return apply_fn(variables, images)
-
-    return apply_to_pixels
+    return max(1, min(IMAGES, _ENTRIES // largest))
 
 
 def float_pass(
     apply_fn: ApplyFn, variables: Any, examples: data.Examples
 ) -> Callable[[Any], Any]:
     """Return the float network as a function of pixels, as the integers are one."""
-    network = with_fast_convolutions(pixel_network(apply_fn, examples))
-    return lambda pixels: network(variables, pixels.astype(jnp.float32))
+    return of_pixels(apply_fn, examples).float_pass(variables)
 
 
 def lower_pixels(apply_fn: ApplyFn, variables: Any, examples: data.Examples) -> Graph:
     """Lower the network of pixels to its layer graph."""
-    pixel = jax.ShapeDtypeStruct((1, *examples.image_shape), np.float32)
-    return lower(pixel_network(apply_fn, examples), variables, pixel)
+    shown = of_pixels(apply_fn, examples)
+    return lower(shown.apply_fn, variables, shown.example)
 
 
 def fine_tuned(
@@ -294,30 +305,29 @@ def measure_integers(
       native: the T of the network that is saved.
       out: the folder it is saved to, see `bundle_writer.save`; replaced.
     """
-    settings, examples = network.config.data, network.examples
+    shown, examples = stored(network), network.examples
     bits, carriers = rounded.networks[0].bits, [checked(c) for c in carriers]
     print(f"in integers, weights of {bits} bits\n T  accuracy  spikes/neuron")
     rows = []
     before = {untuned.steps: untuned for untuned in rounded.before}
     for each in rounded.networks:
-        row = _compared(each, settings, examples, carriers)
+        row = _compared(each, network, shown, carriers)
         if each.steps in before:
-            found = accuracy(before[each.steps], settings, examples)
+            found = accuracy(before[each.steps], network.config.data, examples)
             row = structs.replace(row, accuracy_before=found)
         if rounded.ties:
             row = structs.replace(row, ties=rounded.ties[len(rows)])
         rows.append(row)
         print(_line(row), flush=True)
     [saved] = [each for each in rounded.networks if each.steps == native]
-    passes = {FLOAT: float_pass(network.apply_fn, network.variables, examples)}
+    passes = {FLOAT: shown.float_pass(network.variables)}
     passes |= integer_passes(saved, carriers)
-    first_batch = next(iter(in_batches(settings, examples)))
-    times = pass_times(passes, first_batch["image"])
-    print(f"a pass at T = {native}, ms an image: {_said(times)}", flush=True)
+    first_batch = next(iter(_batches(network)))
+    times = pass_times(passes, first_batch[shown.key])
+    noun = network.task.noun.removesuffix("s")
+    print(f"a pass at T = {native}, ms of each {noun}: {_said(times)}", flush=True)
     if jax.process_index() == 0:  # all hosts have computed the same
-        first = range(min(VECTORS, len(examples)))
-        images = [data.as_evaluated(settings, examples, i)["image"] for i in first]
-        bundle_writer.save(saved, out, vectors=np.stack(images))
+        bundle_writer.save(saved, out, vectors=first_batch[shown.key][:VECTORS])
     return IntegersResult(
         bits=bits,
         folder=out.name,
@@ -336,8 +346,11 @@ def _said(times: Sequence[PassTime]) -> str:
     )
 
 
-def _compared(network: IntegerNetwork, settings, examples, carriers) -> IntegersAtSteps:
-    """Run all executions side by side, over every example."""
+def _compared(
+    network: IntegerNetwork, trained: Network, shown: Stored, carriers: Sequence[str]
+) -> IntegersAtSteps:
+    """Run all executions side by side, over every example of the trained network."""
+    examples = trained.examples
     runs = [make(network, carrier=c) for c in carriers for make in EXECUTIONS.values()]
 
     @jax.jit
@@ -356,8 +369,8 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
     neurons = sum(int(np.prod(node.shape)) for node in network.of_kind("neurons"))
     totals = np.zeros(3, np.int64)  # codes and logits that differ, spikes
     correct = 0
-    for batch in in_batches(settings, examples):
-        *counts, logits = compare(batch["image"], batch["mask"])
+    for batch in _batches(trained):
+        *counts, logits = compare(batch[shown.key], batch["mask"])
         totals += np.array(counts, np.int64)
         correct += count_right(logits, batch)
     codes, outputs, spikes = totals.tolist()
@@ -375,6 +388,12 @@ def _compared(network: IntegerNetwork, settings, examples, carriers) -> Integers
             IntegerLayer(name=n.name, kind=n.kind, bound=n.bound) for n in network.nodes
         ),
     )
+
+
+def _batches(network: Network):
+    """Return every example of a network once."""
+    size, settings = min(BATCH, len(network.examples)), network.config.data
+    return network.task.eval_batches(settings, network.examples, batch_size=size)
 
 
 def in_batches(settings, examples):

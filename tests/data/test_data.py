@@ -21,7 +21,7 @@ from bitsnn_jax.data import (
     steps_per_epoch,
     train_batches,
 )
-from bitsnn_jax.jobs.integers import pixel_network
+from bitsnn_jax.jobs.stored import pixel_network
 
 few = settings(max_examples=20, derandomize=True)
 sizes = st.tuples(

@@ -4,14 +4,18 @@ import functools
 
 import encoders
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bitsnn_jax import qcfs
 from bitsnn_jax.integers.carriers import CARRIERS
 from bitsnn_jax.integers.execution import one_shot, stepped
-from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
+from bitsnn_jax.integers.fixed_point import (
+    FixedPointError,
+    begun,
+    extended,
+    fixed_point,
+)
 from bitsnn_jax.integers.graph import ROWS, Graph, Node, evaluate
 from bitsnn_jax.integers.linear_rules import LoweringError
 from bitsnn_jax.integers.lowering import lower
@@ -45,21 +49,23 @@ def network(v, tokens):
 
 @functools.cache
 def graph():
-    with jax.enable_x64(True):
-        return lower(network, VARIABLES, TOKENS[:1])
+    return lower(network, VARIABLES, TOKENS[:1])
 
 
 @functools.cache
 def integers():
-    """Put it in integers, each node compared with that of the graph."""
-    return fixed_point(graph(), steps=4, white=WHITE, inputs=TOKENS[:2])
+    """Put it in integers, without a comparison of each node with that of the graph."""
+    network = begun(graph(), steps=2, bits=8, white=WHITE)
+    for node in graph().nodes[1:]:
+        network = extended(network, node)
+    return network
 
 
 def test_the_lowered_graph_is_the_program():
-    with jax.enable_x64(True):
-        wanted = network(VARIABLES, TOKENS)
-        outputs, _ = evaluate(graph(), jnp.asarray(TOKENS, float))
-    np.testing.assert_allclose(outputs["output"][:, 0], wanted, rtol=1e-9)
+    # In float32, where no sum of this network lies on a threshold.
+    outputs, _ = jax.jit(lambda x: evaluate(graph(), x))(TOKENS.astype(np.float32))
+    wanted = jax.jit(network)(VARIABLES, TOKENS)
+    np.testing.assert_allclose(outputs["output"][:, 0], wanted, rtol=1e-5, atol=1e-5)
     kinds = [node.kind for node in graph().nodes]
     assert kinds == ["input", "normalised", "neurons", "softmax", "neurons", "output"]
 
@@ -77,6 +83,11 @@ def test_one_pass_and_spikes_have_the_same_codes_and_logits():
 
 
 @pytest.mark.slow
+def test_rounding_explains_every_difference_from_the_graph():
+    fixed_point(graph(), steps=4, white=WHITE, inputs=TOKENS)
+
+
+@pytest.mark.slow
 def test_all_carriers_have_the_same_codes_and_logits():
     runs = [one_shot(integers(), carrier=c) for c in CARRIERS]
     assert_same([*runs, stepped(integers(), unroll=False)], TOKENS)
@@ -87,6 +98,7 @@ def test_a_mask_leaves_the_scores_beside_it_precise():
     [spikes, mask] = scores.terms
     # The unit is as fine as the weights let it be, whatever the mask brings.
     assert np.abs(spikes.numbers).max() == 127
+    assert spikes.numbers.dtype == np.int8 and mask.numbers.dtype == np.int16
     # Of the mask, 1 is the largest number, and not the last word.
     brought = 2000 / scores.row_unit
     assert brought < scores.bound == largest_sum(scores, integers()) < 1.1 * brought
