@@ -223,7 +223,9 @@ def value_of(node: IntegerNode, z: jax.Array, steps: int) -> jax.Array:
     else:
         z = jnp.floor(z * jnp.asarray(2.0**-node.fraction, z.dtype))
     if node.kind in ROWS:
-        return _ROUTINES[node.kind](z.astype(jnp.int32), *node.routine).astype(z.dtype)
+        # Not computed again for each node that is fed.
+        rows = _ROUTINES[node.kind](stored(z.astype(jnp.int32)), *node.routine)
+        return stored(rows).astype(z.dtype)
     return jnp.clip(z, 0, 2**steps - 1) if node.kind == "neurons" else z
 
 

@@ -63,10 +63,11 @@ def integers():
 
 def test_the_lowered_graph_is_the_program():
     # In float32, where no sum of this network lies on a threshold.
-    outputs, _ = jax.jit(lambda x: evaluate(graph(), x))(TOKENS.astype(np.float32))
+    lowered = graph()
+    outputs, _ = jax.jit(lambda x: evaluate(lowered, x))(TOKENS.astype(np.float32))
     wanted = jax.jit(network)(VARIABLES, TOKENS)
     np.testing.assert_allclose(outputs["output"][:, 0], wanted, rtol=1e-5, atol=1e-5)
-    kinds = [node.kind for node in graph().nodes]
+    kinds = [node.kind for node in lowered.nodes]
     assert kinds == ["input", "normalised", "neurons", "softmax", "neurons", "output"]
 
 
