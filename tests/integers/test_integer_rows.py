@@ -17,6 +17,7 @@ from bitsnn_jax.integers.fixed_point import (
     fixed_point,
 )
 from bitsnn_jax.integers.graph import ROWS, Graph, Node, evaluate
+from bitsnn_jax.integers.latent import latent
 from bitsnn_jax.integers.linear_rules import LoweringError
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.integers.network import largest_sum
@@ -133,6 +134,11 @@ def test_rows_that_no_routine_takes_are_refused(kind, entries):
     rows = Node("rows", kind, (1, entries), (one,))
     with pytest.raises(FixedPointError, match=f"rows: rows of {entries} numbers"):
         fixed_point(Graph((start, rows)), steps=2)
+
+
+def test_rows_are_not_fine_tuned_in_integers():
+    with pytest.raises(ValueError, match="normalised: weights behind a node of kind"):
+        latent(graph(), steps=2, bits=8)
 
 
 def test_the_largest_integers_of_an_input_have_its_shape():
