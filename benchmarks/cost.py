@@ -1,13 +1,15 @@
-"""What training on ImageNet would take, and what limits it: counted, not run.
+"""What training on ImageNet or GLUE would take, and what limits it: counted, not run.
 
     pip install -e '.[tpu]'        # XLA for TPUs; it compiles without one
     python benchmarks/cost.py [--costs costs.json] [--machines] [--dtype bfloat16]
     python benchmarks/cost.py --networks resnet34 --stem cifar --batch 64
+    python benchmarks/cost.py --networks bert_base_sst2 bert_base_qqp bert_base_qnli
     python benchmarks/cost.py --multiply_adds     # needs no XLA for TPUs
 
-The step of `train.py`, with batch 256 of 224x224 pixels, is compiled for the eight
-chips of a TPU v5e-8, which takes minutes for each network. Its operations are counted
-in the program as written, its memory and its traffic to memory in the compiled one.
+The step of `train.py`, with batch 256 of 224x224 pixels, or that of a config of GLUE
+with QCFS, is compiled for the eight chips of a TPU v5e-8, which takes minutes for each
+network. Its operations are counted in the program as written, its memory and its
+traffic to memory in the compiled one.
 With --costs the counts are kept in a file and read from it. With --machines they are
 set against data sheets:
 
@@ -52,14 +54,38 @@ from bitsnn_jax.runtime.devices import AXIS, data_parallel
 from bitsnn_jax.runtime.files import replace_json
 from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.tasks import task_of
-from bitsnn_jax.training.optimizer import sgd
+from bitsnn_jax.training.optimizer import make_optimizer
 from bitsnn_jax.training.step import State, train_step
 
 ROOT = Path(__file__).parents[1]
-NETWORKS = ("resnet34", "mobilenetv2", "vgg16")
 STEMS = ("imagenet", "cifar")  # the first is that of the configs
-SIZE, BATCH, EPOCHS = 224, 256, 300
-IMAGES = 1_281_167 - 10_000  # of an epoch; the rest is the validation split
+SIZE = 224
+
+
+class Work(NamedTuple):
+    """What a network is trained for."""
+
+    config: str
+    batch: int
+    epochs: int
+    examples: int  # of an epoch
+    example_bytes: int  # of an input
+    momenta: int  # arrays of the optimiser as large as the weights
+
+
+# The last 10,000 examples, or a tenth, are the validation split.
+_IMAGENET = (256, 300, 1_281_167 - 10_000, 4 * 3 * SIZE**2, 1)
+_IMAGES = ("resnet34", "mobilenetv2", "vgg16")
+WORK = {name: Work(f"{name}_imagenet", *_IMAGENET) for name in _IMAGES} | {
+    f"bert_base_{task}": Work(
+        f"bert_base_{task}", 32, 3, examples, 4 * 3 * max_length, 2
+    )
+    for task, examples, max_length in (
+        ("sst2", 67_349 - 6_734, 64),
+        ("qqp", 363_846 - 10_000, 128),
+        ("qnli", 104_743 - 10_000, 128),
+    )
+}
 TOPOLOGY = "v5e:2x4"
 
 # Of the peak of matrix units and of memory, worst and best. NVIDIA's own ResNet-50 is
@@ -80,9 +106,13 @@ class Cost:
     forward: float  # multiply-adds of an image in inference
     multiply_adds: float  # of an image in a step
     traffic: float  # to and from memory, in the compiled program
-    state: float  # parameters, running statistics, momentum
+    state: float  # parameters, running statistics, momenta
     temporaries: float  # most of it activations that wait for the backward pass
     about: dict  # where the counts come from
+
+    @property
+    def work(self):
+        return WORK[self.network]
 
     @property
     def weights(self):
@@ -91,23 +121,23 @@ class Cost:
     def memory(self, rows):
         """Bytes with other rows: gradients are there once, the rest is in each row."""
         each = (self.temporaries - self.weights) / self.rows
-        return self.state + self.weights + rows * (each + 4 * 3 * SIZE**2)
+        return self.state + self.weights + rows * (each + self.work.example_bytes)
 
     def bytes_moved(self, rows):
         # However many rows, weights are read in both passes, gradients written and
         # read, weights and momenta read and written.
-        fixed = 8 * self.weights
+        fixed = (6 + 2 * self.work.momenta) * self.weights
         return fixed + rows * (self.traffic - fixed) / self.rows
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "--networks", nargs="+", action=Distinct, choices=NETWORKS, default=NETWORKS
+        "--networks", nargs="+", action=Distinct, choices=list(WORK), default=_IMAGES
     )
     parser.add_argument("--dtype", choices=get_args(DType), default="float32")
     parser.add_argument("--stem", choices=STEMS, default=STEMS[0])
-    parser.add_argument("--batch", type=whole(8, BATCH), default=BATCH)
+    parser.add_argument("--batch", type=whole(8, 2**17), help="by default the config's")
     parser.add_argument("--costs", type=a_path, help="file that keeps what was counted")
     parser.add_argument("--machines", action="store_true")
     parser.add_argument("--multiply_adds", action="store_true")
@@ -125,7 +155,8 @@ def main() -> None:
         if options.stem != STEMS[0]:
             key += f", stem {options.stem}"
         if key not in known:
-            known[key] = count(network, options.dtype, options.stem, options.batch)
+            batch = options.batch or WORK[network].batch
+            known[key] = count(network, options.dtype, options.stem, batch)
             if options.costs:
                 kept = {k: dataclasses.asdict(c) for k, c in known.items()}
                 replace_json(options.costs, kept)
@@ -133,13 +164,16 @@ def main() -> None:
     for cost in costs:
         print(summary(cost))
     if options.machines:
-        decoded = host_rate()
+        pictures = any(cost.network in _IMAGES for cost in costs)
+        decoded = host_rate() if pictures else math.nan
         rows = machine_rows(costs, decoded)
         print(*rows, sep="\n")
-        facts: dict[str, Any] = {"decoded_a_second": decoded}
+        facts: dict[str, Any] = {"decoded_a_second": decoded} if pictures else {}
         print(facts)
         if options.out:
-            facts["networks"] = {key: summary(c) for key, c in known.items()}
+            facts["networks"] = {
+                key: summary(c) for key, c in known.items() if c in costs
+            }
             config = ", ".join(c.network for c in costs)
             store_numbers(options.out, rows, config=config, seed=0, **facts)
 
@@ -158,7 +192,7 @@ def compare_stems(options) -> None:
     """Count the multiply-adds of each network with each stem."""
     rows = []
     for network in options.networks:
-        for stem in STEMS:
+        for stem in STEMS if network in _IMAGES else STEMS[:1]:
             found = trace(
                 network, options.dtype, stem, rows=1, devices=jax.devices()[:1]
             )
@@ -202,22 +236,36 @@ def count(network: str, dtype: DType, stem: Stem, batch_size: int) -> Cost:
         state=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found.state)),
         temporaries=memory.temp_size_in_bytes,
         # XLA's estimate of seconds is left out: what it has no model of takes -1 there.
-        about=about_numbers(config=f"{network}_imagenet, stem {stem}", seed=None),
+        about=about_numbers(config=_described(network, stem), seed=None),
     )
+
+
+def _described(network, stem):
+    config = WORK[network].config
+    return f"{config}, stem {stem}" if network in _IMAGES else f"{config}, qcfs"
 
 
 def trace(network: str, dtype: DType, stem: Stem, *, rows: int, devices) -> Traced:
     """Trace the step of a config, with so many rows of the batch on each device."""
-    config = read_config(ROOT / "configs" / f"{network}_imagenet.py")
-    config.model.dtype, config.model.stem = dtype, stem
-    shape = (SIZE, SIZE, 3)
-    task = task_of(config).on(pixels_of(shape))
+    config = read_config(ROOT / "configs" / f"{WORK[network].config}.py")
+    config.model.dtype = dtype
+    task, label = task_of(config), jax.ShapeDtypeStruct((rows,), jnp.int32)
+    if network in _IMAGES:
+        config.model.stem = stem
+        shape, name, stored = (SIZE, SIZE, 3), "image", jnp.uint8
+        task = task.on(pixels_of(shape))
+    else:
+        config.model.activation, config.model.per_channel = "qcfs", True
+        shape, name, stored = (3, config.data.max_length), "tokens", jnp.int32
     model = task.build(config, shape, axis_name=AXIS)
-    optimizer = sgd(config.optimizer, steps_per_epoch=100)
+    optimizer = make_optimizer(config.optimizer, steps_per_epoch=100)
+    example = task.placeholder(shape)
+    inputs = jax.ShapeDtypeStruct((rows, *example.shape[1:]), example.dtype)
 
     def init(key):
-        variables = model.init(key, jnp.zeros((1, *shape)), train=False)
-        params, stats = variables["params"], variables["batch_stats"]
+        zeros = jnp.zeros(example.shape, example.dtype)
+        variables = model.init(key, zeros, train=False)
+        params, stats = variables["params"], variables.get("batch_stats", {})
         return State(jnp.int32(0), params, stats, optimizer.init(params))
 
     def everywhere(tree):
@@ -227,9 +275,7 @@ def trace(network: str, dtype: DType, stem: Stem, *, rows: int, devices) -> Trac
 
     key = jax.random.key(0)
     state = jax.eval_shape(init, key)
-    images = jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
-    pixels = jax.ShapeDtypeStruct((rows, *shape), jnp.uint8)
-    batch = {"image": pixels, "label": jax.ShapeDtypeStruct((rows,), jnp.int32)}
+    batch = {name: jax.ShapeDtypeStruct((rows, *shape), stored), "label": label}
     step = data_parallel(
         train_step(task, model, optimizer, config.loss, levels=config.model.levels),
         in_axes=(0, 0, None),
@@ -242,7 +288,7 @@ def trace(network: str, dtype: DType, stem: Stem, *, rows: int, devices) -> Trac
         step,
         shapes,
         state,
-        forward=multiply_adds(forward(state.variables, images).jaxpr) / rows,
+        forward=multiply_adds(forward(state.variables, inputs).jaxpr) / rows,
         multiply_adds=multiply_adds(jax.make_jaxpr(step)(*shapes).jaxpr) / rows,
     )
 
@@ -289,7 +335,7 @@ _PRODUCTS = {"conv_general_dilated": _convolution, "dot_general": _dot}
 
 
 def summary(cost: Cost) -> dict[str, Any]:
-    """In millions and megabytes; of one image, but for parameters and state."""
+    """In millions and megabytes; of one example, but for parameters and state."""
     return {
         "network": cost.network,
         "parameters": cost.parameters / 1e6,
@@ -302,12 +348,15 @@ def summary(cost: Cost) -> dict[str, Any]:
 
 
 def machine_rows(costs: list[Cost], rate: float) -> list[dict[str, Any]]:
-    """Hours of 300 epochs, what limits them, dollars, and memory of a device."""
+    """Hours of all epochs, what limits them, dollars, and memory of a device."""
     rows = []
     for machine in MACHINES:
-        # A vCPU is half a core with two threads, which is worth 0.5 to 1 of one.
-        decoding = [hours(rate * machine.cores * share) for share in (1, 0.5)]
         for c in costs:
+            # A vCPU is half a core with two threads, which is worth 0.5 to 1 of one.
+            cores = [machine.cores * share for share in (1, 0.5)]
+            # Sentences are split into word pieces once.
+            pictures = c.network in _IMAGES
+            decoding = [hours(c.work, rate * n) for n in cores] if pictures else None
             low, high, limit = device_hours(c, machine)
             price = machine.dollars
             row = {
@@ -317,7 +366,7 @@ def machine_rows(costs: list[Cost], rate: float) -> list[dict[str, Any]]:
                 "device_hours": [low, high],
                 "limit": limit,
                 "dollars": None if math.isnan(price) else [low * price, high * price],
-                "gigabytes": c.memory(BATCH // machine.devices) / 1e9,
+                "gigabytes": c.memory(c.work.batch // machine.devices) / 1e9,
                 "of_gigabytes": machine.gigabytes,
             }
             rows.append(row)
@@ -326,7 +375,7 @@ def machine_rows(costs: list[Cost], rate: float) -> list[dict[str, Any]]:
 
 def device_hours(cost: Cost, machine: Machine) -> tuple[float, float, str]:
     """Least and most hours of all epochs, and which term of the roofline is largest."""
-    rows = BATCH // machine.devices
+    rows = cost.work.batch // machine.devices
     # A ring sends each byte twice, but for a device's own part.
     ring = 2 * (machine.devices - 1) / machine.devices
     peak = 1e12 * getattr(machine, cost.dtype)
@@ -342,7 +391,8 @@ def device_hours(cost: Cost, machine: Machine) -> tuple[float, float, str]:
         }
 
     def step_hours(of):
-        return hours(BATCH / (max(of["arithmetic"], of["memory"]) + of["links"]))
+        step = max(of["arithmetic"], of["memory"]) + of["links"]
+        return hours(cost.work, cost.work.batch / step)
 
     (worst, best), middle = (
         [seconds(*shares) for shares in zip(COMPUTE, MEMORY, strict=True)],
@@ -351,8 +401,8 @@ def device_hours(cost: Cost, machine: Machine) -> tuple[float, float, str]:
     return step_hours(best), step_hours(worst), max(middle, key=lambda x: middle[x])
 
 
-def hours(images_per_second: float) -> float:
-    return EPOCHS * IMAGES / images_per_second / 3600
+def hours(work: Work, examples_per_second: float) -> float:
+    return work.epochs * work.examples / examples_per_second / 3600
 
 
 def host_rate() -> float:

@@ -34,6 +34,8 @@ from bitsnn_jax.training.step import State
 # Training examples that thetas are calibrated with: 8 batches of 64.
 BATCHES, BATCH_SIZE = 8, 64
 
+_MOMENTA = {"sgd": 1, "adamw": 2}  # arrays as large as the weights
+
 
 def check_source(config: Config, workdir: str | os.PathLike) -> None:
     """Look for the network to start from, before anything is written.
@@ -49,7 +51,8 @@ def check_source(config: Config, workdir: str | os.PathLike) -> None:
 def check_memory(model: nn.Module, config: Config, placeholder: Any) -> None:
     """Compare a network with the memory of this machine, before it takes any.
 
-    Each device holds weights, their gradients and momenta at least.
+    Each device holds weights, their gradients and momenta at least, of which AdamW has
+    two.
 
     Raises:
       ValueError: it cannot hold them.
@@ -63,7 +66,7 @@ def check_memory(model: nn.Module, config: Config, placeholder: Any) -> None:
     check_fits(
         f"weights, gradients and momenta of model.width={config.model.width} (take a "
         "smaller one)",
-        3 * weights * shared,
+        (2 + _MOMENTA[config.optimizer.name]) * weights * shared,
     )
 
 
