@@ -82,6 +82,10 @@ WRONG = {
         "--config.loss.label_smoothing=2": "loss.label_smoothing must be at least 0",
         "--config.data.name=tiny-imagenet": "data.name must be one of",
         "--config.data.name=idx --config.data.directory=/no": "/no",
+        "--config.data.max_length=3": "data.max_length must be at least 4",
+        "--config.loss.teacher=none": "loss.distillation must be positive with",
+        "--config.loss.teacher=none --config.loss.distillation=1": "loss.teacher: none",
+        "--config.task=sentence_classification": "data.name must be one of cola, fak",
         "--config.data.batch_size=0": "data.batch_size must be",
         "--config.data.batch_size=1000000000": "data.batch_size must be",
         "--config.data.eval_batch_size=1000000000": "data.eval_batch_size must be",
@@ -231,6 +235,12 @@ WRONG = {
         "--limit=0": "--limit must be at least 1",
         "--out=": "--out must not be empty",
         "--out={tmp}/file": "file cannot be read",
+    },
+    "experiments.bert_base_step": {"--width=0": "--width must be above 0"},
+    "experiments.reviews": {
+        "": "the following arguments are required: sdist",
+        "{tmp}/none": "none",
+        "{tmp}/file": "file: expected the source archive of vaderSentiment 3.3.2",
     },
     "experiments.cards": {"nosuch": "nosuch is not a folder"},
     "experiments.conversions": {
