@@ -338,6 +338,7 @@ def summary(cost: Cost) -> dict[str, Any]:
     """In millions and megabytes; of one example, but for parameters and state."""
     return {
         "network": cost.network,
+        "example_bytes": cost.work.example_bytes,
         "parameters": cost.parameters / 1e6,
         "multiply_adds": cost.forward / 1e6,
         "multiply_adds_of_a_step": cost.multiply_adds / 1e6,

@@ -24,10 +24,15 @@ def write_sst2(directory, *, train=40, dev=12):
         (directory / f"{name}.tsv").write_text(
             "\n".join(["sentence\tlabel", *lines]) + "\n"
         )
+    write_vocabulary(directory)
+    return settings(directory)
+
+
+def settings(directory):
     return Data(
         name="sst2",
         directory=str(directory),
-        vocabulary=write_vocabulary(directory),
+        vocabulary=str(directory / "vocab.txt"),
         max_length=8,
         batch_size=8,
         eval_batch_size=8,

@@ -53,6 +53,60 @@ def machines(stored):
         )
 
 
+@table("costs_bert", "machines_bert.json", "costs.json")
+def costs_bert(machines, counted):
+    yield (
+        *("config", "pieces", "parameters, 1e6", "multiply-adds of inference, 1e9"),
+        *("of a step, 1e9", "traffic a sentence, MB", "temporaries a sentence, MB"),
+        "state, MB",
+    )
+    for key, row in machines["about"]["networks"].items():
+        assert key in counted
+        yield (
+            row["network"],
+            str(row["example_bytes"] // 12),
+            f"{row['parameters']:.1f}",
+            f"{row['multiply_adds'] / 1e3:.2f}",
+            f"{row['multiply_adds_of_a_step'] / 1e3:.2f}",
+            f"{row['traffic']:,.0f}",
+            f"{row['temporaries']:,.0f}",
+            f"{row['state']:,.0f}",
+        )
+
+
+@table("machines_bert", "machines_bert.json")
+def machines_bert(stored):
+    yield ("machine", "config", "minutes", "limit", "memory, GB")
+    for row in stored["rows"]:
+        yield (
+            row["machine"],
+            row["network"],
+            span([60 * hours for hours in row["device_hours"]]),
+            row["limit"],
+            f"{row['gigabytes']:.1f} of {row['of_gigabytes']}",
+        )
+
+
+@table("bert_base_step", "bert_base_step.json")
+def bert_base_step(stored):
+    yield (
+        *("config", "width", "devices", "pieces", "parameters, 1e6"),
+        *("arrays that moved", "loss", "peak memory, GB"),
+    )
+    for row in stored["rows"]:
+        assert row["equal_on_all_devices"]
+        yield (
+            row["config"],
+            f"{row['width']:g}",
+            str(row["devices"]),
+            str(row["tokens"][-1]),
+            f"{row['parameters'] / 1e6:.1f}",
+            f"{row['arrays_that_moved']} of {row['arrays']}",
+            f"{row['loss']:.3f}",
+            f"{row['peak_gigabytes']:.1f}",
+        )
+
+
 @table("stems", "stems.json")
 def stems(stored):
     yield (

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentences
 from mutate import mutations
 from pictures import encoded, prepare
 from PIL import Image
 
 from bitsnn_jax.config import Data
-from bitsnn_jax.data import as_evaluated, load, load_pictures
+from bitsnn_jax.data import as_evaluated, load, load_pictures, load_sentences
 
 pytestmark = pytest.mark.slow
 COUNT = 150  # damaged copies of a file
@@ -134,6 +135,14 @@ def use_prepared(path):
             as_evaluated(data, examples, i)
 
 
+def use_sentences(path):
+    data = sentences.settings(path.parent)
+    for split in ("train", "validation", "test"):
+        examples = load_sentences(data, split)
+        examples[len(examples) - 1]
+        examples.words(0)
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_damaged_pictures_are_read_or_refused(tmp_path, name):
     path = tmp_path / name
@@ -164,3 +173,9 @@ def test_damaged_idx_files_are_read_or_refused(tmp_path, name, suffix):
 def test_damaged_prepared_sets_are_read_or_refused(tmp_path, name):
     prepare(tmp_path, "cifar10")
     check(use_prepared, tmp_path / "cifar10" / "3.0.2" / name)
+
+
+@pytest.mark.parametrize("name", ["train.tsv", "dev.tsv", "vocab.txt"])
+def test_damaged_sentences_are_read_or_refused(tmp_path, name):
+    sentences.write_sst2(tmp_path)
+    check(use_sentences, tmp_path / name)
