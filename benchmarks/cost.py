@@ -3,14 +3,16 @@
     pip install -e '.[tpu]'        # XLA for TPUs; it compiles without one
     python benchmarks/cost.py [--costs costs.json] [--machines] [--dtype bfloat16]
     python benchmarks/cost.py --networks resnet34 --stem cifar --batch 64
-    python benchmarks/cost.py --networks bert_base_sst2 bert_base_qqp bert_base_qnli
+    python benchmarks/cost.py --networks bert_base_sst2 bert_base_qqp --traced
     python benchmarks/cost.py --multiply_adds     # needs no XLA for TPUs
 
 The step of `train.py`, with batch 256 of 224x224 pixels, or that of a config of GLUE
 with QCFS, is compiled for the eight chips of a TPU v5e-8, which takes minutes for each
 network. Its operations are counted in the program as written, its memory and its
 traffic to memory in the compiled one.
-With --costs the counts are kept in a file and read from it. With --machines they are
+With --traced nothing is compiled, which takes seconds: the memory and the traffic are
+then those of weights and momenta alone, without activations. With --costs the counts
+are kept in a file and read from it. With --machines they are
 set against data sheets:
 
     seconds = max(operations / (peak u), bytes / (bandwidth v)) + all-reduce / links
@@ -123,10 +125,14 @@ class Cost:
         each = (self.temporaries - self.weights) / self.rows
         return self.state + self.weights + rows * (each + self.work.example_bytes)
 
-    def bytes_moved(self, rows):
+    @property
+    def fixed_traffic(self):
         # However many rows, weights are read in both passes, gradients written and
         # read, weights and momenta read and written.
-        fixed = (6 + 2 * self.work.momenta) * self.weights
+        return (6 + 2 * self.work.momenta) * self.weights
+
+    def bytes_moved(self, rows):
+        fixed = self.fixed_traffic
         return fixed + rows * (self.traffic - fixed) / self.rows
 
 
@@ -139,6 +145,7 @@ def main() -> None:
     parser.add_argument("--stem", choices=STEMS, default=STEMS[0])
     parser.add_argument("--batch", type=whole(8, 2**17), help="by default the config's")
     parser.add_argument("--costs", type=a_path, help="file that keeps what was counted")
+    parser.add_argument("--traced", action="store_true", help="compile nothing")
     parser.add_argument("--machines", action="store_true")
     parser.add_argument("--multiply_adds", action="store_true")
     parser.add_argument(
@@ -148,7 +155,7 @@ def main() -> None:
     if options.multiply_adds:
         compare_stems(options)
         return
-    known = read(options.costs)
+    known = {} if options.traced else read(options.costs)
     costs = []
     for network in options.networks:
         key = f"{network}, {options.dtype}"
@@ -156,8 +163,9 @@ def main() -> None:
             key += f", stem {options.stem}"
         if key not in known:
             batch = options.batch or WORK[network].batch
-            known[key] = count(network, options.dtype, options.stem, batch)
-            if options.costs:
+            counted = traced if options.traced else count
+            known[key] = counted(network, options.dtype, options.stem, batch)
+            if options.costs and not options.traced:
                 kept = {k: dataclasses.asdict(c) for k, c in known.items()}
                 replace_json(options.costs, kept)
         costs.append(known[key])
@@ -243,6 +251,25 @@ def count(network: str, dtype: DType, stem: Stem, batch_size: int) -> Cost:
 def _described(network, stem):
     config = WORK[network].config
     return f"{config}, stem {stem}" if network in _IMAGES else f"{config}, qcfs"
+
+
+def traced(network: str, dtype: DType, stem: Stem, batch_size: int) -> Cost:
+    """What the step of a config needs at least: activations take and move nothing."""
+    found = trace(network, dtype, stem, rows=1, devices=jax.devices()[:1])
+    parameters = sum(x.size for x in jax.tree.leaves(found.state.params))
+    least = Cost(
+        network=network,
+        dtype=dtype,
+        rows=1,
+        parameters=parameters,
+        forward=found.forward,
+        multiply_adds=found.multiply_adds,
+        traffic=0.0,
+        state=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found.state)),
+        temporaries=4 * parameters,
+        about=about_numbers(config=_described(network, stem), seed=None),
+    )
+    return dataclasses.replace(least, traffic=least.fixed_traffic)
 
 
 def trace(network: str, dtype: DType, stem: Stem, *, rows: int, devices) -> Traced:

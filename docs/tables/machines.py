@@ -53,23 +53,19 @@ def machines(stored):
         )
 
 
-@table("costs_bert", "machines_bert.json", "costs.json")
-def costs_bert(machines, counted):
+@table("costs_bert", "machines_bert.json")
+def costs_bert(machines):
     yield (
         *("config", "pieces", "parameters, 1e6", "multiply-adds of inference, 1e9"),
-        *("of a step, 1e9", "traffic a sentence, MB", "temporaries a sentence, MB"),
-        "state, MB",
+        *("of a step, 1e9", "state, MB"),
     )
-    for key, row in machines["about"]["networks"].items():
-        assert key in counted
+    for row in machines["about"]["networks"].values():
         yield (
             row["network"],
             str(row["example_bytes"] // 12),
             f"{row['parameters']:.1f}",
             f"{row['multiply_adds'] / 1e3:.2f}",
             f"{row['multiply_adds_of_a_step'] / 1e3:.2f}",
-            f"{row['traffic']:,.0f}",
-            f"{row['temporaries']:,.0f}",
             f"{row['state']:,.0f}",
         )
 
