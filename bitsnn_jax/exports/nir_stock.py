@@ -46,6 +46,7 @@ from bitsnn_jax.exports.nir_stock_terms import (
     image,
     matrix,
 )
+from bitsnn_jax.exports.node_checks import check_no_rows
 from bitsnn_jax.integers.carriers import EXACT
 from bitsnn_jax.integers.graph import Held, Term
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
@@ -69,12 +70,14 @@ def to_stock_nir(network: IntegerNetwork, *, neuron: str = "Threshold") -> nir.N
       what a spike is worth.
 
     Raises:
-      NIRError: a product of two nodes, sums that float32 does not hold, a term of too
-        many weights; with the layer's name.
+      NIRError: a product of two nodes, a softmax, normalised rows, rows of a table,
+        sums that float32 does not hold, a term of too many weights; with the layer's
+        name.
       ValueError: an unknown type of neurons.
     """
     if neuron not in NEURONS:
         raise ValueError(f"neuron must be one of {', '.join(NEURONS)}, got {neuron!r}")
+    check_no_rows(network, "NIR", NIRError)
     graph = StockGraph(NEURONS[neuron])
     unrolled = _Unrolled(network, graph)
     for node in network.nodes:

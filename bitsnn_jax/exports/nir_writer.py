@@ -44,6 +44,7 @@ from bitsnn_jax.exports.nir_nodes import (
     thresholds,
 )
 from bitsnn_jax.exports.nir_reader import from_nir
+from bitsnn_jax.exports.node_checks import check_no_rows
 from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.graph import (
     Conv,
@@ -80,8 +81,8 @@ def to_nir(
       A graph that `nir.write` takes and `from_nir` gives back, without any loss.
 
     Raises:
-      NIRError: a convolution in three dimensions, a value without channels; with the
-        layer's name.
+      NIRError: a convolution in three dimensions, a value without channels, a softmax,
+        normalised rows, rows of a table; with the layer's name.
       ValueError: steps that are not those of the network.
     """
     if not isinstance(network, IntegerNetwork):
@@ -90,6 +91,7 @@ def to_nir(
         network = fixed_point(network, steps=steps)
     elif steps not in (None, network.steps):
         raise ValueError(f"the network has {network.steps} steps, got steps={steps}")
+    check_no_rows(network, "NIR", NIRError)
     nodes: dict[str, nir.NIRNode] = {}
     edges: list[tuple[str, str]] = []
     for node in network.nodes:

@@ -217,6 +217,26 @@ def check_row_sums(node: IntegerNode, sums: np.ndarray) -> None:
         )
 
 
+def check_no_rows(
+    network: IntegerNetwork, format_name: str, error: type[ValueError]
+) -> None:
+    """Raise the error if a format has no form for a node of the network.
+
+    Args:
+      network: to be exported.
+      format_name: of a format without routines and without tables of vectors.
+      error: of that format.
+    """
+    for node in network.nodes:
+        named = any(isinstance(term.weight, Lookup) for term in node.terms)
+        if node.kind in ROWS or named:
+            what = f"a {node.kind} node" if node.kind in ROWS else "rows that are named"
+            raise error(
+                f"{node.name}: {format_name} has no form for {what}: export it to "
+                "onnx or stablehlo"
+            )
+
+
 def _is_told(node: IntegerNode) -> bool:
     """Tell whether these are the numbers of a routine."""
     first, second = node.routine

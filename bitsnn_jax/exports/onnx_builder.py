@@ -25,9 +25,9 @@ LARGEST = 2**31 - 1
 # Up to here every integer is a float32. A float64 holds all of 32 bits.
 EXACT = carriers.EXACT["float32"]
 TYPES = {"u8": np.uint8, "u16": np.uint16, "u32": np.uint32, "i32": np.int32}
-TYPES |= {"f32": np.float32, "f64": np.float64}
+TYPES |= {"f32": np.float32, "f64": np.float64, "i64": np.int64}
 # What ONNX calls them.
-_NUMBERS = {"u8": 2, "u16": 4, "u32": 12, "i32": 6, "f32": 1, "f64": 11}
+_NUMBERS = {"u8": 2, "u16": 4, "u32": 12, "i32": 6, "f32": 1, "f64": 11, "i64": 7}
 # A form of its own: codes before the floor, which a cast to bytes brings too.
 UNFLOORED = "unfloored"
 

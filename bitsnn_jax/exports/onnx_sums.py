@@ -31,6 +31,7 @@ from bitsnn_jax.integers.graph import (
     Conv,
     Dense,
     Held,
+    Lookup,
     Scale,
     Shift,
     Term,
@@ -123,6 +124,8 @@ class Sums:
             value = self._dense(weight, value, factor)
         elif isinstance(weight, Scale):
             value = self._scale(weight, value, factor)
+        elif isinstance(weight, Lookup):
+            value = self._looked_up(weight, value, factor)
         elif isinstance(weight, Held):
             assert part.held is not None, "the caller knows what is held"
             value = self._held(weight, value, part.held, factor)
@@ -179,6 +182,14 @@ class Sums:
             bias = broadcast(builder, bias, shape, True, "f64")
             made = builder.add("Add", made, bias)
         return self._made(shape, made, True)
+
+    def _looked_up(self, weight, value, factor):
+        """Take the rows that integers name; those beyond, the first or the last."""
+        builder, shape = self.builder, out_shape(weight, value.shape)
+        ends = (builder.constant(n, np.int32) for n in (0, len(weight.kernel) - 1))
+        index = builder.add("Clip", builder.form(value, "i32"), *ends)
+        rows = builder.constant(weight.kernel * factor, TYPES[self.kind])
+        return self._made(shape, builder.add("Gather", rows, index, axis=0))
 
     def _held(self, weight, value, held, factor):
         """Multiply [rows, groups * K] by the numbers [groups, K, N] of another node."""

@@ -16,10 +16,11 @@ from bitsnn_jax.exports.onnx_builder import Builder, OnnxError, Value
 from bitsnn_jax.exports.onnx_bytes import in_bytes
 from bitsnn_jax.exports.onnx_neurons import clipped, fired, floored, looked_up, packed
 from bitsnn_jax.exports.onnx_operations import applied
+from bitsnn_jax.exports.onnx_rows import by_rows
 from bitsnn_jax.exports.onnx_skips import with_skip_behind
 from bitsnn_jax.exports.onnx_sums import Part, Sums
 from bitsnn_jax.integers.execution import bias_part
-from bitsnn_jax.integers.graph import Held
+from bitsnn_jax.integers.graph import ROWS, Held
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 
 Mode = Literal["one_shot", "stepped"]
@@ -94,6 +95,8 @@ class _Writer:
         elif node.kind == "sum":
             top = self.network.top(node.name)
             self.values[node.name] = floored(self.builder, self.sums(node), top)
+        elif node.kind in ROWS:
+            self.values[node.name] = by_rows(self.builder, node, self.sums(node))
         else:
             z = self.sums(node)
             made = self.builder.form(z, "i32")

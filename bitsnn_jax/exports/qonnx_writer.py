@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 
 from bitsnn_jax.exports import check
+from bitsnn_jax.exports.node_checks import check_no_rows
 from bitsnn_jax.exports.orders import transposition
 from bitsnn_jax.exports.qonnx_tensors import (
     DOMAIN,
@@ -47,10 +48,11 @@ def to_qonnx(network: IntegerNetwork) -> onnx.ModelProto:
       network: of `fixed_point`.
 
     Raises:
-      QONNXError: a function that falls, a product of two layers, thresholds that
-        differ within a channel, values moved in another way than transposed, a sum
-        that can reach 2**24; with the layer's name.
+      QONNXError: a softmax, normalised rows, rows of a table, a function that falls, a
+        product of two layers, thresholds that differ within a channel, values moved in
+        another way than transposed, a sum that can reach 2**24; with the layer's name.
     """
+    check_no_rows(network, "QONNX", QONNXError)
     model, first = Model(), network.nodes[0]
     start = Tensor(first.name, first.shape, _input_order(network), network.white)
     values = {first.name: model.describe(start)}

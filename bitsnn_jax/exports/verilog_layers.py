@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bitsnn_jax.exports.verilog_routes import Routes, VerilogError, routes
-from bitsnn_jax.integers.graph import Term
+from bitsnn_jax.integers.graph import Lookup, Term
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 
 
@@ -127,6 +127,8 @@ def _design(network: IntegerNetwork, node: IntegerNode) -> Design:
         raise VerilogError("neurons with a table of thresholds have no circuit")
     if not node.terms:
         raise VerilogError("no term feeds it")
+    if any(isinstance(term.weight, Lookup) for term in node.terms):
+        raise VerilogError("rows of a table, named by the input, have no circuit")
     lanes = node.shape[-1] if len(node.shape) > 1 else 1
     fractions = np.broadcast_to(node.fraction, node.shape).reshape(-1, lanes)
     if (fractions != fractions[0]).any():
@@ -153,7 +155,7 @@ def _design(network: IntegerNetwork, node: IntegerNode) -> Design:
 def _input(network: IntegerNetwork, node: IntegerNode, term: Term) -> Input:
     source = network[term.source]
     top = network.top(term.source)
-    is_signed = source.kind == "sum"
+    is_signed = network.low(term.source) < 0
     planes = top.bit_length() + is_signed
     if source.kind in ("neurons", "maximum"):
         planes = network.steps

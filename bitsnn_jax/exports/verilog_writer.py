@@ -83,8 +83,9 @@ def inputs_of(network: IntegerNetwork, vectors: Mapping[str, np.ndarray]) -> np.
     """Return the inputs of some test vectors, or draw some."""
     if "input" in vectors:
         return np.asarray(vectors["input"][:EXAMPLES])
-    shape = (EXAMPLES, *network.nodes[0].shape[1:])
-    return np.random.default_rng(0).integers(0, network.white + 1, shape)
+    tops = network.full(network.nodes[0].name)
+    shape = (EXAMPLES, *tops.shape[1:])
+    return np.random.default_rng(0).integers(0, tops + 1, shape)
 
 
 def values_of(network: IntegerNetwork, inputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -150,14 +150,16 @@ def normalise(z: Any, mantissa: int, exponent: int) -> Any:
     """
     entries = _entries(z, MOST_FEATURES)
     centred = entries * z - _sum(z)
-    largest = abs(centred).max(axis=-1, keepdims=True).clip(_root(mantissa, exponent))
+    largest = (
+        abs(centred).max(axis=-1, keepdims=True).clip(least_size(mantissa, exponent))
+    )
     length = _count(largest >= 1 << k for k in range(31))
     up, down = (20 - length).clip(0), (length - 20).clip(0)
     fine = ((centred << up) + (1 << down >> 1)) >> down
     coarse = (fine + 16) >> 5
     epsilon = mantissa >> (10 + 2 * (down - up) - exponent).clip(0, 31)
     high, low = _squares(coarse, fine - (coarse << 5), epsilon)
-    factor, places = _root_of_entries(entries)
+    factor, places = root_of_entries(entries)
     divisor = _divisor(high, low, places - NORMALISED_BITS)
     return (coarse * factor + (divisor >> 1)) // divisor
 
@@ -255,14 +257,14 @@ def _divisor(high, low, places: int) -> Any:
     return (((root << left) + (1 << right >> 1)) >> right).clip(1)
 
 
-def _root_of_entries(entries: int) -> tuple[int, int]:
+def root_of_entries(entries: int) -> tuple[int, int]:
     """Return the root of `entries` in at most 15 bits, and how many are a fraction."""
     places = next(k for k in range(15, 0, -1) if entries << 2 * k <= 1 << 30)
     return (math.isqrt(entries << (2 * places + 2)) + 1) >> 1, places
 
 
-def _root(mantissa: int, exponent: int) -> int:
-    """Return more than the root of mantissa 2**exponent, or 1."""
+def least_size(mantissa: int, exponent: int) -> int:
+    """Return more than the root of mantissa 2**exponent, or 1: as if a |c| were it."""
     left, right = max(exponent, 0), max(-exponent, 0)
     return math.isqrt(mantissa << left >> right) + 1
 

@@ -12,6 +12,7 @@ from damaged_bundles import change_arrays, change_text
 from bitsnn_jax import referee
 from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.exports.bundle_reader import ExchangeError
+from bitsnn_jax.exports.formats import FORMATS
 from bitsnn_jax.integers import routines
 from bitsnn_jax.integers.execution import one_shot, stepped
 from bitsnn_jax.integers.fixed_point import fixed_point
@@ -279,6 +280,72 @@ def test_rows_that_leave_31_bits_are_refused(tmp_path):
         bundle_writer.load(tmp_path / "net")
     with pytest.raises(referee.RefereeError, match="softmax: a row of numbers that"):
         referee.run(referee.read(tmp_path / "net"), TOKENS[0])
+
+
+@pytest.mark.parametrize("mode", ("one_shot", "stepped"))
+def test_onnxruntime_has_the_same_codes_and_logits(mode, exported):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    from bitsnn_jax.exports.onnx_writer import export_onnx
+
+    model = export_onnx(tokens_to_logits(), mode=mode).SerializeToString()
+    session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    vectors = bundle_writer.load_vectors(exported)
+    kind = {"tensor(uint8)": np.uint8}[session.get_inputs()[0].type]
+    found = session.run(names, {"input": vectors["input"].astype(kind)})
+    for name, array in zip(names, found, strict=True):
+        whose = f"codes/{name[5:]}" if name.startswith("code_") else f"outputs/{name}"
+        wanted = vectors[whose].reshape(array.shape)
+        np.testing.assert_array_equal(array, wanted, err_msg=name)
+    assert {"output", "code_code", "code_chosen"} == {*names}
+
+
+def test_onnx_has_the_routines_of_numpy():
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    from bitsnn_jax.exports.onnx_builder import Builder, Value
+    from bitsnn_jax.exports.onnx_rows import by_rows
+
+    rng = np.random.default_rng(0)
+    for n in (1, 3, 200):
+        z = (rng.integers(-(2**20), 2**20, (40, n)) >> rng.integers(0, 18, (40, 1))) + 9
+        z[:4] = [[0], [2**20], [-(2**20)], [1]]
+        z[4:6, 0] = 2**20, -(2**20)
+        for kind, routine, units in (
+            ("softmax", routines.softmax, routines.softmax_units(3e-5)),
+            ("softmax", routines.softmax, routines.softmax_units(0.3)),
+            ("normalised", routines.normalise, routines.epsilon_units(0, 1, n)),
+            ("normalised", routines.normalise, routines.epsilon_units(2, 1e-2, n)),
+        ):
+            node, builder = IntegerNode("a", kind, (1, n), routine=units), Builder()
+            start = Value((1, n), forms={("f64", False): builder.cast("input", "f64")})
+            made = builder.form(by_rows(builder, node, start), "i32")
+            builder.output("a", made, "i32", (1, n))
+            model = builder.model("i32", (1, n), {}).SerializeToString()
+            session = runtime.InferenceSession(model)
+            [found] = session.run(["a"], {"input": z.astype(np.int32)})
+            wanted = routine(z.astype(np.int32), *units)
+            np.testing.assert_array_equal(found, wanted, err_msg=f"{kind} {n}")
+
+
+@pytest.mark.parametrize("name", ("nir", "nir_stock", "qonnx", "verilog"))
+def test_formats_without_routines_refuse_rows_and_name_the_way_out(name, tmp_path):
+    pytest.importorskip({"qonnx": "onnx", "verilog": "numpy"}.get(name, "nir"))
+    network = tokens_to_logits()
+    if name == "verilog":  # by layers: the others have circuits
+        from bitsnn_jax.exports.verilog_layers import VerilogError, design
+
+        design(network, network["code"])
+        for node in ("words", "softmax"):
+            with pytest.raises(VerilogError, match=f"{node}: a node of kind"):
+                design(network, network[node])
+        return
+    with pytest.raises(
+        ValueError, match="words: N?.* has no form .* onnx or stablehlo"
+    ):
+        FORMATS[name].write(network, {}, tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow
