@@ -2,7 +2,9 @@
 
     python benchmarks/simulate.py [--model resnet20] [--batch 64] [--steps 4]
 
-ResNet-20 on 32x32x3 images, float32, random weights and inputs. The ANN's forward pass,
+ResNet-20 on 32x32x3 images, or MiniLM on 32 words (--model minilm), float32, random
+weights and inputs. Norms and softmax of a transformer are computed on decoded values,
+once in any pass. The ANN's forward pass,
 the fused and the stepped SNN are jitted; their runs are interleaved, and each ratio is
 the median over rounds of the ratio within a round, so that the machine's drift cancels.
 The work of a stepped pass is T ANN passes: T is its limit; that of fused is 1. "rolled"
@@ -14,27 +16,33 @@ stored; those of another T or batch stay in the file.
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import timings
 
 from bitsnn_jax import convert, spiking
 from bitsnn_jax.config import Model
-from bitsnn_jax.models import MODELS, build_model
+from bitsnn_jax.models import MODELS, TEXT_MODELS, build_model
+from bitsnn_jax.models.bert import BERT_SIZES
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.runtime.timing import in_turns
 
+MODELS_HERE = sorted(MODELS | TEXT_MODELS)
 STEPPED = ("stepped", "rolled")  # the passes that have T steps
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--model", choices=sorted(MODELS), default="resnet20")
+    parser.add_argument("--model", choices=MODELS_HERE, default="resnet20")
     parser.add_argument("--batch", type=whole(1, 2**17), default=64)
-    parser.add_argument("--size", type=whole(1, 4096), default=32)
+    parser.add_argument(
+        "--size", type=whole(1, 4096), default=32, help="of an image, or words"
+    )
     parser.add_argument("--steps", type=whole(1, 24), default=4)
     parser.add_argument("--rounds", type=whole(2, 10**6), default=30)
     parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
@@ -43,7 +51,7 @@ def main() -> None:
     apply_fn, variables, x = network(options.model, options.batch, options.size)
     passes = float_passes(apply_fn, variables, x, steps=options.steps)
     print(
-        f"{options.model}, batch {options.batch}, {options.size}x{options.size}x3, "
+        f"{options.model}, batch {options.batch}, inputs {list(x.shape[1:])}, "
         f"T = {options.steps}, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
     )
     compiled = {name: compile_pass(*p, x) for name, p in passes.items()}
@@ -55,12 +63,13 @@ def main() -> None:
 
 def float_passes(apply_fn, variables, x, *, steps: int) -> dict[str, tuple[Any, Any]]:
     """The network and its spiking forms, each a function and its variables."""
-    converted, _ = convert(apply_fn, variables, x[:1], steps=steps)
+    read: Any = partial(spiking, apply_fn, steps=steps, nonspiking="decode")
+    converted, _ = convert(apply_fn, variables, x[:1], steps=steps, nonspiking="decode")
     return {
         "ann": (apply_fn, variables),
-        "fused": (spiking(apply_fn, steps=steps, mode="fused"), variables),
-        "stepped": (spiking(apply_fn, steps=steps), converted),
-        "rolled": (spiking(apply_fn, steps=steps, unroll=False), converted),
+        "fused": (read(mode="fused"), variables),
+        "stepped": (read(), converted),
+        "rolled": (read(unroll=False), converted),
     }
 
 
@@ -102,10 +111,16 @@ def print_table(
 
 
 def network(name: str, batch: int, size: int):
-    """Make (apply_fn, variables, images), random; activations in their usual range."""
-    shape = (size, size, 3)
-    model = build_model(Model(name=name, theta_init=4.0), image_shape=shape)
-    x = jax.random.normal(jax.random.key(0), (batch, *shape))
+    """Make (apply_fn, variables, inputs), random; activations in their usual range."""
+    norm = "layer" if name in TEXT_MODELS or name.startswith("vit") else "batch"
+    shape, key = (size, size, 3), jax.random.key(0)
+    settings = Model(name=name, theta_init=4.0, norm=norm)
+    model = build_model(settings, image_shape=shape)
+    if name in TEXT_MODELS:
+        words = jax.random.randint(key, (batch, size), 0, BERT_SIZES[name].vocabulary)
+        x = jnp.stack([words, jnp.zeros_like(words), jnp.ones_like(words)], 1)
+    else:
+        x = jax.random.normal(key, (batch, *shape))
     variables = model.init(jax.random.key(1), x[:1], train=False)
     return lambda v, x: model.apply(v, x, train=False), variables, x
 

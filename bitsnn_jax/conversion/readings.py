@@ -233,7 +233,7 @@ class Stepped(TimedReading):
         is_current = isinstance(z, Current)
         start = jnp.zeros(site.shape, fn.dtype)
         membrane = self.collect(z, start) if is_current else z.value
-        fired = self.fire_table(membrane, table)
+        fired = stored(self.fire_table(membrane, table))
         self.observe(site, fn(membrane[None])[0] + delta / 2, fired, delta)
         return Current(Spikes(fired, delta))
 

@@ -7,6 +7,7 @@ import pytest
 
 from bitsnn_jax import codes
 from bitsnn_jax.numerics.tables import (
+    Thresholds,
     fire_table,
     known_turning_point,
     threshold_table,
@@ -84,3 +85,23 @@ def test_equal_steps_are_those_of_eq_10():
     # Up to the rounding of z + 1/2, which is 1 just below one half.
     np.testing.assert_allclose(table.rise, np.arange(1, 16) - 0.5, rtol=1e-7)
     assert np.isposinf(table.fall).all()
+
+
+@pytest.mark.parametrize("sizes", [(), (1, 3), (2, 3)])
+@pytest.mark.parametrize("steps", [1, 4, 6])  # by halves up to 4, beyond by look-ups
+def test_a_code_is_how_many_thresholds_hold(steps, sizes):
+    rng = np.random.default_rng(steps)
+    rise = np.sort(rng.integers(-9, 9, (2**steps - 1, *sizes)), axis=0)
+    fall = rise[-1] + np.sort(rng.integers(-5, 9, rise.shape), axis=0)[::-1]
+    table = Thresholds(jnp.asarray(rise, "f4"), jnp.asarray(fall, "f4"))
+    membrane = rng.integers(-12, 20, (50, 2, 3)).astype("f4")
+    pairs = zip(rise, fall, strict=True)
+    wanted = sum(
+        ((low <= membrane) & (membrane < high)).astype(int) for low, high in pairs
+    )
+    for unroll in (True, False):
+        fired = fire_table(
+            jnp.asarray(membrane), table, steps=steps, dtype=jnp.uint8, unroll=unroll
+        )
+        np.testing.assert_array_equal(fired, wanted)
+    assert 0 < wanted.max()
