@@ -146,6 +146,7 @@ class RunSource:
     Attributes:
       path: folder of the run, or the name.
       directory: of the data; None for where the run had them.
+      vocabulary: of the words; None for the file that the run had.
       limit: first test examples only; None for all.
       nonspiking: what to do with operations that have no spiking form, such as softmax:
         "decode" to compute them outside the spiking network, or "error".
@@ -153,6 +154,7 @@ class RunSource:
 
     path: str | os.PathLike
     directory: str | None = None
+    vocabulary: str | None = None
     limit: int | None = None
     nonspiking: str = "decode"
 
@@ -161,15 +163,17 @@ class RunSource:
         return snn_folder(self.path)
 
     def run(self) -> Run:
-        """Read the run, whose data are in `directory`.
+        """Read the run, whose data are in `directory`, in words of `vocabulary`.
 
         Raises:
           CheckpointError: see `find_run`.
         """
         run = find_run(self.path)
-        if self.directory is None:
+        found = {"directory": self.directory, "vocabulary": self.vocabulary}
+        found = {name: path for name, path in found.items() if path is not None}
+        if not found:
             return run
-        where = dataclasses.replace(run.config.data, directory=self.directory)
+        where = dataclasses.replace(run.config.data, **found)
         config = dataclasses.replace(run.config, data=where)
         return dataclasses.replace(run, config=config)
 
@@ -182,13 +186,14 @@ class RunSource:
                 "trained with qcfs; train.py makes one with "
                 f"--config.start_from={self.path}"
             )
+        task = task_of(run.config)
+        examples = task.load(run.config.data, "test")
+        task.check_inputs(run.config, examples)
         return Network(
             apply_fn=ann_fn(run.config, run.metadata["image_shape"]),
             variables=run.variables,
             config=run.config,
-            examples=task_of(run.config)
-            .load(run.config.data, "test")
-            .first(self.limit),
+            examples=examples.first(self.limit),
             step=run.step,
             metadata=run.metadata,
             nonspiking=self.nonspiking,

@@ -105,6 +105,7 @@ def _convert(options: Namespace, command: str) -> None:
     source = RunSource(
         options.ckpt,
         directory=options.data,
+        vocabulary=options.vocabulary,
         limit=options.limit,
         nonspiking=options.nonspiking,
     )
@@ -205,7 +206,7 @@ _KINDS = {
         _convert,
         own="mode nonspiking fixed-point rounding carriers tie-skips target "
         "qat_epochs qat_learning_rate "
-        "data distributed coordinator num_hosts host host_timeout",
+        "data vocabulary distributed coordinator num_hosts host host_timeout",
     ),
     "torch": _Kind(
         "--torch",
@@ -300,6 +301,12 @@ def _parser() -> Parser:
     )
     _add_integers(parser)
     parser.add_images()
+    parser.add_argument(
+        "--vocabulary",
+        type=filled,
+        metavar="FILE",
+        help="vocab.txt of a network of sentences, if not where the run had it",
+    )
     parser.add_argument(
         "--out",
         type=filled,

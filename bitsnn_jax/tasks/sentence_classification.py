@@ -81,6 +81,9 @@ class SentenceClassification(Classification):
                     f"data.{field} must be {default!r} for sentences, got {value!r}: "
                     "it is for images"
                 )
+        self.check_inputs(config, examples)
+
+    def check_inputs(self, config: config.Config, examples: data.Sentences) -> None:
         known = BERT_SIZES[config.model.name].vocabulary
         if examples.pieces and len(examples.pieces) != known:
             raise ValueError(

@@ -110,6 +110,14 @@ class Task(ABC):
         """
         del config, examples
 
+    def check_inputs(self, config: config.Config, examples: Any) -> None:
+        """Compare a config with any examples, also those of another folder.
+
+        Raises:
+          ValueError: examples that mean something else to the network.
+        """
+        del config, examples
+
     # Model
 
     @abstractmethod

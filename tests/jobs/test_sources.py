@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sentences import write_sst2, write_vocabulary
 
 from bitsnn_jax import config, data
 from bitsnn_jax.conversion.bias_shift import convert
@@ -79,3 +80,24 @@ def test_a_run_is_not_changed_by_what_is_asked_of_it(network, monkeypatch):
     loaded = RunSource("a run", limit=5).load()
     assert (len(loaded.examples), loaded.step) == (5, 3)
     assert run.config == before
+
+
+def test_sentences_are_read_in_the_words_that_the_network_knows(tmp_path, monkeypatch):
+    pytest.importorskip("tokenizers")
+    write_sst2(tmp_path)
+    settings = config.Config(
+        task="sentence_classification",
+        data=config.Data(name="sst2", directory=str(tmp_path), max_length=8),
+        model=config.Model(name="bert_tiny", num_classes=2, norm="layer"),
+    )
+    run = loading.Run(settings, {}, 3, {"image_shape": (3, 8)})
+    monkeypatch.setattr("bitsnn_jax.jobs.sources.find_run", lambda path: run)
+    with pytest.raises(FileNotFoundError, match="data.vocabulary '': expected"):
+        RunSource("a run").load()
+    (tmp_path / "other").mkdir()
+    other = write_vocabulary(tmp_path / "other", lines=30)
+    with pytest.raises(ValueError, match="must have the 128 lines .*, got 30"):
+        RunSource("a run", vocabulary=other).load()
+    loaded = RunSource("a run", vocabulary=write_vocabulary(tmp_path), limit=2).load()
+    assert loaded.placeholder == jax.ShapeDtypeStruct((1, 3, 8), np.int32)
+    assert loaded.nonspiking == "decode"
