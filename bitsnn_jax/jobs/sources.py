@@ -169,11 +169,12 @@ class RunSource:
           CheckpointError: see `find_run`.
         """
         run = find_run(self.path)
-        found = {"directory": self.directory, "vocabulary": self.vocabulary}
-        found = {name: path for name, path in found.items() if path is not None}
-        if not found:
-            return run
-        where = dataclasses.replace(run.config.data, **found)
+        read = run.config.data
+        where = dataclasses.replace(
+            read,
+            directory=read.directory if self.directory is None else self.directory,
+            vocabulary=read.vocabulary if self.vocabulary is None else self.vocabulary,
+        )
         config = dataclasses.replace(run.config, data=where)
         return dataclasses.replace(run, config=config)
 

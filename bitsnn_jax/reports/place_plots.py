@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -95,38 +96,49 @@ def draw_words(ax: Axes, raster: Raster, *, names: bool = True) -> None:
     """Draw a row for each layer and a column for each word, with T strips in it.
 
     A strip is a step, in its colour; the more neurons of the layer spike then at this
-    word, the fuller the colour.
+    word, the fuller the colour, which follows the square root. Blocks stand apart.
     """
-    rows, steps = _rows(raster.places), raster.steps
-    shares = np.stack([row.spikes for row in rows])  # [layers, words, T]
-    strips = np.zeros((*shares.shape[:2], steps + 1, 4))  # the last one parts words
-    strips[:, :, :steps, :3] = [to_rgb(colour) for colour in plane_colours(steps)]
-    strips[:, :, :steps, 3] = shares / (shares.max() or 1)
+    blocks, steps = _blocks(_rows(raster.places)), raster.steps
+    rows = [(b, name, row) for b, maps in blocks.items() for name, row in maps]
+    shares = np.stack([row.spikes for _, _, row in rows])  # [layers, words, T]
     count, width = shares.shape[1], steps + 1
+    lines = [i + j for i, maps in enumerate(_positions(blocks)) for j in maps]
+    strips = np.zeros((lines[-1] + 1, count, width, 4))  # the last one parts words
+    strips[:, :, :steps, :3] = [to_rgb(colour) for colour in plane_colours(steps)]
+    strips[lines, :, :steps, 3] = np.sqrt(shares / (shares.max() or 1))
     ax.imshow(
-        strips.reshape(len(rows), count * width, 4),
+        strips.reshape(len(strips), count * width, 4),
         aspect="auto",
         interpolation="nearest",
-        extent=(0, count, len(rows), 0),
+        extent=(0, count, len(strips), 0),
     )
     _plain(ax)
     if not names:
+        ax.set_xticks([])
+        ax.set_yticks([])
         ax.set_title(f"spikes: {len(rows)} layers, {count} words, {steps} time steps")
         return
-    ax.set_yticks(np.arange(len(rows)) + 0.5, [row.path for row in rows], fontsize=6.5)
+    labels, last = [], ""
+    for block, name, _ in rows:
+        labels.append(name if block == last else f"{block}  {name}".strip())
+        last = block
+    ax.set_yticks(np.array(lines) + 0.5, labels, fontsize=6.5)
     middles = np.arange(count) + 0.5 * steps / width
     ax.set_xticks(middles, _words(raster), rotation=90, fontsize=7)
+    ax.set_title(f"the fullest strip: {shares.max():.0%} of the neurons", fontsize=7)
+
+
+def _positions(blocks: dict[str, list[tuple[str, Row]]]) -> list[range]:
+    """Say which rows each block has."""
+    ends = np.cumsum([0, *map(len, blocks.values())]).tolist()
+    return [range(*pair) for pair in pairwise(ends)]
 
 
 def _by_word(raster: Raster, rows: Sequence[Row]) -> Figure:
-    height = 2.4 + _ROW * len(rows)
-    figure = Figure(figsize=(9.2, height), layout="constrained")
-    (bars, right), (words, logits) = figure.subplots(
-        2,
-        2,
-        sharex="col",
-        width_ratios=(8, 1),
-        height_ratios=(0.7, _ROW * len(rows) + 0.2),
+    height = _ROW * (len(rows) + len(_blocks(rows)))
+    figure = Figure(figsize=(9.2, 2.6 + height), layout="constrained")
+    (bars, logits), (words, right) = figure.subplots(
+        2, 2, sharex="col", width_ratios=(8, 1), height_ratios=(0.9, height + 0.2)
     )
     right.remove()
     _draw_bars(bars, raster)

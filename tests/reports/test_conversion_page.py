@@ -250,8 +250,8 @@ def test_strips_are_as_full_as_words_spike_and_pairs_are_one_row():
     raster = of_words()["raster"]
     raster["places"][0]["spikes"][1] = [1, 0, 0, 0]  # of "q" alone
     figure = place_plots.spikes_by_place(typed_raster(raster))
-    bars, words, _ = figure.axes
-    strips = words.images[0].get_array()[..., 3].reshape(2, 3, 5)
+    bars, _, words = figure.axes
+    strips = words.images[0].get_array()[..., 3].reshape(2, 3, 5) ** 2
     np.testing.assert_allclose(strips[0, 1], [1, 1 / 6, 0, 1 / 2, 0])  # of 3/4 at most
     np.testing.assert_allclose(strips[1, 2], [2 / 3, 1 / 3, 0, 1, 0])
     assert [label.get_text() for label in words.get_yticklabels()] == ["q", "p"]
