@@ -180,6 +180,8 @@ def _layer_by_layer(apply_fn, neuron, steps, options, variables, x) -> Simulated
 class _Simulation(Reading):
     """What the readings share: layers, counts, products, precision."""
 
+    has_tables = True  # a function in front of a code is one, and not its operations
+
     def __init__(self, neuron, *, found, fan_out, precision, nonspiking):
         super().__init__(nonspiking=nonspiking)
         self.method = neuron
@@ -199,6 +201,13 @@ class _Simulation(Reading):
             for i, v in enumerate(values)
         ]
         return self.linear(eqn, values, [streamed], path)
+
+    def pointwise_neuron(self, site, z, theta, fn):
+        """Feed neurons the function of what a current is worth."""
+        if not (self.decodes and isinstance(z, Current)):
+            return None
+        value = self.decode(z, site.path).value
+        return self.neuron(site, Analog(fn(value[None])[0]), theta)
 
     def count(self, site, spikes) -> None:
         """Add up spikes [(T,) n, ...].
@@ -282,6 +291,8 @@ class _SoFar(_EachStep):
     What flows in a step is the change of such a value, and is not formed: the neurons
     are told the value. It is that of the ANN when the sums are its activations.
     """
+
+    has_tables = False  # functions are computed as the ANN computes them
 
     def sent(self, value) -> Value:
         return Analog(value)

@@ -195,6 +195,26 @@ def test_rate_neurons_see_products_and_functions_of_values_so_far(warm_up):
     np.testing.assert_allclose(found.outputs, means, atol=1e-12)
 
 
+def test_a_function_in_front_of_a_code_is_that_of_the_value_so_far():
+    x = np.random.default_rng(0).normal(size=(3, 5))
+
+    def network(variables, x):
+        return qcfs(jax.nn.silu(qcfs(x, 1.0) - 0.3), 0.25)
+
+    found = jax.jit(simulate(network, half_charged(), steps=4, **DECODE))((), x)
+    v, total, u, sent = 0.5, 0, 0.125, []
+    for t in range(1, 5):
+        v = v + x
+        spikes, v = 1.0 * (v >= 1), v - (v >= 1)
+        total = total + spikes - 0.3
+        u = u + total / t / (1 + np.exp(-total / t))
+        sent.append(0.25 * (u >= 0.25))
+        u = u - sent[-1]
+    means = [np.mean(sent[:t], 0) for t in range(1, 5)]
+    np.testing.assert_allclose(found.outputs, means, atol=1e-12)
+    assert found.outputs.any()
+
+
 def test_functions_of_trains_are_refused_unless_they_may_be_decoded():
     variables, x = filled()
     for name in ("qcfs", "parallel"):
