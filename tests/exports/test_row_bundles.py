@@ -1,6 +1,5 @@
 """Softmax, normalised rows and tables of vectors in the exchange format."""
 
-import functools
 import shutil
 
 import encoders
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from damaged_bundles import change_arrays, change_text
+from row_networks import LENGTH, TOKENS, WIDTH, tokens_to_logits
 
 from bitsnn_jax import referee
 from bitsnn_jax.exports import bundle_writer
@@ -16,78 +16,14 @@ from bitsnn_jax.exports.formats import FORMATS
 from bitsnn_jax.integers import routines
 from bitsnn_jax.integers.execution import one_shot, stepped
 from bitsnn_jax.integers.fixed_point import fixed_point
-from bitsnn_jax.integers.graph import Dense, Lookup, Move, Reshape, Scale, Term
+from bitsnn_jax.integers.graph import Scale
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.integers.needs import layer_needs
-from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
+from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.operations import COUNTS, count
 from bitsnn_jax.integers.targets import broken_limits, targets
 
-WORDS, LENGTH, WIDTH, ROW = 7, 3, 4, "row_entries"
-TOKENS = np.random.default_rng(4).integers(0, [[WORDS], [2]], (5, 2, LENGTH))
-TOKENS[:, 1, 0] = 1  # one word at least
-
-
-@functools.cache
-def tokens_to_logits():
-    """Words from a table, normalised; scores with a mask, softmax; T = 4."""
-    rng, of = np.random.default_rng(0), np.int32
-
-    def drawn(*shape, top=127, dtype=np.int8):
-        return rng.integers(-top, top, shape, dtype)
-
-    def row(i, repeated=1):  # of the input
-        places = np.arange(LENGTH * i, LENGTH * (i + 1), dtype=of)
-        return Move(np.tile(places, (1, repeated, 1)))
-
-    table = Lookup(drawn(WORDS, WIDTH, top=32000, dtype=np.int16))
-    scores = Term(
-        "code",
-        (Reshape((LENGTH, WIDTH)),),
-        Dense(drawn(WIDTH, LENGTH)),
-        (Reshape((1, LENGTH, LENGTH)),),
-    )
-    mask = Term("input", (row(1, LENGTH),), Scale(np.array(30000, np.int16)), ())
-    flat = (Reshape((1, LENGTH**2)),)
-    last = Term("chosen", flat, Dense(drawn(LENGTH**2, 2)), ())
-    network = IntegerNetwork(
-        (IntegerNode("input", "input", (1, 2, LENGTH), bound=WORDS - 1),),
-        *(4, 8, WORDS - 1),
-        tops=np.array([[WORDS - 1], [1]]),
-    )
-    for node in (
-        IntegerNode(
-            *("words", "normalised", (1, LENGTH, WIDTH)),
-            (Term("input", (row(0), Reshape((1, LENGTH))), table, ()),),
-            fraction=np.array([3, 4, 3, 3], of),
-            routine=routines.epsilon_units(1e-3, 2.0**-9, WIDTH),
-            row_unit=2.0**-9,
-            unit=np.array(2.0**-10),
-        ),
-        IntegerNode(
-            *("code", "neurons", (1, LENGTH, WIDTH)),
-            (Term("words", (), Scale(np.full(WIDTH, 300, np.int16)), ()),),
-            fraction=np.array(14, of),
-        ),
-        IntegerNode(
-            *("softmax", "softmax", (1, LENGTH, LENGTH)),
-            (scores, mask),
-            bias=np.array(-30000, of),
-            routine=routines.softmax_units(1e-3),
-            row_unit=1e-3,
-            unit=np.array(2.0**-15),
-        ),
-        IntegerNode(
-            *("chosen", "neurons", (1, LENGTH, LENGTH)),
-            (Term("softmax", (), Scale(np.array(30, np.int16)), ()),),
-            fraction=np.array(15, of),
-        ),
-        IntegerNode("output", "output", (1, 2), (last,), bias=np.array([9, -9], of)),
-    ):
-        bound = largest_sum(node, network) + int(node.half.max())
-        nodes = (*network.nodes, node._replace(bound=bound))
-        network = IntegerNetwork(nodes, 4, 8, WORDS - 1, network.tops)
-    return network
+ROW = "row_entries"
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ import tensorstore
 from damaged_bundles import change_arrays, change_text
 from fuzz.mutate import VALUES, mutations, values_changed
 from PIL import Image
+from row_networks import TOKENS, tokens_to_logits
 from safetensors.numpy import save
 
 from bitsnn_jax import config as configuration
@@ -126,6 +127,10 @@ def integers():
 def make_export(folder):
     images = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3))
     bundle_writer.save(integers(), folder / "net", vectors=images)
+
+
+def make_rows(folder):
+    bundle_writer.save(tokens_to_logits(), folder / "net", vectors=TOKENS)
 
 
 def read_export(folder):
@@ -524,6 +529,10 @@ FORMATS = {
     "export, resealed": Format(make_export, read_export, 200, False, resealed),
     "export, resealed, by the referee": Format(
         make_export, run_referee, 200, False, resealed, (Refused,)
+    ),
+    "export of rows, resealed": Format(make_rows, read_export, 200, False, resealed),
+    "export of rows, resealed, by the referee": Format(
+        make_rows, run_referee, 200, False, resealed, (Refused,)
     ),
     "NIR": Format(make_nir, read_nir, 300),
     "NIR, resealed": Format(make_nir, read_nir, 150, False, nir_resealed),

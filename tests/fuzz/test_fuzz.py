@@ -16,6 +16,7 @@ import pytest
 PROCESSES = (
     ("export", "export by the referee"),
     ("export, resealed", "export, resealed, by the referee"),
+    ("export of rows, resealed", "export of rows, resealed, by the referee"),
     ("NIR", "NIR, resealed", "StableHLO"),
     (".safetensors", ".pth", "IDX", "pictures"),
     ("network of the package", "network of the package, resealed"),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitsnn_jax.integers import routines
+from bitsnn_jax.integers.operations import ROUTINES
 from bitsnn_jax.integers.routines import (
     LARGEST_SCORE,
     epsilon_units,
@@ -162,6 +163,37 @@ def test_no_number_on_the_way_needs_more_than_32_bits(monkeypatch):
         y = routine(z.astype(np.int64), *units)
         assert y.dtype == np.int64
         np.testing.assert_array_equal(y, expected)
+
+
+class Counted(np.ndarray):
+    """An array that counts what is done with its entries."""
+
+    products, additions = 0, 0
+    free = ("bitwise_and", "negative")  # masks
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        plain = [np.asarray(x) for x in inputs]
+        made = getattr(ufunc, method)(*plain, **options)
+        times = (plain[0] if method == "reduce" else made).size
+        if ufunc is np.multiply:
+            Counted.products += times
+        elif ufunc.__name__ not in self.free:
+            # A quotient of 16 bits: a shift, a comparison and a subtraction each.
+            Counted.additions += times * (48 if ufunc is np.floor_divide else 1)
+        return np.asarray(made).view(Counted)
+
+
+@pytest.mark.parametrize("kind", ROUTINES)
+def test_what_a_routine_costs_is_what_it_does(kind):
+    routine = {"softmax": softmax, "normalised": normalise}[kind]
+    units = {"softmax": (0, 2**20), "normalised": (2**30, -10)}[kind]
+    for rows, entries in ((1, 100), (1, 200), (3, 100)):
+        Counted.products = Counted.additions = 0
+        routine(np.zeros((rows, entries), np.int32).view(Counted), *units)
+        cost = ROUTINES[kind]
+        assert Counted.products == rows * (entries * cost.products + cost.row_products)
+        added = rows * (entries * cost.additions + cost.row_additions)
+        assert Counted.additions == added
 
 
 def test_wrong_units_and_long_rows_are_refused_in_a_line():
