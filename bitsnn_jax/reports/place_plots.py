@@ -116,7 +116,7 @@ def draw_words(ax: Axes, raster: Raster, *, names: bool = True) -> None:
     if not names:
         ax.set_xticks([])
         ax.set_yticks([])
-        ax.set_title(f"spikes: {len(rows)} layers, {count} words, {steps} time steps")
+        ax.set_title(f"spikes: {len(rows)} layers, {count} places, {steps} time steps")
         return
     labels, last = [], ""
     for block, name, _ in rows:
@@ -165,7 +165,7 @@ def _draw_bars(ax: Axes, raster: Raster) -> None:
     ax.spines[:].set_visible(False)
     ax.tick_params(axis="x", length=0, labelbottom=False)
     ax.set_yticks([])
-    ax.set_title(f"spikes of each word, {spikes.sum(1).max():,.0f} at most")
+    ax.set_title(f"spikes in each column, {spikes.sum(1).max():,.0f} at most")
 
 
 def _by_patch(raster: Raster, rows: Sequence[Row]) -> Figure:

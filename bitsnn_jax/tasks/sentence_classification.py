@@ -43,7 +43,7 @@ class SentenceClassification(Classification):
     score: str = "accuracy"
 
     noun = "sentences"
-    place = "word"
+    place = "word piece"
     sources = data.SENTENCES
     models = TEXT_MODELS
 

@@ -1,6 +1,5 @@
 """Attention in a traced program: the heads and the places of its neurons."""
 
-import math
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -47,7 +46,7 @@ def attention(apply_fn: ApplyFn, variables: Any, example: Any) -> Attention | No
     the number of places. A layer that enters such a product, or the one with the
     values, has its heads where the product has them: other axes may have changed
     places on the way, and heads may be one axis with what follows them, as they are in
-    front of a reshape. The first other axis that is as
+    front of a reshape (if in doubt the last axis). The first other axis that is as
     long as there are places has the places, in layers of three axes or more.
 
     Args:
@@ -122,12 +121,24 @@ class _Products(Passed):
         heads, axis = 1, 0
         if site.path in self.operands:
             shape, at = self.operands[site.path]
-            merged = (*shape[:at], math.prod(shape[at : at + 2]), *shape[at + 2 :])
-            turned = sorted(site.shape) == sorted(shape) and site.shape[at] == shape[at]
-            if turned or site.shape == merged:
-                heads, axis = shape[at], at
+            axes = _axes_of_heads(site.shape, shape, at)
+            heads, axis = (shape[at], axes[0]) if axes else (1, 0)
         axes = range(1, len(site.shape) if len(site.shape) > 2 else 0)
         # Heads that fill their axis leave no room for places there.
         filled = axis if heads > 1 and site.shape[axis] == heads else None
         fitting = [i for i in axes if i != filled and site.shape[i] == places]
         return Layout(heads, axis, fitting[0] if fitting else None)
+
+
+def _axes_of_heads(layer, operand, at):
+    """Find the axes of a layer that may have the heads, which the operand has `at`."""
+    heads, others = operand[at], sorted((*operand[:at], *operand[at + 1 :]))
+    if len(layer) == len(operand):  # other axes may have changed places
+        return [at] if layer[at] == heads and sorted(layer) == sorted(operand) else []
+    # One axis with what follows them: with channels, which are last, if in doubt.
+    return [
+        i
+        for i in reversed(range(1, len(layer)))
+        if layer[i] % heads == 0
+        and sorted((*layer[:i], layer[i] // heads, *layer[i + 1 :])) == others
+    ]

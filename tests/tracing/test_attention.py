@@ -31,6 +31,11 @@ def code_behind_it(w, x):
     return scores(qcfs(split(x @ w), 1.0))
 
 
+def code_in_front_of_both(w, x):
+    q = split(qcfs(x @ w, 1.0)).transpose(0, 2, 1, 3)
+    return q @ q.transpose(0, 1, 3, 2)
+
+
 def code_behind_a_transposition(w, x):
     q = qcfs(split(x @ w).transpose(0, 2, 1, 3), 1.0)
     return q @ q.transpose(0, 1, 3, 2)
@@ -40,6 +45,7 @@ def code_behind_a_transposition(w, x):
     ("network", "layout", "shape"),
     [
         (code_in_front_of_the_reshape, Layout(HEADS, 2, 1), (1, PLACES, WIDTH)),
+        (code_in_front_of_both, Layout(HEADS, 2, 1), (1, PLACES, WIDTH)),
         (code_behind_it, Layout(HEADS, 2, 1), (1, PLACES, HEADS, 3)),
         (code_behind_a_transposition, Layout(HEADS, 1, 2), (1, HEADS, PLACES, 3)),
     ],
