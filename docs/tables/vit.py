@@ -38,19 +38,20 @@ def vit(rows):
 
 @table("vit_integers", "vit.json")
 def vit_integers(rows):
-    """The network that spikes everywhere, in integers."""
-    name = "vit_fashion_mnist_spiking"
-    whole, found = _row(rows, "integers", name), _row(rows, "referee", name)
-    yield "compared with the pass at once", "images", "equal", "differing"
-    codes = whole["codes"] - whole["differing"]
-    logits = whole["logits"] - whole["logits_differing"]
-    images = f"{whole['images']:,}"
-    yield "step by step: codes", images, f"{codes:,}", f"{whole['differing']:,}"
-    yield "logits", images, f"{logits:,}", f"{whole['logits_differing']:,}"
-    differing = "0" if found["difference"] is None else found["difference"]
+    """Both in integers: the pass at once, what steps make of it, and the referee."""
     yield (
-        "referee, NumPy alone: spikes",
-        f"{found['images']:,}",
-        f"{found['spikes']:,}",
-        differing,
+        *("attention and norms", "accuracy, 8 bits", "codes, step by step"),
+        *("differing", "logits", "differing", "spikes, referee", "differing"),
     )
+    for name, form in _FORMS.items():
+        whole, found = _row(rows, "integers", name), _row(rows, "referee", name)
+        yield (
+            form,
+            percent(whole["accuracy"]),
+            f"{whole['codes']:,}",
+            f"{whole['differing']:,}",
+            f"{whole['logits']:,}",
+            f"{whole['logits_differing']:,}",
+            f"{found['spikes']:,}",
+            "0" if found["difference"] is None else found["difference"],
+        )
