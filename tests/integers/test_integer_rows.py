@@ -16,6 +16,7 @@ from bitsnn_jax.integers.fixed_point import (
     extended,
     fixed_point,
 )
+from bitsnn_jax.integers.gptq import gptq
 from bitsnn_jax.integers.graph import ROWS, Graph, Node, evaluate
 from bitsnn_jax.integers.latent import latent
 from bitsnn_jax.integers.linear_rules import LoweringError
@@ -144,6 +145,23 @@ def test_rows_are_not_fine_tuned_in_integers():
 def test_the_largest_integers_of_an_input_have_its_shape():
     with pytest.raises(ValueError, match=r"white has the shape \(5,\), expected"):
         fixed_point(graph(), steps=4, white=np.ones(5))
+
+
+@pytest.mark.slow
+def test_rounding_that_looks_at_sentences_loses_less():
+    tokens = encoders.sentences(64)
+    white = np.array([[encoders.WORDS - 1], [1], [1]])
+    of_bert = lower(encoders.encoder, encoders.variables(layers=1), tokens[:1])
+    outputs = jax.jit(lambda x: evaluate(of_bert, x, steps=4)[0]["output"])
+    wanted = outputs(tokens.astype(np.float32))[:, 0]
+
+    def lost(of_bert):
+        rounded = fixed_point(of_bert, steps=4, bits=4, white=white, inputs=tokens[:1])
+        found = jax.jit(one_shot(rounded))(tokens).outputs["output"]
+        return np.abs(found * rounded["output"].unit - wanted).mean()
+
+    closer = gptq(of_bert, tokens, steps=4, bits=4, white=white)
+    assert lost(closer) < lost(of_bert)
 
 
 @pytest.mark.slow
