@@ -48,6 +48,6 @@ def get_config() -> config.Config:
             warmup_epochs=0.3,
             weight_decay=0.01,
             clip_norm=1.0,
-            epochs=3,
+            epochs=2,
         ),
     )
