@@ -3,8 +3,10 @@
     python experiments/sentences.py --seeds 0 1 2
 
 Needs the files that configs/minilm_reviews.py names. For each seed: the float network
-is fine-tuned, QCFS networks of L = 2**T - 1 start from it, and `convert.py` runs each
-of them spike by spike on all test sentences. Runs lie in runs/sentences and are not
+is fine-tuned, a QCFS network of L = 15 starts from it, and `convert.py` runs that one
+spike by spike on all test sentences. The float network is also quantised without
+training. The network of the first seed is compared
+with its spiking form in float64, code by code. Runs lie in runs/sentences and are not
 trained twice. docs/results/sentences.json has a row for each network, written as soon
 as it is there.
 """
@@ -12,10 +14,14 @@ as it is there.
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bitsnn_jax.config import Config, read_config
+from bitsnn_jax.conversion.calibration import calibrate_network
+from bitsnn_jax.jobs.evaluation import evaluate, without_spikes
+from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import (
     SEEDS,
@@ -28,19 +34,23 @@ from bitsnn_jax.runtime.cli import (
 )
 from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.runtime.rows import Rows
+from bitsnn_jax.tasks import task_of
 from bitsnn_jax.training import train_and_evaluate
 
 CONFIG = Path("configs/minilm_reviews.py")
 RUNS = Path("runs/sentences")
 NUMBERS = Path("docs/results/sentences.json")
 FLOAT = 0  # levels of a network without codes
-# Epochs and learning rate of the networks of so many levels.
-RECIPES = {15: (1, 1e-4), 255: (1, 2e-5)}
-# What each is converted with: each spike is simulated at the T that it was trained for.
-CONVERSIONS = {
-    15: ("--steps 4 --mode stepped", "--steps 2 8 16 --mode fused"),
-    255: ("--steps 8 16 --mode fused",),
-}
+LEVELS = 15  # of a network that is trained with codes
+WITHOUT_TRAINING = (255, 15)  # of networks whose thresholds are found, and no more
+CALIBRATED = 256  # training sentences that they are found with
+EPOCHS, LEARNING_RATE = 1, 1e-4  # with codes
+# Each spike is simulated at the T that a network was trained for.
+CONVERSIONS = (
+    "--steps 4 --mode stepped --certificate none",
+    "--steps 2 8 16 --mode fused --certificate none",
+)
+CERTIFICATE = "--steps 4 8 16 --mode fused --certificate float64 --limit 500"
 
 
 def main() -> None:
@@ -48,22 +58,23 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=whole(0, SEEDS), action=Distinct, nargs="+", default=[0, 1, 2]
     )
-    parser.add_argument(
-        "--levels",
-        type=int,
-        choices=RECIPES,
-        action=Distinct,
-        nargs="+",
-        default=list(RECIPES),
-    )
     parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
-    rows = Rows(options.out, ("seed", "levels"))
-    for levels in (FLOAT, *options.levels):
-        for seed in options.seeds:
-            if not rows.known({"seed": seed, "levels": levels}):
-                rows.add(measured(seed, levels))
-                print(rows[-1], flush=True)
+    rows = Rows(options.out, ("part", "seed", "levels"))
+    for part, seed, levels in wanted(options.seeds):
+        key = {"part": part, "seed": seed, "levels": levels}
+        if not rows.known(key):
+            about = {"about": about_numbers(config=str(CONFIG), seed=seed)}
+            rows.add(key | PARTS[part](seed, levels) | about)
+            print(rows[-1], flush=True)
+
+
+def wanted(seeds: list[int]) -> Iterator[tuple[str, int, int]]:
+    for levels in (FLOAT, LEVELS):
+        yield from (("network", seed, levels) for seed in seeds)
+    yield "certificate", seeds[0], LEVELS
+    for levels in WITHOUT_TRAINING:
+        yield from (("calibrated", seed, levels) for seed in seeds)
 
 
 def measured(seed: int, levels: int) -> dict[str, Any]:
@@ -72,15 +83,44 @@ def measured(seed: int, levels: int) -> dict[str, Any]:
     workdir = RUNS / settings.name
     result = train_and_evaluate(settings, workdir)
     row = {
-        "seed": seed,
-        "levels": levels,
         "epochs": settings.optimizer.epochs,
         "accuracy": result["test"]["accuracy"],
-        "seconds": result["seconds"],
+        "trained": result["commit"],
     }
-    if levels:
-        row |= converted(workdir, CONVERSIONS[levels])
-    return row | {"about": about_numbers(config=str(CONFIG), seed=seed)}
+    if not levels:
+        return row
+    found = [conversion(workdir, options) for options in CONVERSIONS]
+    steps = [_without_layers(row) for one in found for row in one["steps"]]
+    return row | {
+        "sentences": found[0]["examples"],
+        "steps": sorted(steps, key=lambda row: row["steps"]),
+    }
+
+
+def certified(seed: int, levels: int) -> dict[str, Any]:
+    """Compare a network with its spiking form, code by code."""
+    found = conversion(RUNS / config_of(seed, levels).name, CERTIFICATE)
+    return {
+        "sentences": found["examples"],
+        "steps": [_without_layers(row) for row in found["steps"]],
+    }
+
+
+def calibrated(seed: int, levels: int) -> dict[str, Any]:
+    """Evaluate the float network with codes, whose thresholds alone were found."""
+    settings = config_of(seed, levels)
+    run, task = find_run(settings.start_from), task_of(settings)
+    train, test = (task.load(settings.data, split) for split in ("train", "test"))
+    apply_fn = ann_fn(settings, train.input_shape)
+    shown = task.eval_batches(settings.data, train.first(CALIBRATED), batch_size=64)
+    batches = [task.inputs(batch) for batch in shown]
+    variables = calibrate_network(apply_fn, run.variables, batches)
+    network_fn = without_spikes(apply_fn)
+    found = evaluate(network_fn, variables, settings.data, test, task=task, repeats=1)
+    return {"accuracy": found.accuracy, "sentences": len(test)}
+
+
+PARTS = {"network": measured, "calibrated": calibrated, "certificate": certified}
 
 
 def config_of(seed: int, levels: int) -> Config:
@@ -88,34 +128,24 @@ def config_of(seed: int, levels: int) -> Config:
     settings.seed = seed
     settings.name = f"float_{seed}"
     if levels:
-        epochs, rate = RECIPES[levels]
         settings.name = f"qcfs_{levels}_{seed}"
         settings.start_from = str(RUNS / f"float_{seed}")
         settings.model = dataclasses.replace(
             settings.model, activation="qcfs", levels=levels, per_channel=True
         )
         settings.optimizer = dataclasses.replace(
-            settings.optimizer, epochs=epochs, learning_rate=rate
+            settings.optimizer, epochs=EPOCHS, learning_rate=LEARNING_RATE
         )
     return settings
 
 
-def converted(workdir: Path, conversions: tuple[str, ...]) -> dict[str, Any]:
-    """Convert a run on all test sentences, and keep the numbers of whole networks."""
-    rows, found = [], {}
-    for options in conversions:
-        out = workdir / options.replace("--", "").replace(" ", "_")
-        if not (out / "conversion.json").exists():
-            command = f"convert.py --ckpt {workdir} --certificate none {options}"
-            given = [sys.executable, *command.split(), "--out", str(out)]
-            subprocess.run(given, check=True)
-        found = read_json(out / "conversion.json", advice="remove it to convert again")
-        rows += [_without_layers(row) for row in found["steps"]]
-    return {
-        "sentences": found["examples"],
-        "ann_accuracy": found["ann"]["accuracy"],
-        "steps": sorted(rows, key=lambda row: row["steps"]),
-    }
+def conversion(workdir: Path, options: str) -> dict[str, Any]:
+    """Return what `convert.py` says of a run with these options."""
+    out = workdir / options.replace("--", "").replace(" ", "_")
+    if not (out / "conversion.json").exists():
+        command = f"convert.py --ckpt {workdir} {options} --out {out}"
+        subprocess.run([sys.executable, *command.split()], check=True)
+    return read_json(out / "conversion.json", advice="remove it to convert again")
 
 
 def _without_layers(row: Any) -> Any:
