@@ -21,6 +21,7 @@ import machines  # noqa: F401
 import methods  # noqa: F401
 import rivals  # noqa: F401
 import runtimes  # noqa: F401
+import sentences  # noqa: F401
 import speed  # noqa: F401
 import surveys  # noqa: F401
 import trained  # noqa: F401
