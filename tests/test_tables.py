@@ -32,6 +32,7 @@ def tool(monkeypatch):
         "speed",
         "surveys",
         "trained",
+        "vit",
         "zoo",
     )
     for name in names:

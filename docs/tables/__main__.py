@@ -21,10 +21,10 @@ import machines  # noqa: F401
 import methods  # noqa: F401
 import rivals  # noqa: F401
 import runtimes  # noqa: F401
-import sentences  # noqa: F401
 import speed  # noqa: F401
 import surveys  # noqa: F401
 import trained  # noqa: F401
+import vit  # noqa: F401
 import zoo  # noqa: F401
 from pages import ROOT, problems, rewritten, unmarked
 from stored import faults
