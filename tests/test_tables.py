@@ -28,6 +28,7 @@ def tool(monkeypatch):
         "errors",
         "machines",
         "methods",
+        "rivals",
         "runtimes",
         "speed",
         "surveys",
