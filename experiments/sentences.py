@@ -5,12 +5,13 @@
 Needs the files that configs/minilm_reviews.py names. For each seed: the float network
 is fine-tuned, a QCFS network of L = 15 starts from it, and `convert.py` runs that one
 spike by spike on all test sentences. The float network is also quantised without
-training. The network of the first seed is compared
-with its spiking form in float64, code by code. Runs lie in runs/sentences and are not
-trained twice. docs/results/sentences.json has a row for each network, written as soon
-as it is there.
+training. The network of the first seed is compared with its spiking form in float64,
+code by code, and put in integers, which the referee runs again. Runs lie in
+runs/sentences and are not trained twice. docs/results/sentences.json has a row for each
+network, written as soon as it is there.
 """
 
+import argparse
 import dataclasses
 import subprocess
 import sys
@@ -18,9 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vit import by_referee
+
 from bitsnn_jax.config import Config, read_config
 from bitsnn_jax.conversion.calibration import calibrate_network
 from bitsnn_jax.jobs.evaluation import evaluate, without_spikes
+from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import (
@@ -51,6 +55,8 @@ CONVERSIONS = (
     "--steps 2 8 16 --mode fused --certificate none",
 )
 CERTIFICATE = "--steps 4 8 16 --mode fused --certificate float64 --limit 500"
+INTEGERS = "--steps 4 --mode fused --certificate none --fixed-point --rounding nearest"
+REFEREED = 50  # sentences
 
 
 def main() -> None:
@@ -72,7 +78,8 @@ def main() -> None:
 def wanted(seeds: list[int]) -> Iterator[tuple[str, int, int]]:
     for levels in (FLOAT, LEVELS):
         yield from (("network", seed, levels) for seed in seeds)
-    yield "certificate", seeds[0], LEVELS
+    yield from ((part, seeds[0], LEVELS) for part in ("certificate", "integers"))
+    yield "referee", seeds[0], LEVELS
     for levels in WITHOUT_TRAINING:
         yield from (("calibrated", seed, levels) for seed in seeds)
 
@@ -120,7 +127,29 @@ def calibrated(seed: int, levels: int) -> dict[str, Any]:
     return {"accuracy": found.accuracy, "sentences": len(test)}
 
 
-PARTS = {"network": measured, "calibrated": calibrated, "certificate": certified}
+def in_integers(seed: int, levels: int) -> dict[str, Any]:
+    """Convert a run in integers, on all test sentences."""
+    found = conversion(RUNS / config_of(seed, levels).name, INTEGERS)
+    return {
+        "sentences": found["examples"],
+        "ann_accuracy": found["ann"]["accuracy"],
+        "steps": [_without_layers(row) for row in found["fixed_point"]["steps"]],
+    }
+
+
+def refereed(seed: int, levels: int) -> dict[str, Any]:
+    """Let the NumPy program find every spike of the first sentences again."""
+    network = RunSource(RUNS / config_of(seed, levels).name).load()
+    return by_referee(network, argparse.Namespace(referee=REFEREED))
+
+
+PARTS = {
+    "network": measured,
+    "calibrated": calibrated,
+    "certificate": certified,
+    "integers": in_integers,
+    "referee": refereed,
+}
 
 
 def config_of(seed: int, levels: int) -> Config:

@@ -29,18 +29,20 @@ import numpy as np
 from bitsnn_jax import convert, referee, spiking
 from bitsnn_jax.exports import bundle_writer
 from bitsnn_jax.integers.execution import one_shot, stepped
-from bitsnn_jax.integers.fixed_point import IntegerNetwork, fixed_point
+from bitsnn_jax.integers.network import IntegerNetwork
 from bitsnn_jax.integers.operations import count
 from bitsnn_jax.jobs.certify import certify, exact_pair
 from bitsnn_jax.jobs.evaluation import without_spikes
 from bitsnn_jax.jobs.integers import (
+    IntegerOptions,
     count_differing,
     count_right,
     in_batches,
-    lower_pixels,
+    round_weights,
 )
 from bitsnn_jax.jobs.measure import on_examples
 from bitsnn_jax.jobs.sources import Network, RunSource
+from bitsnn_jax.jobs.stored import stored
 from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, whole
 from bitsnn_jax.runtime.rows import Rows
@@ -132,8 +134,8 @@ def in_float64(network: Network, options: Any) -> dict[str, Any]:
 
 
 def _integers(network: Network) -> IntegerNetwork:
-    graph = lower_pixels(network.apply_fn, network.variables, network.examples)
-    return fixed_point(graph, steps=STEPS)
+    nearest = IntegerOptions(rounding="nearest")
+    return round_weights(network, nearest, steps=[STEPS], native=STEPS).networks[0]
 
 
 def in_integers(network: Network, options: Any) -> dict[str, Any]:
@@ -177,10 +179,11 @@ def by_referee(network: Network, options: Any) -> dict[str, Any]:
     """Write the integers down, and let the NumPy program find every spike again."""
     first = _first(network, options.referee)
     made, examples = _integers(network), first.examples
-    images = np.stack([examples[i]["image"] for i in range(len(examples))])
+    key = stored(network).key
+    numbers = np.stack([examples[i][key] for i in range(len(examples))])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "network"
-        bundle_writer.save(made, folder, vectors=images)
+        bundle_writer.save(made, folder, vectors=numbers)
         vectors = bundle_writer.load_vectors(folder)
         _, agreed, difference = referee.compare(referee.read(folder))
     codes = {
@@ -192,7 +195,7 @@ def by_referee(network: Network, options: Any) -> dict[str, Any]:
     total = operations.total("synaptic_operations")
     return {
         "steps": STEPS,
-        "images": len(examples),
+        network.task.noun: len(examples),
         "spikes": agreed,
         "difference": difference or None,
         "synaptic_operations": total / len(examples),
