@@ -22,6 +22,7 @@ def tool(monkeypatch):
     """The modules of docs/tables, all tables entered."""
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "tables"))
     names = (
+        "attention",
         "calibrations",
         "chips",
         "circuits",
@@ -33,7 +34,6 @@ def tool(monkeypatch):
         "speed",
         "surveys",
         "trained",
-        "vit",
         "zoo",
     )
     for name in names:

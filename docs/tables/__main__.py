@@ -13,7 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import calibrations  # noqa: F401  Importing them enters their tables.
+import attention  # noqa: F401  Importing them enters their tables.
+import calibrations  # noqa: F401
 import chips  # noqa: F401
 import circuits  # noqa: F401
 import errors  # noqa: F401
@@ -24,7 +25,6 @@ import runtimes  # noqa: F401
 import speed  # noqa: F401
 import surveys  # noqa: F401
 import trained  # noqa: F401
-import vit  # noqa: F401
 import zoo  # noqa: F401
 from pages import ROOT, problems, rewritten, unmarked
 from stored import faults
