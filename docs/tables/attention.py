@@ -127,3 +127,24 @@ def certificate(rows):
         exact = at["certificate"]["float64"]
         counts = (exact[key] for key in ("examples", "neurons", "differing"))
         yield str(at["steps"]), str(at["levels"]), *(f"{n:,}" for n in counts)
+
+
+@table("sentences_integers", "sentences.json")
+def integers(rows):
+    yield "sentences", "float, L = 15", "in integers", "codes", "differing", "logits"
+    [found] = (row for row in rows if row["part"] == "integers")
+    [at] = found["steps"]
+    yield (
+        f"{found['sentences']:,}",
+        percent(found["ann_accuracy"]),
+        percent(at["accuracy"]),
+        f"{at['codes']:,}",
+        f"{at['differing']:,}",
+        f"{at['outputs_differing']:,} differing",
+    )
+    [found] = (row for row in rows if row["part"] == "referee")
+    differing = found["difference"] or "0"
+    yield (
+        *(f"{found['sentences']:,}, the referee", "", ""),
+        *(f"{found['spikes']:,} spikes", differing, ""),
+    )
