@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,8 @@ WITHOUT_TRAINING = (255, 15)  # of networks whose thresholds are found, and no m
 CALIBRATED = 256  # training sentences that they are found with
 EPOCHS, LEARNING_RATE = 1, 1e-4  # with codes
 # Each spike is simulated at the T that a network was trained for.
-CONVERSIONS = (
-    "--steps 4 --mode stepped --certificate none",
-    "--steps 2 8 16 --mode fused --certificate none",
-)
+STEPPED = "--steps 4 --mode stepped --certificate none"
+OTHER_STEPS = "--steps 2 8 16 --mode fused --certificate none"
 CERTIFICATE = "--steps 4 8 16 --mode fused --certificate float64 --limit 500"
 INTEGERS = "--steps 4 --mode fused --certificate none --fixed-point --rounding nearest"
 REFEREED = 50  # sentences
@@ -64,12 +62,15 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=whole(0, SEEDS), action=Distinct, nargs="+", default=[0, 1, 2]
     )
+    parser.add_argument(
+        "--parts", nargs="+", action=Distinct, choices=PARTS, default=list(PARTS)
+    )
     parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
     rows = Rows(options.out, ("part", "seed", "levels"))
     for part, seed, levels in wanted(options.seeds):
         key = {"part": part, "seed": seed, "levels": levels}
-        if not rows.known(key):
+        if part in options.parts and not rows.known(key):
             about = {"about": about_numbers(config=str(CONFIG), seed=seed)}
             rows.add(key | PARTS[part](seed, levels) | about)
             print(rows[-1], flush=True)
@@ -78,39 +79,36 @@ def main() -> None:
 def wanted(seeds: list[int]) -> Iterator[tuple[str, int, int]]:
     for levels in (FLOAT, LEVELS):
         yield from (("network", seed, levels) for seed in seeds)
+    yield from (("stepped", seed, LEVELS) for seed in seeds)
     yield from ((part, seeds[0], LEVELS) for part in ("certificate", "integers"))
     yield "referee", seeds[0], LEVELS
     for levels in WITHOUT_TRAINING:
         yield from (("calibrated", seed, levels) for seed in seeds)
+    yield from (("other steps", seed, LEVELS) for seed in seeds)
 
 
-def measured(seed: int, levels: int) -> dict[str, Any]:
-    """Train one network, and convert it if it has codes."""
+def trained(seed: int, levels: int) -> dict[str, Any]:
+    """Train one network; what is trained already is not trained again."""
     settings = config_of(seed, levels)
-    workdir = RUNS / settings.name
-    result = train_and_evaluate(settings, workdir)
-    row = {
+    result = train_and_evaluate(settings, RUNS / settings.name)
+    return {
         "epochs": settings.optimizer.epochs,
         "accuracy": result["test"]["accuracy"],
         "trained": result["commit"],
     }
-    if not levels:
-        return row
-    found = [conversion(workdir, options) for options in CONVERSIONS]
-    steps = [_without_layers(row) for one in found for row in one["steps"]]
-    return row | {
-        "sentences": found[0]["examples"],
-        "steps": sorted(steps, key=lambda row: row["steps"]),
-    }
 
 
-def certified(seed: int, levels: int) -> dict[str, Any]:
-    """Compare a network with its spiking form, code by code."""
-    found = conversion(RUNS / config_of(seed, levels).name, CERTIFICATE)
-    return {
-        "sentences": found["examples"],
-        "steps": [_without_layers(row) for row in found["steps"]],
-    }
+def converted(options: str) -> Callable[[int, int], dict[str, Any]]:
+    """Return what converts a run, and keeps the numbers of whole networks."""
+
+    def convert(seed: int, levels: int) -> dict[str, Any]:
+        found = conversion(RUNS / config_of(seed, levels).name, options)
+        return {
+            "sentences": found["examples"],
+            "steps": [_without_layers(row) for row in found["steps"]],
+        }
+
+    return convert
 
 
 def calibrated(seed: int, levels: int) -> dict[str, Any]:
@@ -144,9 +142,11 @@ def refereed(seed: int, levels: int) -> dict[str, Any]:
 
 
 PARTS = {
-    "network": measured,
+    "network": trained,
     "calibrated": calibrated,
-    "certificate": certified,
+    "stepped": converted(STEPPED),
+    "other steps": converted(OTHER_STEPS),
+    "certificate": converted(CERTIFICATE),
     "integers": in_integers,
     "referee": refereed,
 }

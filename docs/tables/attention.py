@@ -111,9 +111,10 @@ def sentences(rows):
     trained = _by_seed(rows, "network", _LEVELS)
     yield row(f"QCFS, L = {_LEVELS}, one epoch", "", accuracies(trained))
     by_steps = defaultdict(dict)
-    for seed, one in trained.items():
-        for at in one["steps"]:
-            by_steps[at["steps"]][seed] = at["stepped"] or at["fused"]
+    for part in ("stepped", "other steps"):
+        for seed, one in _by_seed(rows, part, _LEVELS).items():
+            for at in one["steps"]:
+                by_steps[at["steps"]][seed] = at["stepped"] or at["fused"]
     for steps, modes in sorted(by_steps.items()):
         found = {seed: mode["accuracy"] for seed, mode in modes.items()}
         yield row("its spiking network", steps, found, list(modes.values()))
