@@ -52,7 +52,8 @@ EPOCHS, LEARNING_RATE = 1, 1e-4  # with codes
 # Each spike is simulated at the T that a network was trained for.
 STEPPED = "--steps 4 --mode stepped --certificate none"
 OTHER_STEPS = "--steps 2 8 16 --mode fused --certificate none"
-CERTIFICATE = "--steps 4 8 16 --mode fused --certificate float64 --limit 500"
+CERTIFIED = (4, 8, 16)
+CERTIFICATE = "--steps {} --mode fused --certificate float64 --limit 500"
 INTEGERS = "--steps 4 --mode fused --certificate none --fixed-point --rounding nearest"
 REFEREED = 50  # sentences
 
@@ -80,8 +81,8 @@ def wanted(seeds: list[int]) -> Iterator[tuple[str, int, int]]:
     for levels in (FLOAT, LEVELS):
         yield from (("network", seed, levels) for seed in seeds)
     yield from (("stepped", seed, LEVELS) for seed in seeds)
-    yield from ((part, seeds[0], LEVELS) for part in ("certificate", "integers"))
-    yield "referee", seeds[0], LEVELS
+    once = (*(f"certificate {t}" for t in CERTIFIED), "integers", "referee")
+    yield from ((part, seeds[0], LEVELS) for part in once)
     for levels in WITHOUT_TRAINING:
         yield from (("calibrated", seed, levels) for seed in seeds)
     yield from (("other steps", seed, LEVELS) for seed in seeds)
@@ -146,7 +147,7 @@ PARTS = {
     "calibrated": calibrated,
     "stepped": converted(STEPPED),
     "other steps": converted(OTHER_STEPS),
-    "certificate": converted(CERTIFICATE),
+    **{f"certificate {t}": converted(CERTIFICATE.format(t)) for t in CERTIFIED},
     "integers": in_integers,
     "referee": refereed,
 }
