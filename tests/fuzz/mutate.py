@@ -181,7 +181,10 @@ def _zip(data, rng):
     with warnings.catch_warnings(), zipfile.ZipFile(file, "w", packed) as archive:
         warnings.simplefilter("ignore")  # a name that is there twice is meant
         for name, content in members:
-            archive.writestr(name, content)
+            # A name alone would be stored with the time of day.
+            member = zipfile.ZipInfo(name)
+            member.compress_type = packed
+            archive.writestr(member, content)
     return file.getvalue()
 
 

@@ -19,7 +19,7 @@ HOSTS = "--coordinator=a:1 --num_hosts=2 --host=0"
 WRONG = {
     "train": {
         "--config=nosuch": "--config=nosuch: expected a file, which is not there",
-        "--config={tmp}": "expected a file, which is not there, or one of digits",
+        "--config={tmp}": "expected a file, which is not there, or one of bert_bas",
         "--config=": "expected a file, which is not there",
         "--config {tmp}/syntax.py": "syntax.py cannot be run (SyntaxError: ",
         "--config {tmp}/empty.py": "empty.py has no get_config(): expected a Python",
@@ -43,7 +43,7 @@ WRONG = {
         "--config.seed=-1": "seed must be in 0..2**32 - 1, got -1",
         "--config.seed=5000000000": "seed must be in 0..2**32 - 1",
         "--config.seed=1.5": "--config.seed=1.5",
-        "--config.task=poetry": "task must be one of image_classification; got 'poetr",
+        "--config.task=poetry": "task must be one of image_classification, sentence_c",
         "--config.model.pool=avg": "model.pool must be one of average, max; got 'avg'",
         "--config.model.pool=max --config.seed=-1": "seed must be in 0..2**32 - 1",
         "--config.loss.spike_weights=1": "spike_weights must be one of fan_out, neur",
