@@ -10,12 +10,15 @@ First the float network, with GELU; then the quantised one, which starts from it
 
 python train.py --config configs/minilm_reviews.py \\
     --config.name=minilm_reviews_qcfs --config.model.activation=qcfs \\
-    --config.model.per_channel=true --config.start_from=runs/minilm_reviews
+    --config.model.per_channel=true --config.start_from=runs/minilm_reviews \\
+    --config.optimizer.epochs=1
 
 The sentences have 26 word pieces at the median, and 95 % have at most 46.
 
-Hardware: 2 cores of an AMD EPYC (Zen 4). Time: 239 steps an epoch. Accuracy on the test
-split: see docs/transformers.md.
+Hardware: one core of an AMD EPYC (Zen 4). Time: 239 steps an epoch, 1.2 s a step, 1.6 s
+with codes, behind three minutes that find the thresholds.
+Accuracy on the test split, seeds 0, 1, 2: 86.33, 86.23, 86.09 %; with codes 85.95, 86.42,
+84.44 % and 0.59 spikes a neuron. The standard error is 0.75 points.
 """
 
 from bitsnn_jax import config
