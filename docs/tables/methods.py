@@ -47,11 +47,13 @@ def _accuracy(cell) -> str:
 
 
 def short(number: float) -> str:
-    """Three digits; thousands and millions as such.
+    """Three digits; thousands, millions and thousands of millions as such.
 
-    >>> short(15_900_000), short(0.651), short(2197)
-    ('15.9 M', '0.651', '2,197')
+    >>> short(15_900_000), short(0.651), short(2197), short(6_620_000_000)
+    ('15.9 M', '0.651', '2,197', '6.62 G')
     """
+    if number >= 1e9:
+        return f"{number / 1e9:.3g} G"
     if number >= 1e6:
         return f"{number / 1e6:.3g} M"
     return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
