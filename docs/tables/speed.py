@@ -239,6 +239,7 @@ def _size(value, digits):
     return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
+@table("simulate_minilm", "simulate_minilm.json")
 @table("simulate", "simulate.json")
 def simulate(stored):
     names = list(dict.fromkeys(row["pass"] for row in stored["rows"]))[1:]
