@@ -42,7 +42,6 @@ from bitsnn_jax.jobs.integers import (
 )
 from bitsnn_jax.jobs.measure import on_examples
 from bitsnn_jax.jobs.sources import Network, RunSource
-from bitsnn_jax.jobs.stored import stored
 from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, whole
 from bitsnn_jax.runtime.rows import Rows
@@ -179,7 +178,7 @@ def by_referee(network: Network, options: Any) -> dict[str, Any]:
     """Write the integers down, and let the NumPy program find every spike again."""
     first = _first(network, options.referee)
     made, examples = _integers(network), first.examples
-    key = stored(network).key
+    key = network.task.numbers(network.config, examples).key
     numbers = np.stack([examples[i][key] for i in range(len(examples))])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "network"

@@ -12,6 +12,7 @@ from bitsnn_jax.data.examples import (
     Normalisation,
     Streamed,
     normalise,
+    normaliser,
     scale_and_shift,
 )
 from bitsnn_jax.data.pipeline import as_evaluated, eval_batches, train_batches
@@ -34,6 +35,7 @@ __all__ = [
     "load_pictures",
     "load_sentences",
     "normalise",
+    "normaliser",
     "scale_and_shift",
     "shuffled",
     "steps_per_epoch",

@@ -1,6 +1,7 @@
 """One split of a data set: its examples one by one, and the scale of its pixels."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -147,6 +148,16 @@ class Normalisation(NamedTuple):
         scale, shift = (np.array(numbers, np.float32) for numbers in self)
         on_host = isinstance(pixels, np.ndarray)
         return (_by_numpy if on_host else _by_xla)(pixels, scale, shift)
+
+
+def normaliser(examples: Examples) -> Callable[[Any], Any]:
+    """Return what normalises pixels in floats of any type, inside a program."""
+    scale, shift = scale_and_shift(examples)
+
+    def normalised(pixels):
+        return pixels * scale.astype(pixels.dtype) + shift.astype(pixels.dtype)
+
+    return normalised
 
 
 def normalise(

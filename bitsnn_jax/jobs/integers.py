@@ -23,6 +23,13 @@ from bitsnn_jax.integers.graph import Graph
 from bitsnn_jax.integers.latent import check_trainable
 from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.integers.targets import target
+from bitsnn_jax.jobs.numbers import (
+    IMAGES,
+    OfNumbers,
+    first_numbers,
+    of_numbers,
+    of_pixels,
+)
 from bitsnn_jax.jobs.pass_times import (
     EXECUTIONS,
     FLOAT,
@@ -30,13 +37,6 @@ from bitsnn_jax.jobs.pass_times import (
     pass_times,
 )
 from bitsnn_jax.jobs.sources import Network
-from bitsnn_jax.jobs.stored import (
-    Stored,
-    first_pixels,
-    first_stored,
-    of_pixels,
-    stored,
-)
 from bitsnn_jax.jobs.ties import tied_for
 from bitsnn_jax.results.conversion import (
     IntegerLayer,
@@ -47,14 +47,13 @@ from bitsnn_jax.results.conversion import (
     TiesResult,
     TuningResult,
 )
+from bitsnn_jax.tasks import Numbers
 from bitsnn_jax.tracing.program import ApplyFn
 
 BATCH = 125  # all codes of a batch are in memory
 VECTORS = 4  # test examples that go with the export
 ROUNDINGS = ("gptq", "nearest")
-IMAGES = 1024  # of the training split, that weights are rounded for
-SENTENCES = 128  # of many words each
-_ENTRIES = 2**27  # of one layer, for all these images
+_ENTRIES = 2**27  # of one layer, for all examples that weights are rounded for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,40 +131,41 @@ def round_weights(
       steps: the T's.
       native: the T to fine-tune for.
     """
-    shown = stored(network)
+    shown = of_numbers(network)
+    numbers, task = shown.numbers, network.task
     graph = lower(shown.apply_fn, network.variables, shown.example)
     if options.qat_epochs:
         check_trainable(graph)
-    if options.targets and shown.key != "image":
+    if options.targets and task.noun != IMAGES.noun:
         raise ValueError(
             "membranes are measured on images only: leave --target out for a network "
-            f"of {network.task.noun}"
+            f"of {task.noun}"
         )
-    numbers, calibrated = None, options.rounding != "nearest"
+    training, calibrated = None, options.rounding != "nearest"
     if calibrated or options.tie_skips:
         needed = options.rounding == "gptq"
-        numbers = _calibration(graph, network, shown.key, needed=needed)
+        training = _calibration(graph, network, numbers, needed=needed)
     graphs = [graph] * len(steps)
     ties: Sequence[TiesResult] = ()
     if options.tie_skips:
         # What is fine-tuned for one T has its thresholds at the others as well.
         at = [native] * len(steps) if options.qat_epochs else steps
-        graphs, ties = tied_for(graph, numbers, at)
-    widths = {"bits": options.bits, "white": shown.white}
-    inputs = None if shown.key == "image" else shown.example
+        graphs, ties = tied_for(graph, training, at)
+    widths = {"bits": options.bits, "white": numbers.white}
     # First, since it takes seconds to learn that a T has no integers.
     networks = [
-        fixed_point(each, steps=t, inputs=inputs, **widths)
+        fixed_point(each, steps=t, inputs=numbers.example, **widths)
         for t, each in zip(steps, graphs, strict=True)
     ]
     how = RoundingResult(method="nearest")
-    if numbers is not None and calibrated:
-        how, networks = RoundingResult(method="gptq", images=len(numbers)), []
+    if training is not None and calibrated:
+        how, networks = RoundingResult(method="gptq", images=len(training)), []
         for t, each in zip(steps, graphs, strict=True):
-            count, noun = len(numbers), network.task.noun
-            print(f"rounding for T = {t}, {count} training {noun}", flush=True)
-            closer = gptq(each, numbers, steps=t, **widths)
-            networks.append(fixed_point(closer, steps=t, inputs=inputs, **widths))
+            count = len(training)
+            print(f"rounding for T = {t}, {count} training {task.noun}", flush=True)
+            closer = gptq(each, training, steps=t, **widths)
+            made = fixed_point(closer, steps=t, inputs=numbers.example, **widths)
+            networks.append(made)
     if not options.qat_epochs:
         return Rounded(networks=networks, how=how, ties=ties)
     tuned, tuning = fine_tuned(
@@ -182,12 +182,12 @@ def round_weights(
 
 
 def _calibration(
-    graph: Graph, network: Network, key: str, *, needed: bool
+    graph: Graph, network: Network, numbers: Numbers, *, needed: bool
 ) -> np.ndarray | None:
     """Return training examples, or None if they are neither there nor needed."""
     try:
-        most = IMAGES if key == "image" else SENTENCES
-        return first_stored(network, min(_most(graph), most))
+        count, settings = _count(graph, numbers), network.config.data
+        return first_numbers(network.task, settings, numbers.key, count)
     except (OSError, ValueError) as error:
         if needed:
             raise
@@ -200,16 +200,17 @@ def _calibration(
 
 def calibration_pixels(graph: Graph, settings: config.Data) -> np.ndarray:
     """Return the first images of the training split, whose order is a random one."""
-    return first_pixels(settings, _most(graph))
+    numbers = IMAGES.numbers(config.Config(), data.load(settings, "train"))
+    return first_numbers(IMAGES, settings, numbers.key, _count(graph, numbers))
 
 
-def _most(graph: Graph) -> int:
+def _count(graph: Graph, numbers: Numbers) -> int:
     """Return how many examples weights are rounded for.
 
     Of a large network there are fewer, so that what its layers send fits memory.
     """
     largest = max(math.prod(node.shape) for node in graph.nodes)
-    return max(1, min(IMAGES, _ENTRIES // largest))
+    return max(1, min(numbers.calibrated, _ENTRIES // largest))
 
 
 def float_pass(
@@ -305,7 +306,7 @@ def measure_integers(
       native: the T of the network that is saved.
       out: the folder it is saved to, see `bundle_writer.save`; replaced.
     """
-    shown, examples = stored(network), network.examples
+    shown, examples = of_numbers(network), network.examples
     bits, carriers = rounded.networks[0].bits, [checked(c) for c in carriers]
     print(f"in integers, weights of {bits} bits\n T  accuracy  spikes/neuron")
     rows = []
@@ -323,11 +324,11 @@ def measure_integers(
     passes = {FLOAT: shown.float_pass(network.variables)}
     passes |= integer_passes(saved, carriers)
     first_batch = next(iter(_batches(network)))
-    times = pass_times(passes, first_batch[shown.key])
+    times = pass_times(passes, first_batch[shown.numbers.key])
     noun = network.task.noun.removesuffix("s")
     print(f"a pass at T = {native}, ms of each {noun}: {_said(times)}", flush=True)
     if jax.process_index() == 0:  # all hosts have computed the same
-        bundle_writer.save(saved, out, vectors=first_batch[shown.key][:VECTORS])
+        bundle_writer.save(saved, out, vectors=first_batch[shown.numbers.key][:VECTORS])
     return IntegersResult(
         bits=bits,
         folder=out.name,
@@ -347,7 +348,7 @@ def _said(times: Sequence[PassTime]) -> str:
 
 
 def _compared(
-    network: IntegerNetwork, trained: Network, shown: Stored, carriers: Sequence[str]
+    network: IntegerNetwork, trained: Network, shown: OfNumbers, carriers: Sequence[str]
 ) -> IntegersAtSteps:
     """Run all executions side by side, over every example of the trained network."""
     examples = trained.examples
@@ -370,7 +371,7 @@ def _compared(
     totals = np.zeros(3, np.int64)  # codes and logits that differ, spikes
     correct = 0
     for batch in _batches(trained):
-        *counts, logits = compare(batch[shown.key], batch["mask"])
+        *counts, logits = compare(batch[shown.numbers.key], batch["mask"])
         totals += np.array(counts, np.int64)
         correct += count_right(logits, batch)
     codes, outputs, spikes = totals.tolist()

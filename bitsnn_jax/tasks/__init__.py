@@ -3,9 +3,9 @@
 from bitsnn_jax.config import Config
 from bitsnn_jax.tasks.image_classification import ImageClassification
 from bitsnn_jax.tasks.sentence_classification import SentenceClassification
-from bitsnn_jax.tasks.task import Batch, Batches, Examples, Task
+from bitsnn_jax.tasks.task import Batch, Batches, Examples, Numbers, Task
 
-__all__ = ["TASKS", "Batch", "Batches", "Examples", "Task", "task_of"]
+__all__ = ["TASKS", "Batch", "Batches", "Examples", "Numbers", "Task", "task_of"]
 
 TASKS: dict[str, Task] = {
     "image_classification": ImageClassification(),

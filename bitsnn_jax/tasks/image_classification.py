@@ -11,7 +11,7 @@ import numpy as np
 from bitsnn_jax import config, data
 from bitsnn_jax.models import MODELS, build_model
 from bitsnn_jax.tasks.classification import Classification
-from bitsnn_jax.tasks.task import Batch
+from bitsnn_jax.tasks.task import Batch, Numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +72,10 @@ class ImageClassification(Classification):
                 "take task.on(examples), which normalises them"
             )
         return self.normalisation(image)
+
+    def numbers(self, config: config.Config, examples: data.Examples) -> Numbers:
+        del config
+        return Numbers("image", 255, np.float32, data.normaliser(examples))
 
     def counts(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
         return {"correct": self.predictions(outputs) == batch["label"]}

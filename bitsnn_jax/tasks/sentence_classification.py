@@ -14,7 +14,7 @@ from bitsnn_jax import config, data
 from bitsnn_jax.models import TEXT_MODELS, build_model
 from bitsnn_jax.models.bert import BERT_SIZES
 from bitsnn_jax.tasks.classification import Classification
-from bitsnn_jax.tasks.task import Batch
+from bitsnn_jax.tasks.task import Batch, Numbers
 
 _OF_IMAGES = {
     field: getattr(config.Data, field)
@@ -116,6 +116,18 @@ class SentenceClassification(Classification):
 
     def placeholder(self, input_shape: tuple[int, ...]) -> Any:
         return jax.ShapeDtypeStruct((1, *input_shape), np.int32)
+
+    def numbers(self, config: config.Config, examples: data.Sentences) -> Numbers:
+        words = BERT_SIZES[config.model.name].vocabulary
+        return Numbers(
+            key="tokens",
+            white=np.array([[words - 1], [1], [1]]),  # types and mask are 0 or 1
+            dtype=np.int32,
+            normalised=lambda tokens: tokens,
+            # Drawn words would be padded in the middle.
+            example=np.asarray(examples[0]["tokens"])[None],
+            calibrated=128,  # of many words each
+        )
 
     def filled(self, inputs: Any) -> jax.Array:
         return inputs[:, 2] > 0

@@ -10,8 +10,8 @@ the network of the task returns: an array, or any pytree, with one row for each 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, Self
 
 import flax.linen as nn
 import jax
@@ -47,6 +47,26 @@ class Batches(Protocol):
     def set_state(self, state: dict) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Numbers(NamedTuple):
+    """Integers that the examples of a task are stored as, such as pixels.
+
+    Attributes:
+      key: their name in a batch.
+      white: the largest of each place, see `fixed_point`.
+      dtype: that the network takes them in.
+      normalised: what the network is shown, of numbers of that type.
+      example: numbers of one example that says more than drawn ones, [1, ...], or None.
+      calibrated: training examples that weights are rounded for, at most.
+    """
+
+    key: str
+    white: Any
+    dtype: Any
+    normalised: Callable[[Any], Any]
+    example: Any = None
+    calibrated: int = 1024
 
 
 class Task(ABC):
@@ -151,6 +171,19 @@ class Task(ABC):
 
         Inside a compiled step: batches travel to the devices as they are.
         """
+
+    def numbers(self, config: config.Config, examples: Any) -> Numbers:
+        """Return the integers that a network in integers is shown.
+
+        Args:
+          config: of the run.
+          examples: any split.
+
+        Raises:
+          ValueError: examples are no integers; by default none are.
+        """
+        del config, examples
+        raise ValueError(f"{self.noun} are no integers, which a network in them needs")
 
     def placeholder(self, input_shape: tuple[int, ...]) -> Any:
         """Return shapes and types of `inputs`, of one example.
