@@ -137,7 +137,14 @@ def _source(config: Config) -> _Source:
             return _of_huggingface(config)
         return _of_run(find_run(config.start_from))
     except ValueError as error:
-        raise CheckpointError(f"start_from: {error}") from error
+        other = "" if Path(config.start_from).is_dir() else _OR_HUGGING_FACE
+        raise CheckpointError(f"start_from: {error}{other}") from error
+
+
+_OR_HUGGING_FACE = (
+    "; or, for a transformer, a folder of Hugging Face, with config.json and "
+    "model.safetensors"
+)
 
 
 def _of_run(run: Run) -> _Source:
