@@ -15,14 +15,13 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-Activation = Literal["qcfs", "clipped_relu", "relu", "relu6", "gelu"]
+Activation = Literal["qcfs", "clipped_relu", "relu", "relu6", "gelu", "spiking"]
 DType = Literal["float32", "bfloat16"]
 Stem = Literal["cifar", "imagenet"]
 
 # Fields that may change between a run and its continuation: they train the same.
 _WITHOUT_EFFECT = {
     "name",
-    "steps",
     "data.directory",
     "data.vocabulary",
     "data.eval_batch_size",
@@ -61,7 +60,7 @@ class Model:
     name: str = "resnet20"  # one of the models of the task
     num_classes: int = 10
     width: float = 1.0  # multiplies the channels of every layer
-    # QCFS and clipped ReLU have a theta.
+    # QCFS and clipped ReLU have a theta. spiking: the neurons of direct.method
     activation: Activation = "qcfs"
     stem: Stem = "cifar"  # full resolution, or reduced at once
     pool: Literal["average", "max"] = "average"
@@ -114,12 +113,24 @@ class Loss:
 
 
 @dataclass
+class Direct:
+    """Training through time, of a network that spikes from the beginning."""
+
+    method: str = ""  # a name in direct.METHODS; "" for a network to convert
+    surrogate: str = ""  # a name in direct.SURROGATES; "" for that of the method
+    # What the backward pass computes again: nothing, what a neuron did in each step, or
+    # all of a layer but its spikes.
+    remat: Literal["none", "step", "layer"] = "none"
+    unroll: bool = True  # write T steps out in the program, in place of a loop
+
+
+@dataclass
 class Config:
     """One run."""
 
     name: str = "digits_resnet"
     seed: int = 0
-    steps: int = 4  # T of the conversion that the run is made for
+    steps: int = 4  # T of the conversion that the run is made for, or of direct.method
     task: str = "image_classification"  # a name in tasks.TASKS
     # Run, or folder of Hugging Face's, whose network training starts from; "": random.
     start_from: str = ""
@@ -127,6 +138,7 @@ class Config:
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
     loss: Loss = field(default_factory=Loss)
+    direct: Direct = field(default_factory=Direct)
     checkpoint_every_steps: int = 0  # 0: at the end of each epoch
     log_every_steps: int = 20
 
@@ -213,9 +225,11 @@ def differences(saved: dict, wanted: dict) -> list[str]:
     """
     defaults = flatten(to_dict(Config()))
     saved, wanted = defaults | flatten(saved), defaults | flatten(wanted)
+    # T is of the conversion, if it is not trained with.
+    without = _WITHOUT_EFFECT if saved["direct.method"] else _WITHOUT_EFFECT | {"steps"}
     return [
         f"{path} ({saved.get(path)!r}, now {wanted.get(path)!r})"
-        for path in sorted((saved.keys() | wanted.keys()) - _WITHOUT_EFFECT)
+        for path in sorted((saved.keys() | wanted.keys()) - without)
         if saved.get(path) != wanted.get(path)
     ]
 

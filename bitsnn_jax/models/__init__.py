@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ def build_model(
     *,
     axis_name: str | None = None,
     image_shape: tuple[int, int, int] = (32, 32, 3),
+    layers: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> nn.Module:
     """Build the network of a config.
 
@@ -61,6 +62,8 @@ def build_model(
       axis_name: of the `pmap` whose replicas share batch statistics; None for one.
       image_shape: height, width and channels; says how often a network can pool.
         Networks of `TEXT_MODELS` have no use for it.
+      layers: {"act", "norm", "pool", "dtype"} that the config asks for -> those to take
+        in their place. It may add "dropout", and "block", of residual networks.
 
     Returns:
       A module to call as `model.apply(variables, x, train=False)`: float [n, h, w, c]
@@ -83,14 +86,22 @@ def build_model(
         _check_heeded(config, field)
     if config.width <= 0:
         raise ValueError(f"model.width must be positive, got {config.width}")
+    if config.activation == "spiking" and layers is None:
+        raise ValueError(
+            "model.activation=spiking has neurons of direct.method, which is not given"
+        )
+    own = {
+        "act": _activation(config),
+        "norm": _NORMS[config.norm](axis_name=axis_name),
+        "pool": _POOLS[config.pool],
+        "dtype": _DTYPES[config.dtype],
+    }
+    made_of = layers(own) if layers else own
+    for name, heeding in _LAYERS_OF.items():
+        if config.name not in heeding:
+            made_of.pop(name, None)
     return _ALL[config.name](
-        config,
-        image_shape=image_shape,
-        num_classes=config.num_classes,
-        act=_activation(config),
-        norm=_NORMS[config.norm](axis_name=axis_name),
-        pool=_POOLS[config.pool],
-        dtype=_DTYPES[config.dtype],
+        config, image_shape=image_shape, num_classes=config.num_classes, **made_of
     )
 
 
@@ -119,6 +130,7 @@ def _activation(config):
         "relu": lambda *, name: nn.relu,
         "relu6": lambda *, name: nn.relu6,
         "gelu": lambda *, name: partial(nn.gelu, approximate=False),
+        "spiking": None,  # from elsewhere
     }
     return made_by[config.activation]
 
@@ -225,6 +237,12 @@ _ALL = MODELS | TEXT_MODELS
 _TRANSFORMERS = VIT_SIZES.keys() | TEXT_MODELS.keys()
 _CONVOLUTIONAL = MODELS.keys() - _TRANSFORMERS
 
+# Layers that only some networks are made of.
+_LAYERS_OF = {
+    "block": {"resnet18", "resnet20", "resnet34"},
+    "dropout": set(),
+}
+
 # Fields, or values of them, that are of some networks only; elsewhere a field must be
 # left at its default.
 _HEEDED_BY = {
@@ -235,6 +253,7 @@ _HEEDED_BY = {
     ("norm", "layer"): _TRANSFORMERS,
     ("activation", "clipped_relu"): _CONVOLUTIONAL,
     ("activation", "relu6"): _CONVOLUTIONAL,
+    ("activation", "spiking"): _CONVOLUTIONAL,
     "hidden_act": _TRANSFORMERS,
     "attention": _TRANSFORMERS,
     "dropout": _TRANSFORMERS,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Self
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from bitsnn_jax import config, data
+from bitsnn_jax.direct import trained_directly
 from bitsnn_jax.models import MODELS, build_model
 from bitsnn_jax.tasks.classification import Classification
 from bitsnn_jax.tasks.task import Batch, Numbers
@@ -56,7 +58,10 @@ class ImageClassification(Classification):
             )
         height, width, channels = input_shape
         image_shape = (height, width, channels)
-        return build_model(config.model, image_shape=image_shape, axis_name=axis_name)
+        network = partial(
+            build_model, config.model, image_shape=image_shape, axis_name=axis_name
+        )
+        return trained_directly(config, network)
 
     def on(self, examples: data.Examples) -> Self:
         found = data.Normalisation.of(examples)

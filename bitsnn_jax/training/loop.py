@@ -92,6 +92,8 @@ def _mapped_step(setup, state):
         weights=_spike_weights(setup, state),
         accumulate=config.optimizer.accumulate,
         teacher=setup.teacher and setup.teacher.apply_fn,
+        direct=config.direct if config.direct.method else None,
+        steps=setup.steps,
     )
     in_axes = (0, 0, None, 0, 0)
     return data_parallel(with_votes(step), in_axes=in_axes, donate_argnums=0)

@@ -14,7 +14,7 @@ from bitsnn_jax.tracing.program import ApplyFn
 def layer_counts(
     sown: Mapping[str, Any], *, levels: int, surrogate: str = "paper"
 ) -> dict[str, jax.Array]:
-    """Count the spikes [n, ...] of each QCFS layer's neurons, by its module's path.
+    """Count the spikes [n, ...] of each layer's neurons, by its module's path.
 
     Args:
       sown: what `model.apply(..., mutable=["activations"])` returns beside the output.
@@ -23,11 +23,15 @@ def layer_counts(
       surrogate: of the gradient, see `spike_count`.
     """
     counts: dict[str, jax.Array] = {}
-    for path, a, theta in _sown(sown.get("activations", {})):
+    for path, call in _sown(sown.get("activations", {})):
         # A module that is called again is another layer, named as in `SpikeStats`.
         calls = sum(name.split("@")[0] == path for name in counts)
         name = f"{path}@{calls + 1}" if calls else path
-        counts[name] = spike_count(a, theta, levels=levels, surrogate=surrogate)
+        if isinstance(call, tuple):
+            a, theta = call
+            counts[name] = spike_count(a, theta, levels=levels, surrogate=surrogate)
+        else:  # spikes [T, n, ...] of neurons that are trained through time
+            counts[name] = call.sum(0)
     return counts
 
 
@@ -78,10 +82,10 @@ def neurons(counts: Mapping[str, jax.Array]) -> int:
     return sum(count[0].size for count in counts.values())
 
 
-def _sown(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Walk (path, a, theta) of every call of every QCFS layer."""
+def _sown(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk (path, what it sowed) of every call of every layer of neurons."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _sown(value, f"{path}/{name}" if path else name)
         else:
-            yield from ((path, a, theta) for a, theta in value)
+            yield from ((path, call) for call in value)

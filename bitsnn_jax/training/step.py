@@ -11,6 +11,8 @@ import optax
 
 from bitsnn_jax import config
 from bitsnn_jax.data.batches import along
+from bitsnn_jax.direct import method_of
+from bitsnn_jax.direct.spiking import SPIKES
 from bitsnn_jax.runtime.devices import AXIS
 from bitsnn_jax.tasks import Task
 from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
@@ -70,6 +72,8 @@ def train_step(
     weights: Mapping[str, Any] | None = None,
     accumulate: int = 1,
     teacher: ApplyFn | None = None,
+    direct: config.Direct | None = None,
+    steps: int = 1,
 ) -> Callable[..., tuple[State, Metrics]]:
     """Return the pure function (state, batch, key) -> (state, metrics), to be mapped.
 
@@ -88,23 +92,30 @@ def train_step(
     Gradients and batch statistics are averaged over the devices, metrics summed. `key`
     is that of the run: step and device are folded into it here. A device works its rows
     off in `accumulate` parts, see `in_parts`.
+
+    With `direct`, L_task is the loss of its method, which also looks at what neurons
+    did and at which of the run's `steps` this is.
     """
     # Spikes are only sown, and counted, where they are part of the loss.
     mutable = ["batch_stats", *(["activations"] if loss.spike_lambda else [])]
+    mutable += ["direct"] if direct else []
+    apply = _forward(model, mutable, direct)
 
     def loss_fn(params, state, batch, key, known):
-        outputs, updates = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            task.inputs(batch),
-            train=True,
-            mutable=mutable,
-            rngs={"dropout": key},
-        )
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        progress = state.step / steps
+        outputs, updates = apply(variables, task.inputs(batch), key, progress)
         counts = layer_counts(updates, levels=levels, surrogate=loss.spike_surrogate)
         rows = _rows(batch)
         spikes = example_sums(counts, examples=rows)
         cost = example_sums(counts, examples=rows, weights=weights)
-        each = task.loss(outputs, batch, loss)
+        if direct:
+            (seen,) = updates["direct"]["seen"]
+            each = method_of(direct).loss(
+                seen, lambda outputs: task.loss(outputs, batch, loss)
+            )
+        else:
+            each = task.loss(outputs, batch, loss)
         if teacher is not None:
             taught = teacher(known, task.inputs(batch))
             distance = task.distance(outputs, taught, loss)
@@ -131,6 +142,26 @@ def train_step(
         return State(state.step + 1, params, stats, opt_state), _total(metrics)
 
     return with_fast_convolutions(step)
+
+
+def _forward(model, mutable, direct):
+    """Return (variables, inputs, key, progress) -> (outputs, updates), in training."""
+
+    def forward(variables, inputs, key, progress):
+        through_time = {"progress": progress} if direct else {}
+        return model.apply(
+            variables,
+            inputs,
+            train=True,
+            mutable=mutable,
+            rngs={"dropout": key},
+            **through_time,
+        )
+
+    if direct and direct.remat == "layer":
+        kept = jax.checkpoint_policies.save_only_these_names(SPIKES)
+        return jax.checkpoint(forward, policy=kept)
+    return forward
 
 
 def eval_step(

@@ -1,6 +1,15 @@
 """What each field of a config must be, checked before any device is touched."""
 
-from bitsnn_jax.config import Config, Loss, Optimizer, check_types, flatten, to_dict
+from bitsnn_jax.config import (
+    Config,
+    Direct,
+    Loss,
+    Optimizer,
+    check_types,
+    flatten,
+    to_dict,
+)
+from bitsnn_jax.direct import method_of
 from bitsnn_jax.numerics.spikes import SURROGATES
 from bitsnn_jax.tasks import task_of
 
@@ -30,6 +39,7 @@ def validate(config: Config) -> None:
         if not holds(value):
             raise ValueError(f"{path} must be {expected}, got {value!r}")
     _check_heeded(config.optimizer)
+    _check_direct(config)
     _check_teacher(config.loss)
     epochs, warmup = config.optimizer.epochs, config.optimizer.warmup_epochs
     if warmup >= epochs:
@@ -41,7 +51,7 @@ def validate(config: Config) -> None:
         raise ValueError(
             "data.image_size must be at least 1 for data.random_resized_crop, got 0"
         )
-    if config.loss.spike_lambda and config.model.activation != "qcfs":
+    if config.loss.spike_lambda and config.model.activation not in _SPIKE:
         raise ValueError(
             f"loss.spike_lambda must be 0 for model.activation="
             f"{config.model.activation}, which has no spikes; got "
@@ -59,6 +69,31 @@ def _check_heeded(optimizer):
                     f"optimizer.{field} must be {default!r} for optimizer.name="
                     f"{optimizer.name}, got {value!r}: it is for {name}"
                 )
+
+
+def _check_direct(config):
+    """Compare a method of direct training with the network that it is to train."""
+    settings, activation = config.direct, config.model.activation
+    if bool(settings.method) != (activation == "spiking"):
+        raise ValueError(
+            "model.activation must be spiking with direct.method, and not without, got "
+            f"{activation} and {settings.method!r}"
+        )
+    if not settings.method:
+        if changed := [f for f, v in vars(settings).items() if v != getattr(Direct, f)]:
+            raise ValueError(f"direct.{changed[0]} needs a direct.method, got ''")
+        return
+    method = method_of(settings)
+    if method.models and config.model.name not in method.models:
+        raise ValueError(
+            f"model.name must be one of {', '.join(method.models)} for direct.method="
+            f"{method.name}, got {config.model.name}"
+        )
+    if method.needs_start and not config.start_from:
+        raise ValueError(
+            f"direct.method={method.name} goes on from a trained network: start_from "
+            "must name a run, got ''"
+        )
 
 
 def _check_teacher(loss):
@@ -97,6 +132,8 @@ def _positive(high):
 
 
 _BELOW_ONE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
+
+_SPIKE = {"qcfs", "spiking"}  # activations whose bits can be counted
 
 _OF_OPTIMIZERS = {"sgd": ("momentum",), "adamw": ("b1", "b2", "epsilon")}
 

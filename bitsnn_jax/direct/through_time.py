@@ -1,0 +1,96 @@
+"""A network of the zoo, run through time: its input repeated, its outputs averaged."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bitsnn_jax.direct.method import Method, Seen
+from bitsnn_jax.direct.neurons import Fired
+from bitsnn_jax.direct.spiking import SharedDropout, Spiking, by_step
+
+# The layers that a network would be made of -> those that it is made of.
+Replace = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class ThroughTime(nn.Module):
+    """A spiking network that is trained as one: T steps of a network of the zoo.
+
+        o_t = f(x; s_1 .. s_t);   output = sum_t o_t / T, or their sum
+
+    Every step is shown the same input. Outputs have one row for each example, as those
+    of any network. In training, what losses look at is sown as ("direct", "seen"), a
+    `Seen`. Parameters have the names that they have in the network itself.
+
+    Attributes:
+      network: makes the network, see `models.build_model`.
+      method: neurons, norm, heads, readout.
+      steps: T.
+      unroll, remat: see `Neuron`.
+    """
+
+    network: Callable[[Replace], nn.Module]
+    method: Method
+    steps: int
+    unroll: bool = False
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Any, *, train: bool, progress: Any = 1.0) -> Any:
+        """Compute the outputs of inputs [n, ...], one row for each.
+
+        Args:
+          x: array, or a pytree of them.
+          train: batch statistics, dropout, and `Seen`.
+          progress: share of the training that is done, 0 to 1; may be traced.
+        """
+        layers: dict[str, Fired] = {}
+        network = self.network(partial(self._layers, progress, layers))
+        nn.share_scope(self, network)
+        rows = jax.tree.map(self._repeated, x)
+        outputs = by_step(network(rows, train=train), self.steps)
+        if train and not self.is_initializing():
+            heads = self._heads(layers, train=train)
+            self.sow("direct", "seen", Seen(outputs, layers, heads, progress))
+        elif self.is_initializing():
+            self._heads(layers, train=train)
+        total = jnp.mean if self.method.readout == "mean" else jnp.sum
+        return jax.tree.map(lambda o: total(o, axis=0), outputs)
+
+    def _layers(self, progress: Any, layers: dict, own: dict[str, Any]) -> dict:
+        neuron = self.method.neuron(progress)
+        act = partial(
+            Spiking,
+            neuron,
+            self.steps,
+            unroll=self.unroll,
+            remat=self.remat,
+            record=layers.__setitem__,
+        )
+        norm = own["norm"]
+        if norm is not None:
+            norm = self.method.norm(norm, self.steps)
+        if norm is not None and self.method.frozen_norms:
+            norm = partial(_frozen, norm)
+        dropout = partial(SharedDropout, steps=self.steps)
+        replaced = {"act": act, "norm": norm, "dropout": dropout}
+        if self.method.block is not None:
+            replaced["block"] = self.method.block
+        return own | replaced
+
+    def _heads(self, layers: dict, *, train: bool) -> Mapping[str, Any]:
+        if self.method.heads is None:
+            return {}
+        return self.method.heads(name="heads")(layers, train=train)
+
+    def _repeated(self, x: jax.Array) -> jax.Array:
+        return jnp.tile(x, (self.steps, *(1,) * (x.ndim - 1)))
+
+
+def _frozen(norm, *, use_running_average, **options):
+    """Make a norm that uses the statistics there are, also in training."""
+    del use_running_average
+    return norm(use_running_average=True, **options)
