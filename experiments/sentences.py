@@ -16,15 +16,18 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from vit import by_referee
 
 from bitsnn_jax.config import Config, read_config
 from bitsnn_jax.conversion.calibration import calibrate_network
-from bitsnn_jax.jobs.evaluation import evaluate, without_spikes
-from bitsnn_jax.jobs.sources import RunSource
+from bitsnn_jax.jobs.evaluation import without_spikes
+from bitsnn_jax.jobs.measure import measure_at, on_examples
+from bitsnn_jax.jobs.sources import Network, RunSource
 from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import (
@@ -51,11 +54,14 @@ CALIBRATED = 256  # training sentences that they are found with
 EPOCHS, LEARNING_RATE = 1, 1e-4  # with codes
 # Each spike is simulated at the T that a network was trained for.
 STEPPED = "--steps 4 --mode stepped --certificate none"
-OTHER_STEPS = "--steps 2 8 16 --mode fused --certificate none"
-CERTIFIED = (4, 8, 16)
-CERTIFICATE = "--steps {} --mode fused --certificate float64 --limit 500"
+OTHER_STEPS = "--steps 2 8 --mode fused --certificate none"
+CERTIFIED = (4, 8)
+# One threshold a channel would need tables of 40 GB: 65,535 entries for each of them.
+MANY_STEPS = 16
+CERTIFICATE = "--steps {} --mode fused --certificate float64 --limit {}"
 INTEGERS = "--steps 4 --mode fused --certificate none --fixed-point --rounding nearest"
 REFEREED = 50  # sentences
+FIRST = 500  # sentences that are compared in float64
 
 
 def main() -> None:
@@ -83,9 +89,11 @@ def wanted(seeds: list[int]) -> Iterator[tuple[str, int, int]]:
     yield from (("stepped", seed, LEVELS) for seed in seeds)
     once = (*(f"certificate {t}" for t in CERTIFIED), "integers", "referee")
     yield from ((part, seeds[0], LEVELS) for part in once)
+    yield (f"certificate {MANY_STEPS}", seeds[0], 2**MANY_STEPS - 1)
     for levels in WITHOUT_TRAINING:
         yield from (("calibrated", seed, levels) for seed in seeds)
     yield from (("other steps", seed, LEVELS) for seed in seeds)
+    yield from (("many steps", seed, 2**MANY_STEPS - 1) for seed in seeds)
 
 
 def trained(seed: int, levels: int) -> dict[str, Any]:
@@ -114,16 +122,45 @@ def converted(options: str) -> Callable[[int, int], dict[str, Any]]:
 
 def calibrated(seed: int, levels: int) -> dict[str, Any]:
     """Evaluate the float network with codes, whose thresholds alone were found."""
-    settings = config_of(seed, levels)
+    network = with_codes(config_of(seed, levels))
+    found = on_examples(network, without_spikes(network.apply_fn), network.variables)
+    return {"accuracy": found.accuracy, "sentences": len(network.examples)}
+
+
+def with_codes(settings: Config) -> Network:
+    """Return the float network that a config starts from, with its codes."""
     run, task = find_run(settings.start_from), task_of(settings)
     train, test = (task.load(settings.data, split) for split in ("train", "test"))
     apply_fn = ann_fn(settings, train.input_shape)
     shown = task.eval_batches(settings.data, train.first(CALIBRATED), batch_size=64)
     batches = [task.inputs(batch) for batch in shown]
     variables = calibrate_network(apply_fn, run.variables, batches)
-    network_fn = without_spikes(apply_fn)
-    found = evaluate(network_fn, variables, settings.data, test, task=task, repeats=1)
-    return {"accuracy": found.accuracy, "sentences": len(test)}
+    return Network(apply_fn, variables, settings, test, nonspiking="decode")
+
+
+def many_steps(seed: int, levels: int, *, certified: bool = False) -> dict[str, Any]:
+    """Run T = 16 with one threshold a layer, found and not trained.
+
+    Args:
+      seed: of the float network.
+      levels: 2^T - 1.
+      certified: compare the first sentences in float64, code by code, and no others.
+    """
+    settings = config_of(seed, levels)
+    settings.model = dataclasses.replace(settings.model, per_channel=False)
+    network = with_codes(settings)
+    if certified:
+        first = network.examples.first(FIRST)
+        network = dataclasses.replace(network, examples=first)
+    row = measure_at(
+        network,
+        network.variables,
+        steps=MANY_STEPS,
+        modes=("fused",),
+        precisions=("float64",) if certified else (),
+    )
+    found = msgspec.to_builtins(row)
+    return {"sentences": len(network.examples), "steps": [_without_layers(found)]}
 
 
 def in_integers(seed: int, levels: int) -> dict[str, Any]:
@@ -147,7 +184,9 @@ PARTS = {
     "calibrated": calibrated,
     "stepped": converted(STEPPED),
     "other steps": converted(OTHER_STEPS),
-    **{f"certificate {t}": converted(CERTIFICATE.format(t)) for t in CERTIFIED},
+    "many steps": many_steps,
+    **{f"certificate {t}": converted(CERTIFICATE.format(t, FIRST)) for t in CERTIFIED},
+    f"certificate {MANY_STEPS}": partial(many_steps, certified=True),
     "integers": in_integers,
     "referee": refereed,
 }
