@@ -11,8 +11,11 @@ from bitsnn_jax import config as configuration
 from bitsnn_jax.models.bert import BERT_SIZES, Bert
 from bitsnn_jax.models.encoder import Block, Codes
 from bitsnn_jax.models.mobilenet import MOBILENET_V2, MobileNetV2
+from bitsnn_jax.models.plif_net import PLIFNet
 from bitsnn_jax.models.resnet import ResNet
+from bitsnn_jax.models.sdt_v2 import SpikeDrivenTransformer
 from bitsnn_jax.models.small import Small
+from bitsnn_jax.models.spikformer import Spikformer
 from bitsnn_jax.models.vgg import VGG, VGG16
 from bitsnn_jax.models.vit import VIT_SIZES, ViT
 from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
@@ -22,8 +25,11 @@ __all__ = [
     "TEXT_MODELS",
     "Bert",
     "MobileNetV2",
+    "PLIFNet",
     "ResNet",
     "Small",
+    "SpikeDrivenTransformer",
+    "Spikformer",
     "VGG",
     "ViT",
     "build_model",
@@ -176,6 +182,27 @@ def _small(config, *, image_shape, **layers):
     return Small(widths, pools=_pools(image_shape, most=2), **layers)
 
 
+def _plif_net(config, *, image_shape, **layers):
+    first, second, hidden = _scaled((128, 128, 2048), config.width)
+    pools = _pools(image_shape, most=2)
+    rate = config.dropout
+    return PLIFNet((first, second), hidden, pools=pools, dropout_rate=rate, **layers)
+
+
+def _spikformer(config, *, image_shape, width, heads, hidden, **layers):
+    del image_shape  # the global average takes any size
+    # Heads stay as many, so that they share every width out evenly.
+    head, hidden = _scaled((width // heads, hidden), config.width)
+    return Spikformer(width=head * heads, heads=heads, hidden=hidden, **layers)
+
+
+def _sdt_v2(config, *, image_shape, pool, width, heads, **layers):
+    del image_shape, pool  # strides halve the image
+    (head,) = _scaled((width // heads,), config.width)
+    width = head * heads
+    return SpikeDrivenTransformer(widths=(width // 2, width), heads=heads, **layers)
+
+
 def _scaled(widths, factor):
     return tuple(max(1, round(factor * width)) for width in widths)
 
@@ -223,10 +250,13 @@ def _transformer(config, size, *, act, norm, pool, **options):
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": _mobilenetv2,
+    "plif_net": _plif_net,
     "resnet18": partial(_resnet, blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512)),
     "resnet20": partial(_resnet, blocks=(3, 3, 3), widths=(16, 32, 64)),
     "resnet34": partial(_resnet, blocks=(3, 4, 6, 3), widths=(64, 128, 256, 512)),
+    "sdt_v2_small": partial(_sdt_v2, width=64, heads=4),
     "small": _small,
+    "spikformer_small": partial(_spikformer, width=64, heads=4, hidden=128),
     "vgg16": _vgg16,
     **{name: partial(_vit, size=size) for name, size in VIT_SIZES.items()},
 }
@@ -236,18 +266,19 @@ TEXT_MODELS: dict[str, Callable[..., nn.Module]] = {
 _ALL = MODELS | TEXT_MODELS
 _TRANSFORMERS = VIT_SIZES.keys() | TEXT_MODELS.keys()
 _CONVOLUTIONAL = MODELS.keys() - _TRANSFORMERS
+_OF_ONE_STEM = {"plif_net", "sdt_v2_small", "small", "spikformer_small"}
 
 # Layers that only some networks are made of.
 _LAYERS_OF = {
     "block": {"resnet18", "resnet20", "resnet34"},
-    "dropout": set(),
+    "dropout": {"plif_net"},
 }
 
 # Fields, or values of them, that are of some networks only; elsewhere a field must be
 # left at its default.
 _HEEDED_BY = {
-    "stem": _CONVOLUTIONAL - {"small"},
-    "pool": _CONVOLUTIONAL,
+    "stem": _CONVOLUTIONAL - _OF_ONE_STEM,
+    "pool": _CONVOLUTIONAL - {"sdt_v2_small"},
     "bottleneck": {"mobilenetv2"},
     ("norm", "none"): {"vgg16"},
     ("norm", "layer"): _TRANSFORMERS,
@@ -256,5 +287,5 @@ _HEEDED_BY = {
     ("activation", "spiking"): _CONVOLUTIONAL,
     "hidden_act": _TRANSFORMERS,
     "attention": _TRANSFORMERS,
-    "dropout": _TRANSFORMERS,
+    "dropout": _TRANSFORMERS | {"plif_net"},
 }

@@ -62,6 +62,8 @@ class ResNet(nn.Module):
         stride 2, after which everything costs a sixteenth.
       pool: of the "imagenet" stem; `nn.avg_pool` or `nn.max_pool`.
       dtype: of the convolutions; None for that of the input.
+      block: makes a block; called with channels, and `strides`, `act`, `norm`, `dtype`
+        and `name`.
 
     Raises:
       ValueError: unknown stem.
@@ -84,6 +86,7 @@ class ResNet(nn.Module):
     stem: str = "cifar"
     pool: Callable[..., jax.Array] = nn.avg_pool
     dtype: Any = None
+    block: Callable[..., Any] = BasicBlock
 
     def __post_init__(self):
         if self.stem not in _STEMS:
@@ -112,7 +115,7 @@ class ResNet(nn.Module):
             zip(self.blocks, self.widths, strict=True)
         ):
             for j in range(num_blocks):
-                x = BasicBlock(
+                x = self.block(
                     width,
                     strides=2 if i > 0 and j == 0 else 1,
                     act=self.act,

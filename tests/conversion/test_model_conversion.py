@@ -22,15 +22,22 @@ narrow = partial(Model, width=0.125)
 CASES = {
     "mobilenetv2": (narrow(name="mobilenetv2", stem="imagenet"), 16),
     "mobilenetv2_spiking": (narrow(name="mobilenetv2", bottleneck="qcfs"), 8),
+    "plif_net": (Model(name="plif_net", width=0.03), 8),
+    "plif_net_max": (Model(name="plif_net", width=0.03, pool="max"), 8),
     "resnet18_max": (narrow(name="resnet18", stem="imagenet", pool="max"), 16),
     "resnet20": (Model(name="resnet20", width=0.5), 8),
     "resnet34": (narrow(name="resnet34", stem="imagenet"), 16),
+    "sdt_v2": (narrow(name="sdt_v2_small"), 8),
     "small": (Model(name="small"), 8),
+    "spikformer": (narrow(name="spikformer_small", pool="max"), 8),
     "vgg16": (narrow(name="vgg16", stem="imagenet"), 16),
 }
 FED_BY_THE_IMAGE = {
     "params/stem/norm/bias",
     "params/conv_0_0/norm/bias",  # of VGG
+    "params/conv_1/norm/bias",  # of PLIFNet
+    "params/stem_0/norm/bias",  # of Spikformer
+    "params/downsample_0/norm/bias",  # of the spike-driven transformer
     "params/conv_1/bias",  # of Small
 }
 

@@ -11,6 +11,7 @@ from bitsnn_jax.models import MODELS, build_model
 from bitsnn_jax.numerics.convolutions import convolve
 from bitsnn_jax.tracing.equations import parts
 
+WITH_STEMS = {"mobilenetv2", "resnet18", "resnet20", "resnet34", "vgg16"}
 IMAGES = {"cifar": (32, 32, 3), "imagenet": (224, 224, 3)}
 
 
@@ -23,7 +24,7 @@ def equations(jaxpr):
 
 def convolutions(name, stem):
     """Shapes of x and of a kernel, and parameters, each once."""
-    stem = stem if name != "small" else "cifar"
+    stem = stem if name in WITH_STEMS else "cifar"
     settings = config.Model(name=name, stem=stem, num_classes=10)
     shape = IMAGES[stem]
     model = build_model(settings, image_shape=shape)
