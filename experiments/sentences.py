@@ -135,7 +135,13 @@ def with_codes(settings: Config) -> Network:
     shown = task.eval_batches(settings.data, train.first(CALIBRATED), batch_size=64)
     batches = [task.inputs(batch) for batch in shown]
     variables = calibrate_network(apply_fn, run.variables, batches)
-    return Network(apply_fn, variables, settings, test, nonspiking="decode")
+    return Network(
+        apply_fn=apply_fn,
+        variables=variables,
+        config=settings,
+        examples=test,
+        nonspiking="decode",
+    )
 
 
 def many_steps(seed: int, levels: int, *, certified: bool = False) -> dict[str, Any]:
