@@ -11,7 +11,7 @@ from bitsnn_jax.activations.recording import Operation, record
 from bitsnn_jax.activations.regions import Region, Regions, is_elementwise_call
 from bitsnn_jax.activations.replay import Schedule
 from bitsnn_jax.activations.roles import Roles
-from bitsnn_jax.tracing.equations import OPAQUE_CALLS, parts
+from bitsnn_jax.tracing.equations import OPAQUE_CALLS, parts, parts_of_scan
 from bitsnn_jax.tracing.program import ApplyFn
 from bitsnn_jax.tracing.reading import SpikingError
 from bitsnn_jax.tracing.sites import Site, next_path, unique
@@ -72,8 +72,8 @@ def _bodies(
     p, name = eqn.params, eqn.primitive.name
     programs = parts(eqn)
     if name == "scan":
-        ends = p["num_consts"], p["num_consts"] + p["num_carry"]
-        given = [*values[: ends[0]], *[None] * p["num_carry"], *values[ends[1] :]]
+        fixed, carry = parts_of_scan(eqn)
+        given = [*values[:fixed], *[None] * carry, *values[fixed + carry :]]
     elif name == "while":
         ends = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
         programs = [p["body_jaxpr"]]

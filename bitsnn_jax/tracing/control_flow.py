@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
+from bitsnn_jax.tracing.equations import parts_of_scan
 from bitsnn_jax.tracing.literals import known_result, number
 from bitsnn_jax.tracing.values import Constant, Waiting
 
@@ -31,7 +32,7 @@ def unrolled_scan(
 ) -> list[Waiting]:
     """Run the body of a scan once for each layer."""
     p = eqn.params
-    num_fixed, num_carry = p["num_consts"], p["num_carry"]
+    num_fixed, num_carry = parts_of_scan(eqn)
     fixed, carry = values[:num_fixed], values[num_fixed : num_fixed + num_carry]
     layers = values[num_fixed + num_carry :]
     avals = [v.aval for v in eqn.invars[num_fixed + num_carry :]]

@@ -58,6 +58,24 @@ def parts(eqn: JaxprEqn) -> list[ClosedJaxpr]:
     return programs
 
 
+def parts_of_scan(eqn: JaxprEqn) -> tuple[int, int]:
+    """Return how many operands of a `scan` are fixed, and how many are its carry.
+
+    The rest are shared out, an entry for each iteration: by this, an axis more outside
+    than inside, they are known in every version of JAX.
+    """
+    [inside] = parts(eqn)
+
+    def shared(outer, inner):
+        pairs = zip(outer, inner, strict=True)
+        return sum(len(shape_of(a)) > len(shape_of(b)) for a, b in pairs)
+
+    layers = shared(eqn.invars, inside.jaxpr.invars)
+    stacked = shared(eqn.outvars, inside.jaxpr.outvars)
+    carry = len(eqn.outvars) - stacked
+    return len(eqn.invars) - layers - carry, carry
+
+
 def _closed(jaxpr) -> ClosedJaxpr:
     return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
 

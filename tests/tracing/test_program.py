@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from bitsnn_jax import qcfs
+from bitsnn_jax.tracing.equations import parts_of_scan
 from bitsnn_jax.tracing.program import read, trace
 from bitsnn_jax.tracing.reading import Reading, SpikingError
 from bitsnn_jax.tracing.values import Analog, Constant, Current
@@ -137,3 +138,17 @@ def test_written_out_a_scan_has_the_same_results(length, reverse):
     got = jax.tree.unflatten(tree, [r.value for r in results])
     jax.tree.map(np.testing.assert_array_equal, got, net(weights, x))
     assert len(reading.sites) == length
+
+
+@pytest.mark.parametrize("length", [0, 3])
+def test_operands_of_a_scan_are_told_apart_by_their_axes(length):
+    def net(weight, x):
+        def body(carry, layer):
+            return (carry[0] * weight, carry[1] + 1), (layer["a"].sum(), carry[1])
+
+        layers = {"a": jnp.ones((length, 2)), "b": jnp.ones((length, 1))}
+        return lax.scan(body, (x, x[None]), layers)
+
+    program, _ = trace(net, jnp.ones(()), jnp.ones(()))
+    [scan] = [eqn for eqn in program.eqns if eqn.primitive.name == "scan"]
+    assert parts_of_scan(scan) == (1, 2)
