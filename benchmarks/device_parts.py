@@ -18,6 +18,7 @@ from bitsnn_jax.data.examples import InMemory
 from bitsnn_jax.integers.carriers import CARRIERS
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import fixed_point as in_integers
+from bitsnn_jax.integers.network import IntegerNetwork
 from bitsnn_jax.jobs.certify import certify, exact_pair
 from bitsnn_jax.jobs.evaluation import evaluate, without_spikes
 from bitsnn_jax.jobs.integers import lower_pixels
@@ -112,7 +113,8 @@ def parts(sizes: Sizes) -> list[Part]:
     }
     quick = [c for c in _ORDER if c in CARRIERS and c != "int32"]
     found = [first, *(codes[c] for c in quick)]
-    found += [part for (_, kind), part in passes.items() if kind in ("float", "int8")]
+    found += [part for (_, kind), part in passes.items() if kind == "float"]
+    found.append(passes[0, "int8"])
     found.append(Part("training step", 60, partial(training, sizes)))
     found.append(Part("evaluation", 40, partial(evaluation, sizes)))
     found += others
@@ -189,16 +191,7 @@ def certificate(images: int, steps: int) -> dict[str, Any]:
 
 def codes_of(images: int, carrier: str) -> dict[str, Any]:
     """All executions in a carrier, compared with a pass in int32 on the host's CPU."""
-    network, _ = trained(images)
-    graph = lower_pixels(network.apply_fn, network.variables, network.examples)
-    integers = in_integers(graph, steps=STEPS)
-    batches = data.eval_batches(
-        network.config.data, network.examples, batch_size=images
-    )
-    pixels = next(iter(batches))["image"]
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        expected = jax.jit(one_shot(integers, carrier="int32"))(pixels)
-    expected = jax.tree.map(np.asarray, expected)
+    integers, pixels, expected = on_the_host(images)
     rows = []
     for name, make in fixed_point.EXECUTIONS.items():
         row: dict[str, Any] = {"execution": name}
@@ -211,6 +204,21 @@ def codes_of(images: int, carrier: str) -> dict[str, Any]:
         rows.append(row)
     codes = sum(code.size for code in expected.codes.values())
     return {"codes": codes, "executions": rows}
+
+
+@cache
+def on_the_host(images: int) -> tuple[IntegerNetwork, Any, Any]:
+    """The network in integers, pixels, and what a CPU makes of them in int32."""
+    network, _ = trained(images)
+    graph = lower_pixels(network.apply_fn, network.variables, network.examples)
+    integers = in_integers(graph, steps=STEPS)
+    batches = data.eval_batches(
+        network.config.data, network.examples, batch_size=images
+    )
+    pixels = next(iter(batches))["image"]
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        expected = jax.jit(one_shot(integers, carrier="int32"))(pixels)
+    return integers, pixels, jax.tree.map(np.asarray, expected)
 
 
 def _unequal(ours, theirs) -> int:
