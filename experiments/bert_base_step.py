@@ -1,16 +1,19 @@
 """One step of the configs of BERT_BASE with codes, on eight virtual CPU devices.
 
-    python experiments/bert_base_step.py [--width 0.25]
+    python experiments/bert_base_step.py [--width 0.25] [--together 3]
 
 The tokens are noise, one sentence a device, as long as the config's. The step is that
 of `train.py`. It must give a finite loss, and move every array of weights on all
 devices alike. At full width eight copies of weights, gradients and momenta alone need
-14 GB. Writes docs/results/bert_base_step.json.
+14 GB. Each config has a process of its own; `--together` says how many run at a time.
+Writes docs/results/bert_base_step.json, anew after each of them.
 """
 
+import multiprocessing
 import os
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from bitsnn_jax.runtime.cli import (
     a_path,
     as_script,
     between,
+    whole,
 )
 from bitsnn_jax.runtime.devices import (
     by_device,
@@ -47,18 +51,31 @@ def main() -> None:
     parser.add_argument(
         "--configs", nargs="+", action=Distinct, choices=CONFIGS, default=CONFIGS
     )
+    parser.add_argument("--together", type=whole(1, len(CONFIGS)), default=1)
     parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
-    # Before JAX looks at its devices.
+    # Read by the processes of the configs; this one has JAX already.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = (
         f"--xla_force_host_platform_device_count={DEVICES} "
         "--xla_backend_optimization_level=0"
     )
-    rows = []
-    for name in options.configs:
-        rows.append({"config": name} | step(settings(name, options.width)))
-        print(rows[-1], flush=True)
-    store_numbers(options.out, rows, config=", ".join(options.configs), seed=0)
+    jax.config.update("jax_platforms", "cpu")
+    names, rows = options.configs, []
+    with ProcessPoolExecutor(
+        options.together,
+        mp_context=multiprocessing.get_context("spawn"),
+        max_tasks_per_child=1,  # the peak of memory is that of one config
+    ) as pool:
+        for done in as_completed(pool.submit(row, n, options.width) for n in names):
+            rows.append(done.result())
+            print(rows[-1], flush=True)
+            rows.sort(key=lambda row: names.index(row["config"]))
+            store_numbers(options.out, rows, config=", ".join(names), seed=0)
+
+
+def row(name: str, width: float) -> dict[str, Any]:
+    return {"config": name} | step(settings(name, width))
 
 
 def settings(name: str, width: float) -> Config:

@@ -236,7 +236,10 @@ WRONG = {
         "--out=": "--out must not be empty",
         "--out={tmp}/file": "file cannot be read",
     },
-    "experiments.bert_base_step": {"--width=0": "--width must be above 0"},
+    "experiments.bert_base_step": {
+        "--width=0": "--width must be above 0",
+        "--together=4": "--together must be at most 3",
+    },
     "experiments.reviews": {
         "": "the following arguments are required: sdist",
         "{tmp}/none": "none",
