@@ -22,10 +22,8 @@ import timings
 from bitsnn_jax.config import Activation, Config, Model
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole, with_huge_pages
-from bitsnn_jax.runtime.devices import AXIS, data_parallel
 from bitsnn_jax.tasks import task_of
-from bitsnn_jax.training.optimizer import sgd
-from bitsnn_jax.training.step import init_state, train_step
+from bitsnn_jax.training.step_cost import timed_step
 
 PAPER = 1.28e-6
 STEPS: dict[str, dict[str, Any]] = {
@@ -90,34 +88,12 @@ def jax_step(
     spike_lambda=0.0,
     surrogate="paper",
 ):
-    """(function that takes a step and returns its seconds, MB of temporaries)."""
+    """Compile the step of a ResNet-20, or another network, see `timed_step`."""
     config = Config(model=network or Model())
     config.model.activation = activation
     config.loss.spike_lambda, config.loss.spike_surrogate = spike_lambda, surrogate
     shape = batch["image"].shape[1:]
-    task = task_of(config)
-    model = task.build(config, shape, axis_name=AXIS)
-    optimizer = sgd(config.optimizer, steps_per_epoch=100)
-    state = init_state(model, optimizer, task.placeholder(shape), jax.random.key(0))
-    levels = config.model.levels
-    mapped = data_parallel(
-        train_step(task, model, optimizer, config.loss, levels=levels),
-        in_axes=(0, 0, None),
-        donate_argnums=0,
-    )
-    key = jax.random.key(1)
-    on_device = data_parallel(lambda x: x)
-    state, batch = on_device(jax.tree.map(lambda x: x[None], (state, batch)))
-    compiled = mapped.lower(state, batch, key).compile()
-    memory = compiled.memory_analysis()
-
-    def step():
-        nonlocal state
-        started = time.perf_counter()
-        state, _ = jax.block_until_ready(compiled(state, batch, key))
-        return time.perf_counter() - started
-
-    return step, memory.temp_size_in_bytes / 1e6 if memory else float("nan")
+    return timed_step(config, task_of(config), batch, input_shape=shape)
 
 
 def torch_step(batch):
