@@ -24,10 +24,12 @@ def over_time_and_batch(norm: Norm, steps: int) -> Norm:
 def threshold_dependent(norm: Norm, steps: int, *, theta: float = 1.0) -> Norm:
     """Scale batch norm to the threshold, tdBN (Zheng et al. 2021).
 
-        y = gamma (alpha theta) (x - mean) / sqrt(var + epsilon) + beta
+        y = gamma (x - mean) / sqrt(var + epsilon) + beta
 
-    Here alpha = 1. A residual block halves the variance of the two branches that it
-    adds (alpha = 1 / sqrt 2), see `models.resnet`.
+    where gamma starts at alpha theta. Differs from the paper, which multiplies by that:
+    a step of the optimiser has another size. Here alpha = 1. A residual block halves
+    the variance of the two branches that it adds (alpha = 1 / sqrt 2), see
+    `models.resnet`.
     """
     del steps
     scaled = nn.initializers.constant(theta)

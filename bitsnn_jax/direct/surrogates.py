@@ -31,7 +31,7 @@ def surrogate(derivative: Callable[[Potential], Potential]) -> Spike:
     """
 
     def spike(z):
-        # z enters by a product whose value is 0, or -0, so that closures may be traced.
+        # An argument of its own, so that the derivative may close over traced values.
         slope = jax.lax.stop_gradient(derivative(z))
         return _fire(z, slope)
 
