@@ -8,6 +8,7 @@ import jax
 
 from bitsnn_jax.direct.neurons import Fired, Neuron
 from bitsnn_jax.direct.norms import Norm, over_time_and_batch
+from bitsnn_jax.direct.starting import Start
 
 
 class Seen(NamedTuple):
@@ -58,9 +59,11 @@ class Method:
         layers did and `train`; gives outputs by name. In training only.
       models: names that `model.name` must be one of; () for any.
       frozen_norms: training leaves batch statistics and uses those that there are.
-      start: makes variables of another run's, see `starting.Start`. None keeps weights
-        of the same name and shape.
+      start: gives the neurons numbers that fit the network that training starts from,
+        see `starting`. None leaves them as they are at the start of any run.
+      starts_from: values of `model.activation` that this network may have; () for any.
       needs_start: it is a way to go on from a trained network, and nothing else.
+      pools: values that `model.pool` must be one of; () for any.
     """
 
     name: str
@@ -74,5 +77,7 @@ class Method:
     heads: Callable[..., Any] | None = None
     models: tuple[str, ...] = ()
     frozen_norms: bool = False
-    start: Callable[..., Any] | None = None
+    start: Callable[[Start], dict] | None = None
+    starts_from: tuple[str, ...] = ()
     needs_start: bool = False
+    pools: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from importlib import import_module
 from bitsnn_jax.direct.method import Method
 
 _FILES = (
+    "dsr",
     "stbp",
     "tet",
 )

@@ -45,14 +45,12 @@ class Neuron(Protocol):
 
     Attributes:
       trained: numbers that are trained, one of each a layer, and where they start.
-      spike: its surrogate, see `with_surrogate`.
+
+    One that has an attribute `spike`, a `Spike`, takes other surrogates there.
     """
 
     @property
     def trained(self) -> Mapping[str, float]: ...
-
-    @property
-    def spike(self) -> Spike: ...
 
     def __call__(
         self,

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from bitsnn_jax.config import Config
@@ -28,7 +27,9 @@ from bitsnn_jax.interop.huggingface import (
 from bitsnn_jax.runs.checkpoint import FOLDER, CheckpointError, Checkpoints, Run
 from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.tasks import Examples, task_of
+from bitsnn_jax.training.fitting import fitted, thetas
 from bitsnn_jax.training.log import say
+from bitsnn_jax.training.spiking_start import check_activation, into_neurons
 from bitsnn_jax.training.step import State
 
 # Training examples that thetas are calibrated with: 8 batches of 64.
@@ -41,11 +42,11 @@ def check_source(config: Config, workdir: str | os.PathLike) -> None:
     """Look for the network to start from, before anything is written.
 
     Raises:
-      ValueError: no such network. A run that has checkpoints of its own does not ask
-        for it.
+      ValueError: no such network, or one that `config.direct.method` cannot start
+        from. A run that has checkpoints of its own does not ask for it.
     """
     if config.start_from and not (Path(workdir) / FOLDER).is_dir():
-        _source(config)
+        check_activation(_source(config).run, config)
 
 
 def check_memory(model: nn.Module, config: Config, placeholder: Any) -> None:
@@ -78,7 +79,8 @@ def start(
     Thetas are those of the run that `config.start_from` names. Where it has none, being
     trained with ReLU or GELU, they are calibrated with the first training examples, as
     evaluation sees them, so that quantisation loses least. Pooler and classifier stay
-    random if a folder of Hugging Face's does not have them. A run that has checkpoints
+    random if a folder of Hugging Face's does not have them. What a network that is
+    trained through time starts with, `into_neurons` says. A run that has checkpoints
     goes on from them and keeps the origin that they tell of; the other network is not
     asked for.
 
@@ -107,8 +109,14 @@ def start(
     for module in source.random:
         say(f"{config.start_from} has no {module}, which stays random")
         found = _with_random(found, state.params[module], module)
+    if source.run and config.direct.method:
+        inputs = partial(_inputs, config, examples)
+        variables = into_neurons(
+            source.run, state.variables, config, examples.input_shape, inputs
+        )
+        return dataclasses.replace(state, **variables), {"start": source.origin}
     variables = fitted(found, state.variables, name=config.start_from)
-    if _thetas(variables) != _thetas(state.variables):
+    if thetas(variables) != thetas(state.variables):
         apply_fn = ann_fn(config, examples.input_shape)
         batches = list(_inputs(config, examples))  # gone through twice
         variables = calibrate_network(apply_fn, variables, batches, cap=source.cap)
@@ -123,12 +131,14 @@ class _Source(NamedTuple):
       origin: where it comes from, for the metadata.
       cap: of its ReLUs, if they have one.
       random: modules that it does not have.
+      run: that it is of; None for a folder of Hugging Face's.
     """
 
     variables: dict
     origin: dict
     cap: float | None = None
     random: tuple[str, ...] = ()
+    run: Run | None = None
 
 
 def _source(config: Config) -> _Source:
@@ -153,7 +163,8 @@ def _of_run(run: Run) -> _Source:
         for key in ("commit", "version", "start")
         if key in run.metadata
     }
-    return _Source(run.variables, origin, CAPS.get(run.config.model.activation))
+    cap = CAPS.get(run.config.model.activation)
+    return _Source(run.variables, origin, cap, run=run)
 
 
 def _of_huggingface(config: Config) -> _Source:
@@ -175,47 +186,9 @@ def _with_random(variables: dict, random: dict, module: str) -> dict:
     return {**variables, "params": {**variables["params"], **unflatten_dict(weights)}}
 
 
-def fitted(source: dict, target: dict, *, name: str) -> dict:
-    """Return the variables `source` with the names of `target`, less missing thetas.
-
-    Thetas that `target` has no place for are left out.
-
-    Raises:
-      ValueError: the first other leaf that is in one tree only or differs in shape.
-    """
-    have, want = _leaves(source), _leaves(target)
-    # Parameters first: they say more than statistics.
-    for path in sorted(have.keys() | want.keys(), key=lambda p: (p[:6] != "params", p)):
-        if path in _thetas(source) ^ _thetas(target):
-            continue
-        theirs, ours = (
-            np.shape(tree[path]) if path in tree else "none" for tree in (have, want)
-        )
-        if theirs != ours:
-            raise ValueError(
-                f"start_from {name} does not fit model: {path} has shape {theirs} "
-                f"there, {ours} in this run"
-            )
-    kept = {
-        path: np.asarray(have[path], leaf.dtype)
-        for path, leaf in want.items()
-        if path in have
-    }
-    # A collection may have no leaves, such as the statistics without batch norm.
-    return dict.fromkeys(target, {}) | unflatten_dict(kept, sep="/")
-
-
 def _inputs(config, examples):
     """Return the first training examples in batches, as evaluation sees them."""
     task, examples = task_of(config).on(examples), examples.first(BATCHES * BATCH_SIZE)
     for batch in task.eval_batches(config.data, examples, batch_size=BATCH_SIZE):
         rows = task.whole(batch)
         yield jax.tree.map(lambda x, rows=rows: x[rows], task.inputs(batch))
-
-
-def _leaves(tree) -> dict[str, Any]:
-    return flatten_dict(tree, sep="/")
-
-
-def _thetas(tree):
-    return {path for path in _leaves(tree) if path.endswith("/theta")}

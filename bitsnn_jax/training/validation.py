@@ -84,11 +84,13 @@ def _check_direct(config):
             raise ValueError(f"direct.{changed[0]} needs a direct.method, got ''")
         return
     method = method_of(settings)
-    if method.models and config.model.name not in method.models:
-        raise ValueError(
-            f"model.name must be one of {', '.join(method.models)} for direct.method="
-            f"{method.name}, got {config.model.name}"
-        )
+    for field, allowed in (("name", method.models), ("pool", method.pools)):
+        value = getattr(config.model, field)
+        if allowed and value not in allowed:
+            raise ValueError(
+                f"model.{field} must be one of {', '.join(allowed)} for direct.method="
+                f"{method.name}, got {value}"
+            )
     if method.needs_start and not config.start_from:
         raise ValueError(
             f"direct.method={method.name} goes on from a trained network: start_from "

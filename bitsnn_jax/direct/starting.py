@@ -1,0 +1,148 @@
+"""What neurons start with when their network has been trained before, without time.
+
+Weights carry over by name. The numbers that neurons own mean something else in each
+method, so a method may have a function, `Method.start`, that finds them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array
+
+from bitsnn_jax.direct.neurons import Neuron, Scalars, Train
+from bitsnn_jax.direct.spiking import Spiking
+
+Path = tuple[str, ...]
+
+
+class Start(NamedTuple):
+    """A network that was trained without time, and the one that goes on from it.
+
+    Attributes:
+      source: variables of the first.
+      source_fn: (variables, inputs) -> outputs of the first, in inference.
+      variables: of the second: weights of the first, and neurons at their start.
+      model: the second, without an axis name.
+      batches: inputs of training, as evaluation sees them; one for each call.
+    """
+
+    source: dict
+    source_fn: Callable[[Any, Any], Any]
+    variables: dict
+    model: nn.Module
+    batches: Callable[[], Iterable[Any]]
+
+
+# (path, neurons, currents [T, n, ...], numbers so far) -> numbers to take in place
+Choice = Callable[[Path, Neuron, Train, Scalars], Mapping[str, Array]]
+
+
+def thresholds_kept(begin: Start) -> dict:
+    """Give each layer of neurons the theta that its activation had."""
+    theirs = flatten_dict(begin.source["params"])
+    return with_numbers(
+        begin.variables,
+        {
+            path: {"theta": theirs[*path, "theta"]}
+            for path, numbers in _neurons(begin.variables).items()
+            if "theta" in numbers and (*path, "theta") in theirs
+        },
+    )
+
+
+def in_order(
+    begin: Start, variables: dict, inputs: Any, choose: Choice, *, train: bool
+) -> dict[Path, dict[str, Array]]:
+    """Choose the numbers of each layer of neurons, in the order of firing.
+
+    One pass: what a layer sends with its new numbers is what the next ones get.
+
+    Args:
+      begin: the network.
+      variables: of it.
+      inputs: one batch.
+      choose: looks at the currents of a layer, and is traced.
+      train: norms take the statistics of this batch, and there is no dropout.
+
+    Returns:
+      The chosen numbers of each layer, by path.
+    """
+
+    def run(variables, inputs):
+        found: dict[Path, dict[str, Array]] = {}
+
+        def visit(call, args, kwargs, context):
+            act = context.module
+            if isinstance(act, nn.BatchNorm) and context.method_name == "__call__":
+                return call(*args, **kwargs | {"use_running_average": not train})
+            if not isinstance(act, Spiking):
+                return call(*args, **kwargs)
+            (z,) = args
+            currents = z.reshape(act.steps, -1, *z.shape[1:])
+            numbers = {n: act.get_variable("params", n) for n in act.neuron.trained}
+            numbers |= choose(act.path, act.neuron, currents, numbers)
+            found[act.path] = numbers
+            return act.neuron(currents, numbers).values.reshape(z.shape)
+
+        with nn.intercept_methods(visit):
+            begin.model.apply(variables, inputs, train=False, mutable=["batch_stats"])
+        return found
+
+    return jax.jit(run)(variables, inputs)
+
+
+def activations(begin: Start, inputs: Any, paths: Iterable[Path]) -> dict[Path, Array]:
+    """Return what the first network's activations at some paths give for inputs."""
+
+    def run(variables, inputs):
+        found = {}
+
+        def visit(call, args, kwargs, context):
+            found[context.module.path] = result = call(*args, **kwargs)
+            return result
+
+        with nn.intercept_methods(visit):
+            begin.source_fn(variables, inputs)
+        return {path: found[path] for path in paths}
+
+    return jax.jit(run)(begin.source, inputs)
+
+
+def mean_numbers(
+    each: Iterable[dict[Path, dict[str, Array]]],
+) -> dict[Path, dict[str, np.ndarray]]:
+    """Average the numbers that several batches ask for."""
+    return jax.tree.map(lambda *values: np.mean(values, axis=0), *each)
+
+
+def with_numbers(variables: dict, numbers: Mapping[Path, Mapping[str, Any]]) -> dict:
+    """Exchange numbers of neurons, by path and name, in a copy of the variables."""
+    flat: dict[Path, Any] = flatten_dict(variables["params"])
+    for path, values in numbers.items():
+        for name, value in values.items():
+            old = flat[*path, name]
+            flat[*path, name] = np.asarray(value, old.dtype).reshape(old.shape)
+    return {**variables, "params": unflatten_dict(flat)}
+
+
+def _neurons(variables):
+    """Return the leaves of each module."""
+    modules: dict[Path, dict[str, Any]] = {}
+    for (*path, name), leaf in flatten_dict(variables["params"]).items():
+        modules.setdefault(tuple(path), {})[name] = leaf
+    return modules
+
+
+__all__ = [
+    "Choice",
+    "Start",
+    "activations",
+    "in_order",
+    "mean_numbers",
+    "thresholds_kept",
+    "with_numbers",
+]
