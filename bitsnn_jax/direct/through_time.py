@@ -1,5 +1,6 @@
 """A network of the zoo, run through time: its input repeated, its outputs averaged."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -47,7 +48,8 @@ class ThroughTime(nn.Module):
           train: batch statistics, dropout, and `Seen`.
           progress: share of the training that is done, 0 to 1; may be traced.
         """
-        layers: dict[str, Fired] = {}
+        # JAX would sort a plain dict by its keys.
+        layers: dict[str, Fired] = OrderedDict()
         network = self.network(partial(self._layers, progress, layers))
         nn.share_scope(self, network)
         rows = jax.tree.map(self._repeated, x)
