@@ -9,6 +9,12 @@ _FILES = (
     "dsr",
     "stbp",
     "tet",
+    "tebn",
+    "dspike",
+    "im_loss",
+    "rmp_loss",
+    "rec_dis",
+    "mpr",
 )
 
 
