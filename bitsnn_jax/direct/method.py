@@ -55,8 +55,9 @@ class Method:
       norm: (batch norm of the network, T) -> norm, see `norms`.
       block: residual block of the ResNets; None for their own.
       readout: how the outputs of all steps become one.
-      heads: what makes a module of further heads: called with `name`, then with what
-        layers did and `train`; gives outputs by name. In training only.
+      heads: what makes a module of further heads: called with `norm` and `name`, then
+        with what layers did, `outputs` [T, n, ...] and `train`; gives outputs by name.
+        In training only.
       models: names that `model.name` must be one of; () for any.
       frozen_norms: training leaves batch statistics and uses those that there are.
       start: gives the neurons numbers that fit the network that training starts from,

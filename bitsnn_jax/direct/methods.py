@@ -15,6 +15,7 @@ _FILES = (
     "rmp_loss",
     "rec_dis",
     "mpr",
+    "sml",
 )
 
 

@@ -50,8 +50,8 @@ class Spiking(nn.Module):
         fired = self.neuron(currents, scalars, unroll=self.unroll, remat=self.remat)
         if not self.is_initializing():
             self.sow("activations", "spikes", fired.spikes)
-            if self.record is not None:
-                self.record("/".join(self.path), fired)
+        if self.record is not None:
+            self.record("/".join(self.path), fired)
         values = checkpoint_name(fired.values.astype(z.dtype), SPIKES)
         return values.reshape(z.shape)
 

@@ -50,19 +50,21 @@ class ThroughTime(nn.Module):
         """
         # JAX would sort a plain dict by its keys.
         layers: dict[str, Fired] = OrderedDict()
-        network = self.network(partial(self._layers, progress, layers))
+        norms: list[Any] = []  # the network's own
+        network = self.network(partial(self._layers, progress, layers, norms))
         nn.share_scope(self, network)
         rows = jax.tree.map(self._repeated, x)
         outputs = by_step(network(rows, train=train), self.steps)
-        if train and not self.is_initializing():
-            heads = self._heads(layers, train=train)
-            self.sow("direct", "seen", Seen(outputs, layers, heads, progress))
-        elif self.is_initializing():
-            self._heads(layers, train=train)
+        if train or self.is_initializing():
+            heads = self._heads(norms, layers, outputs, train=train)
+            if not self.is_initializing():
+                self.sow("direct", "seen", Seen(outputs, layers, heads, progress))
         total = jnp.mean if self.method.readout == "mean" else jnp.sum
         return jax.tree.map(lambda o: total(o, axis=0), outputs)
 
-    def _layers(self, progress: Any, layers: dict, own: dict[str, Any]) -> dict:
+    def _layers(
+        self, progress: Any, layers: dict, norms: list, own: dict[str, Any]
+    ) -> dict:
         neuron = self.method.neuron(progress)
         act = partial(
             Spiking,
@@ -73,6 +75,7 @@ class ThroughTime(nn.Module):
             record=layers.__setitem__,
         )
         norm = own["norm"]
+        norms.append(norm)
         if norm is not None:
             norm = self.method.norm(norm, self.steps)
         if norm is not None and self.method.frozen_norms:
@@ -83,10 +86,14 @@ class ThroughTime(nn.Module):
             replaced["block"] = self.method.block
         return own | replaced
 
-    def _heads(self, layers: dict, *, train: bool) -> Mapping[str, Any]:
+    def _heads(
+        self, norms: list, layers: dict, outputs: Any, *, train: bool
+    ) -> Mapping[str, Any]:
         if self.method.heads is None:
             return {}
-        return self.method.heads(name="heads")(layers, train=train)
+        (norm,) = norms
+        heads = self.method.heads(norm=norm, name="heads")
+        return heads(layers, outputs=outputs, train=train)
 
     def _repeated(self, x: jax.Array) -> jax.Array:
         return jnp.tile(x, (self.steps, *(1,) * (x.ndim - 1)))

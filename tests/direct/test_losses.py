@@ -2,6 +2,7 @@
 
 import math
 from collections import OrderedDict
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from bitsnn_jax.direct import METHODS, Fired, Seen
 from bitsnn_jax.direct.im_loss import currents, sharpness
 from bitsnn_jax.direct.layers import outside_blocks
 from bitsnn_jax.direct.mpr import rectified
+from bitsnn_jax.direct.sml import _quarters, behind
 from bitsnn_jax.tasks import task_of
 from bitsnn_jax.training.step import _forward
 
@@ -22,6 +24,9 @@ SHAPE = (4, 4, 1)
 SLOPES = {
     "dspike": lambda z: (
         3 / math.cosh(3 * z) ** 2 / (2 * math.tanh(1.5)) if abs(z) <= 0.5 else 0.0
+    ),
+    "dspike, centred": lambda z: (
+        2.5 / math.cosh(2.5 * z) ** 2 / (2 * math.tanh(2.5)) if abs(z) <= 1 else 0.0
     ),
     "triangle": lambda z: max(0.0, 1 - abs(z)),
     "im_loss at 0.4": lambda z: (
@@ -77,6 +82,7 @@ NEURONS = {
     "dspike": lif(0.25, 0.5, "dspike"),
     "im_loss": lif(0.25, 0.5, "im_loss at 0.4"),
     "tebn": lif(0.25, 1.0, "triangle"),
+    "sml": lif(0.5, 1.0, "dspike, centred"),
     "mpr": {
         "keep": 1.0,
         "theta": 1.0,
@@ -256,6 +262,7 @@ SAME = {
     "dspike": ("dspike", "im_loss_code", "rec_dis", "rmp_loss"),
     "im_loss": ("im_loss",),
     "mpr": ("mpr",),
+    "sml": ("sml",),
     "tebn": ("tebn",),
 }
 
@@ -297,6 +304,89 @@ def test_gradients_are_finite_and_reach_the_first_layer(network):
     of_first = np.abs(found["conv_1"]["kernel"]).max(axis=(1, 2, 3, 4))
     assert (of_first > 0).all()
     assert len(np.unique(of_first)) == len(of_first)
+
+
+def test_sml_teaches_heads_and_network_together():
+    rng = np.random.default_rng(3)
+    o, q = rng.normal(size=(3, 2, 4)), rng.normal(size=(2, 2, 4))
+    labels = [1, 3]
+
+    def softened(logits):
+        e = [math.exp(v / 3) for v in logits]
+        return [v / sum(e) for v in e]
+
+    def cross_entropy(logits, i):
+        return math.log(sum(math.exp(v) for v in logits)) - logits[labels[i]]
+
+    def kl(target, found):
+        pairs = zip(softened(target), softened(found), strict=True)
+        return sum(p * math.log(p / r) for p, r in pairs)
+
+    wanted = []
+    for i in (0, 1):
+        mean = o[:, i].mean(0)
+        of_heads = cross_entropy(q[0, i], i) + cross_entropy(q[1, i], i)
+        right = (cross_entropy(mean, i) + 0.5 * of_heads) / 2
+        apart = sum(kl(mean, q[k, i]) + kl(q[k, i], mean) for k in (0, 1))
+        wanted.append(0.1 * right + 0.9 * apart / 4)
+
+    def of_task(outputs):
+        each = jnp.take_along_axis(outputs, jnp.asarray(labels)[:, None], 1)[:, 0]
+        return jax.nn.logsumexp(outputs, axis=-1) - each
+
+    def loss(o, q):
+        at = Seen(o, {}, {"act_2": q[0], "act_3": q[1]}, 0.3)
+        return METHODS["sml"].loss(at, of_task)
+
+    @jax.jit
+    def loss_and_gradient(o, q):
+        each, vjp = jax.vjp(lambda q: loss(o, q), q)
+        return each, vjp(jnp.asarray([1.0, 0.0]))[0]
+
+    with jax.enable_x64(True):
+        found, gradient = map(np.asarray, loss_and_gradient(o, q))
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    p = np.exp(q[0, 0]) / np.exp(q[0, 0]).sum()
+    soft = np.subtract(softened(q[0, 0]), softened(o[:, 0].mean(0)))
+    # d KL(target || q) / dq = (softmax(q / 3) - target) / 3.
+    by_hand = 0.1 * 0.5 / 2 * (p - np.eye(4)[1]) + 0.9 / 4 * soft / 3
+    np.testing.assert_allclose(gradient[0, 0], by_hand, rtol=1e-10)
+
+
+def test_heads_average_four_quarters_that_share_a_middle():
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
+    quarters = [x[:, r : r + 3, c : c + 2].mean((1, 2)) for r in (0, 2) for c in (0, 2)]
+    np.testing.assert_allclose(_quarters(x), np.hstack(quarters), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, blocks", [("resnet18", (2, 2, 2, 2)), ("resnet20", (3, 3, 3))]
+)
+def test_heads_stand_behind_the_third_and_the_sixth_block(name, blocks):
+    ends = [f"stages_{i}_{j}" for i, n in enumerate(blocks) for j in range(n)]
+    paths = ["stem_act", *(f"{end}/act_{k}" for end in ends for k in (1, 2))]
+    found = list(behind(dict.fromkeys(paths)))
+    assert found == [f"{ends[2]}/act_2", f"{ends[5]}/act_2"], name
+
+
+def test_heads_are_no_part_of_what_is_evaluated():
+    settings = Config(
+        steps=1,
+        model=Model(name="small", width=0.5, activation="spiking"),
+        direct=Direct(method="sml"),
+    )
+    model, x = task_of(settings).build(settings, SHAPE), jnp.ones((1, *SHAPE))
+    every = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
+    assert {"head_0", "head_1"} == every["params"]["heads"].keys()
+    network = {kind: {**every[kind]} for kind in ("params", "batch_stats")}
+    for kind in network:
+        del network[kind]["heads"]
+
+    def operations(variables):
+        evaluated = partial(model.apply, train=False)
+        return len(jax.make_jaxpr(evaluated)(variables, x).eqns)
+
+    assert operations(network) == operations(every)
 
 
 @pytest.mark.parametrize("remat", ["none", "layer"])
