@@ -1,4 +1,4 @@
-"""TEBN: a spiking ResNet-20 on Fashion-MNIST, with norms that weight each of T = 4 steps.
+"""TEBN: a spiking ResNet-20 on Fashion-MNIST, whose norms weight each of T = 4 steps.
 
 apt install dataset-fashion-mnist
 python train.py --config configs/direct/tebn_resnet20_fashion_mnist.py
@@ -22,5 +22,5 @@ def get_config() -> config.Config:
         ),
         model=config.Model(name="resnet20", activation="spiking"),
         direct=config.Direct(method="tebn"),
-        optimizer=config.Optimizer(learning_rate=0.1, epochs=5),
+        optimizer=config.Optimizer(learning_rate=0.1, weight_decay=2e-4, epochs=5),
     )
