@@ -97,16 +97,16 @@ class SpikeDrivenTransformer(_Part):
     """Stages of convolutions, blocks of attention, global average, classifier.
 
     Yao et al. 2024, Spike-driven transformer V2, with the blocks of their public code.
-    Every branch begins with an activation, so that all weights but the first and the
-    depthwise ones' successors are fed by spikes; residual sums add up real numbers.
+    Every branch begins with an activation, so that spikes feed all layers but the first
+    and those behind a depthwise convolution. Residual sums add up real numbers.
 
     Differs from the code:
-    * each stage halves the image, as there, but stages are two and not four;
+    * there are two stages in place of four;
     * what they call RepConv (1x1, norm, depthwise 3x3, 1x1, norm), which becomes one
       3x3 convolution in inference, is that convolution here in training as well;
     * the middle of a branch has `ratio` times the channels, 2 in place of 4;
-    * the classifier is fed by the spikes of the mean. Theirs is only where a teacher
-      trains a second one; the first is fed by the mean itself.
+    * the classifier is fed by the mean of spikes. Theirs is fed by the mean of the real
+      numbers, and the one that a teacher trains by the spikes of that mean.
 
     Attributes:
       act: makes an activation, e.g. `partial(QCFS, levels=15)`; called with `name`.
@@ -155,5 +155,5 @@ class SpikeDrivenTransformer(_Part):
         for i in range(self.layers):
             block = AttentionBlock(**common, heads=self.heads, name=f"attention_{i}")
             x = block(x, train=train)
-        x = self.spiking(x.mean(axis=(1, 2)), "head")
+        x = self.spiking(x, "head").mean(axis=(1, 2))
         return nn.Dense(self.num_classes, name="head")(x)
