@@ -52,6 +52,7 @@ class Method:
       source: authors, title, venue, year; or what it was reconstructed from.
       neuron: progress -> neurons. Progress is 1 outside training.
       loss: see `Loss`; on top come the spike loss and distillation of the config.
+      squared_error: the task's loss is `Task.squared_error`, in training.
       norm: (batch norm of the network, T) -> norm, see `norms`.
       block: residual block of the ResNets; None for their own.
       readout: how the outputs of all steps become one.
@@ -72,6 +73,7 @@ class Method:
     source: str
     neuron: Callable[[Any], Neuron]
     loss: Loss = of_mean
+    squared_error: bool = False
     norm: Callable[[Norm, int], Norm] = over_time_and_batch
     block: Callable[..., Any] | None = None
     readout: Literal["mean", "sum"] = "mean"

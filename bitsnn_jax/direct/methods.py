@@ -16,6 +16,11 @@ _FILES = (
     "rec_dis",
     "mpr",
     "sml",
+    "plif",
+    "sew",
+    "tdbn",
+    "spikformer",
+    "sdt_v2",
 )
 
 

@@ -17,6 +17,14 @@ class BasicBlock(nn.Module):
     The shortcut is x itself, or a 1x1 convolution with norm where the shape changes
     (their option B). The second activation comes after the sum, so that what leaves the
     block is spikes.
+
+    Attributes:
+      features: output channels.
+      strides: of the first convolution and the shortcut.
+      act: makes an activation; called with `name`.
+      norm: makes a normalisation, see `ConvNorm`.
+      dtype: of the convolutions; None for that of the input.
+      summand: norm -> that of two branches that are added; None for `norm` itself.
     """
 
     features: int
@@ -24,13 +32,16 @@ class BasicBlock(nn.Module):
     act: Callable[..., Any]
     norm: Callable[..., Any]
     dtype: Any = None
+    summand: Callable[..., Any] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        norm = self.norm
+
         def conv(strides, name, kernel_size=3):
             return ConvNorm(
                 self.features,
-                norm=self.norm,
+                norm=norm,
                 kernel_size=kernel_size,
                 strides=strides,
                 dtype=self.dtype,
@@ -39,8 +50,11 @@ class BasicBlock(nn.Module):
 
         y = conv(self.strides, "conv_1")(x, train=train)
         y = self.act(name="act_1")(y)
+        two_branches = x.shape != y.shape
+        if two_branches and self.summand is not None:
+            norm = self.summand(norm)
         y = conv(1, "conv_2")(y, train=train)
-        if x.shape != y.shape:
+        if two_branches:
             x = conv(self.strides, "shortcut", kernel_size=1)(x, train=train)
         return self.act(name="act_2")(y + x)
 

@@ -26,9 +26,14 @@ class Classification(Task):
         labels = batch["label"]
         if settings is None:
             return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
-        classes = jax.nn.one_hot(labels, outputs.shape[-1])
-        targets = optax.smooth_labels(classes, settings.label_smoothing)
-        return optax.softmax_cross_entropy(outputs, targets)
+        return optax.softmax_cross_entropy(outputs, _targets(outputs, batch, settings))
+
+    def squared_error(
+        self, outputs: Any, batch: Batch, settings: config.Loss | None = None
+    ) -> jax.Array:
+        """Return the mean over classes of (outputs - one-hot label)^2, [n]."""
+        targets = _targets(outputs, batch, settings or config.Loss())
+        return ((outputs - targets) ** 2).mean(-1)
 
     def distance(self, outputs: Any, taught: Any, settings: config.Loss) -> jax.Array:
         """Return T^2 KL(softmax(taught / T) || softmax(outputs / T)), [n].
@@ -48,3 +53,8 @@ class Classification(Task):
             "prediction": int(np.argmax(outputs[0])),
             "logits": np.asarray(outputs[0], float).tolist(),
         }
+
+
+def _targets(outputs, batch, settings):
+    classes = jax.nn.one_hot(batch["label"], outputs.shape[-1])
+    return optax.smooth_labels(classes, settings.label_smoothing)

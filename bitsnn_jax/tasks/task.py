@@ -217,6 +217,21 @@ class Task(ABC):
           settings: in training; None in evaluation, which wants the loss alone.
         """
 
+    def squared_error(
+        self, outputs: Any, batch: Batch, settings: config.Loss | None = None
+    ) -> jax.Array:
+        """Return the squared error of each example, [n], for outputs that are rates.
+
+        In the place of `loss`, and of the same arguments. By default there is none.
+
+        Raises:
+          ValueError: it has no such loss.
+        """
+        raise ValueError(
+            f"direct.method must not be one that is trained with squared errors for "
+            f"{self.noun}, which have none"
+        )
+
     def distance(self, outputs: Any, taught: Any, settings: config.Loss) -> jax.Array:
         """Return how far each example's outputs are from those of a teacher, [n].
 

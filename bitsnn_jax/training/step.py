@@ -111,9 +111,9 @@ def train_step(
         cost = example_sums(counts, examples=rows, weights=weights)
         if direct:
             (seen,) = updates["direct"]["seen"]
-            each = method_of(direct).loss(
-                seen, lambda outputs: task.loss(outputs, batch, loss)
-            )
+            method = method_of(direct)
+            of_task = task.squared_error if method.squared_error else task.loss
+            each = method.loss(seen, lambda outputs: of_task(outputs, batch, loss))
         else:
             each = task.loss(outputs, batch, loss)
         if teacher is not None:

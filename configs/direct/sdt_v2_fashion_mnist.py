@@ -1,0 +1,32 @@
+"""Spike-driven transformer V2: a small one on Fashion-MNIST, through T = 4 steps.
+
+apt install dataset-fashion-mnist
+python train.py --config configs/direct/sdt_v2_fashion_mnist.py
+"""
+
+from bitsnn_jax import config
+
+
+def get_config() -> config.Config:
+    return config.Config(
+        name="sdt_v2_fashion_mnist",
+        steps=4,
+        data=config.Data(
+            name="idx",
+            # Where the Debian package dataset-fashion-mnist puts the four files.
+            directory="/usr/share/datasets/fashion-mnist",
+            crop=2,
+            flip=True,
+            batch_size=128,
+            eval_batch_size=500,
+        ),
+        model=config.Model(name="sdt_v2_small", activation="spiking"),
+        direct=config.Direct(method="sdt_v2"),
+        optimizer=config.Optimizer(
+            name="adamw",
+            learning_rate=1e-3,
+            warmup_epochs=1.0,
+            weight_decay=0.05,
+            epochs=8,
+        ),
+    )

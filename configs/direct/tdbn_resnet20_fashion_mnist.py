@@ -1,0 +1,26 @@
+"""STBP-tdBN: ResNet-20 on Fashion-MNIST, trained through T = 4 steps.
+
+apt install dataset-fashion-mnist
+python train.py --config configs/direct/tdbn_resnet20_fashion_mnist.py
+"""
+
+from bitsnn_jax import config
+
+
+def get_config() -> config.Config:
+    return config.Config(
+        name="tdbn_resnet20_fashion_mnist",
+        steps=4,
+        data=config.Data(
+            name="idx",
+            # Where the Debian package dataset-fashion-mnist puts the four files.
+            directory="/usr/share/datasets/fashion-mnist",
+            crop=2,
+            flip=True,
+            batch_size=128,
+            eval_batch_size=500,
+        ),
+        model=config.Model(name="resnet20", activation="spiking"),
+        direct=config.Direct(method="tdbn"),
+        optimizer=config.Optimizer(learning_rate=0.1, weight_decay=2e-4, epochs=20),
+    )
