@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from bitsnn_jax.direct.over_time import over_time
 from bitsnn_jax.direct.surrogates import SURROGATES, Spike
 
 Train = Float[Array, "time ..."]
@@ -66,8 +67,8 @@ class Neuron(Protocol):
           currents: of each step.
           scalars: by the names of `trained`, each [].
           unroll: write the T steps out in the program.
-          remat: keep nothing of a step but its membrane, and compute the rest again
-            in the backward pass.
+          remat: keep nothing of a step but its membrane; the backward pass computes
+            the rest again.
         """
         ...
 
@@ -139,20 +140,18 @@ class IntegrateAndFire:
         unroll: bool = False,
         remat: bool = False,
     ) -> Fired:
-        dtype = currents.dtype
-        theta = jnp.asarray(scalars.get("theta", self.theta), dtype)
+        theta = jnp.asarray(scalars.get("theta", self.theta), currents.dtype)
 
-        def step(u, x):
-            u = self.charge(scalars, u, x)
+        def charge(numbers, v, x):
+            return self.charge(numbers[0], v, x)
+
+        def fire(numbers, u):
+            theta = numbers[1]
             s = self.spike(self.drive(u, theta))
             r = lax.stop_gradient(s) if self.detached else s
-            after = u * (1 - r) if self.reset == "hard" else u - r * theta
-            return after, (s, u)
+            return u * (1 - r) if self.reset == "hard" else u - r * theta, s
 
-        # Zeros of the currents, so that the carry varies over devices as they do.
-        rest = jnp.zeros_like(currents[0])
-        body = jax.checkpoint(step) if remat else step
-        _, (spikes, membranes) = lax.scan(
-            body, rest, currents, unroll=len(currents) if unroll else 1
+        spikes, membranes = over_time(
+            charge, fire, (scalars, theta), currents, unroll=unroll, remat=remat
         )
         return Fired(spikes, spikes, membranes, theta)

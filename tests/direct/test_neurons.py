@@ -28,10 +28,11 @@ CHARGES = {
     "LIF, tau": (leak(3.0), lambda w: Leak(1 - 1 / 3, 1 / 3)),
     "PLIF": (parametric_leak, lambda w: Leak(sigma(-w), sigma(w))),
 }
-# Charge, reset, whether it is detached, drive.
+RESETS = tuple(itertools.product(("hard", "soft"), (False, True)))
+# Charge, (reset, whether it is detached), drive, whether only membranes are kept.
 KINDS = [
-    *itertools.product(CHARGES, ("hard", "soft"), (False, True), (above,)),
-    *itertools.product(["PLIF"], ("hard", "soft"), (False, True), (relative,)),
+    *itertools.product(CHARGES, RESETS, (above,), (True,)),
+    *itertools.product(["PLIF"], RESETS, (relative,), (False,)),
 ]
 
 
@@ -45,17 +46,16 @@ def float64():
 def ours():
     """All kinds in one program: (x, w, theta, g, h) -> spikes, membranes, gradients."""
 
-    def kind(charge, reset, detached, drive, args):
+    def kind(charge, reset, drive, remat, args):
         neuron = IntegrateAndFire(
             CHARGES[charge][0],
             SURROGATES["sigmoid"],
-            reset=reset,
-            detached=detached,
+            *reset,
             drive=drive,
         )
 
         def fired(x, w, theta):
-            found = neuron(x, {"w": w, "theta": theta})
+            found = neuron(x, {"w": w, "theta": theta}, remat=remat)
             return found.spikes, found.membranes
 
         out, backward = jax.vjp(fired, *args[:3])
@@ -71,7 +71,7 @@ def test_every_neuron_is_a_loop_over_time_and_so_is_its_gradient(seed, scale):
     x, g, h = scale * rng.normal(0.3, size=(3, *SHAPE))
     w, theta = rng.normal(), rng.uniform(0.3, 2.0)
     for names, found in zip(KINDS, ours()(x, w, theta, g, h), strict=True):
-        charge, reset, detached, drive = names
+        charge, (reset, detached), drive, _ = names
         shares = CHARGES[charge][1](w)
         how = {"soft": reset == "soft", "relative": drive is relative}
         spikes, membranes = run(x, theta, shares, **how)

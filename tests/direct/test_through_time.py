@@ -8,6 +8,7 @@ import pytest
 from bitsnn_jax.config import Config, Direct, Model
 from bitsnn_jax.direct.neurons import IntegrateAndFire, decay
 from bitsnn_jax.direct.spiking import SharedDropout
+from bitsnn_jax.direct.surrogates import evolving, surrogate
 from bitsnn_jax.models import build_model
 from bitsnn_jax.tasks import task_of
 
@@ -98,6 +99,28 @@ def test_a_neuron_is_the_same_rolled_and_unrolled():
     neuron = IntegrateAndFire(decay(0.5))
     rolled, unrolled = (neuron(currents, {}, unroll=unroll) for unroll in (False, True))
     jax.tree.map(np.testing.assert_array_equal, rolled, unrolled)
+
+
+def test_what_a_neuron_closes_over_may_be_traced_and_gets_its_gradient():
+    """A sharpness that grows with training; a decay that a layer above owns."""
+    x = np.random.default_rng(3).normal(0.5, size=(4, 6)).astype(np.float32)
+
+    def loss(share, k, remat):
+        spike = surrogate(lambda z: evolving(z, k))
+        neuron = IntegrateAndFire(lambda scalars, u, x: share * u + x, spike)
+        return (neuron(x, {}, remat=remat).spikes ** 2).sum()
+
+    @jax.jit
+    def gradients(share, k):
+        def checkpointed(share, k):
+            return jax.checkpoint(lambda share, k: loss(share, k, True))(share, k)
+
+        plain = jax.grad(lambda share: loss(share, k, False))(share)
+        return plain, *jax.grad(checkpointed, argnums=(0, 1))(share, k)
+
+    plain, again, none = gradients(0.6, 2.0)
+    assert plain != 0 and none == 0
+    np.testing.assert_allclose(again, plain, rtol=1e-6)
 
 
 def test_dropout_takes_the_same_neurons_at_each_step():

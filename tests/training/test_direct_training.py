@@ -1,5 +1,6 @@
 """Training through time in the loop of the house: devices, and what may not change."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,8 @@ import jax
 import numpy as np
 
 from bitsnn_jax.config import Config, Direct, Model, differences, to_dict
-from bitsnn_jax.direct import METHODS, ThroughTime
+from bitsnn_jax.direct import METHODS, SURROGATES, IntegrateAndFire, ThroughTime
+from bitsnn_jax.direct.neurons import parametric_leak
 from bitsnn_jax.runtime.devices import AXIS, data_parallel
 from bitsnn_jax.tasks import task_of
 from bitsnn_jax.training.optimizer import make_optimizer
@@ -19,6 +21,12 @@ from bitsnn_jax.training.step import init_state, train_step
 def settings(method="tet"):
     model = Model(name="small", activation="spiking")
     return Config(steps=2, model=model, direct=Direct(method=method))
+
+
+# Two numbers of each layer are trained as well.
+NEURON = IntegrateAndFire(
+    parametric_leak, SURROGATES["sigmoid"], trained={"w": 0.0, "theta": 1.0}
+)
 
 
 class Tiny(nn.Module):
@@ -34,15 +42,15 @@ class Tiny(nn.Module):
         return nn.Dense(3)(self.act(name="act_2")(x))
 
 
-def network(replace):
-    own = {"act": None, "norm": partial(nn.BatchNorm, axis_name=AXIS)}
-    layers = replace(own)
+def network(replaced):
+    layers = replaced({"act": None, "norm": partial(nn.BatchNorm, axis_name=AXIS)})
     return Tiny(layers["act"], layers["norm"])
 
 
 def trained(config, *, devices):
     """The state after a step of 8 examples, and its metrics."""
-    model = ThroughTime(network, METHODS[config.direct.method], config.steps)
+    method = replace(METHODS[config.direct.method], neuron=lambda progress: NEURON)
+    model = ThroughTime(network, method, config.steps, unroll=True, remat=True)
     optimizer = make_optimizer(config.optimizer, steps_per_epoch=10)
     state = init_state(
         model, optimizer, np.zeros((1, 4), np.float32), jax.random.key(0)
@@ -70,6 +78,7 @@ def test_four_devices_train_through_time_as_one_does():
     one, four = (trained(settings(), devices=n) for n in (1, 4))
     # Means of 8 examples in another order; the spikes are the same.
     chex.assert_trees_all_close(four, one, rtol=1e-5, atol=1e-6)
+    assert one[0].params["act_1"]["w"] != 0 and one[0].params["act_2"]["theta"] != 1
 
 
 def test_a_run_that_is_trained_through_time_keeps_its_steps():
