@@ -10,6 +10,7 @@ from bitsnn_jax.direct.neurons import Fired, IntegrateAndFire, Neuron
 from bitsnn_jax.direct.spiking import Spiking
 from bitsnn_jax.direct.surrogates import SURROGATES, surrogate
 from bitsnn_jax.direct.through_time import ThroughTime
+from bitsnn_jax.direct.trains import trains
 
 __all__ = [
     "METHODS",
@@ -26,4 +27,5 @@ __all__ = [
     "of_sum",
     "surrogate",
     "trained_directly",
+    "trains",
 ]

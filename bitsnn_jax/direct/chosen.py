@@ -49,6 +49,9 @@ def method_of(settings: Direct) -> Method:
 def trained_directly(config: Config, network: Callable[..., nn.Module]) -> nn.Module:
     """Return the network of a config, run through time if it is trained so.
 
+    With QCFS in the place of `spiking` it is the same network for one step, whose sites
+    have the paths of its neurons. It is not trained: synapses are counted on it.
+
     Args:
       config: of the run.
       network: makes it, with `layers=` that are put in the place of its own.
@@ -56,6 +59,9 @@ def trained_directly(config: Config, network: Callable[..., nn.Module]) -> nn.Mo
     if not config.direct.method:
         return network()
     settings = config.direct
+    if config.model.activation == "qcfs":
+        block = method_of(settings).block
+        return network(layers=lambda own: own | ({"block": block} if block else {}))
 
     def with_layers(replace: Replace) -> nn.Module:
         return network(layers=replace)

@@ -1,13 +1,15 @@
 """The job of `export.py`: a network in integers, written in other formats."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitsnn_jax.exports.bundle_reader import NETWORK, sha256
 from bitsnn_jax.exports.bundle_writer import load, load_vectors
 from bitsnn_jax.exports.formats import FORMATS
-from bitsnn_jax.runs.loading import snn_folder
+from bitsnn_jax.runs.checkpoint import CheckpointError
+from bitsnn_jax.runs.loading import check_qcfs, find_run, snn_folder
 from bitsnn_jax.runs.provenance import commit
 from bitsnn_jax.runtime.files import make_folder, replace_json, replaced_folder
 from bitsnn_jax.runtime.reading import ReadingError, parse_json
@@ -74,6 +76,9 @@ def _bundle(source: str) -> Path:
         return Path(source)
     bundle = snn_folder(source) / FIXED_POINT
     if not bundle.exists():
+        with suppress(CheckpointError):
+            run = find_run(source)
+            check_qcfs(run, source, advice="convert.py takes no other")
         raise ValueError(
             f"{bundle} is not there: expected a network in integers; write it with "
             f"convert.py --ckpt {source} --fixed-point"

@@ -25,7 +25,7 @@ from bitsnn_jax.interop.torch_networks import (
 )
 from bitsnn_jax.runs.checkpoint import FOLDER as CHECKPOINTS
 from bitsnn_jax.runs.checkpoint import CheckpointError, Checkpoints, Run
-from bitsnn_jax.runs.loading import ann_fn, find_run, snn_folder
+from bitsnn_jax.runs.loading import ann_fn, check_qcfs, find_run, snn_folder
 from bitsnn_jax.runs.provenance import run_metadata
 from bitsnn_jax.runtime.files import replaced_folder
 from bitsnn_jax.tasks import Task, task_of
@@ -180,13 +180,8 @@ class RunSource:
 
     def load(self) -> Network:
         run = self.run()
-        activation = run.config.model.activation
-        if activation != "qcfs":
-            raise ValueError(
-                f"{self.path} was trained with {activation}: expected a network "
-                "trained with qcfs; train.py makes one with "
-                f"--config.start_from={self.path}"
-            )
+        advice = f"train.py makes one with --config.start_from={self.path}"
+        check_qcfs(run, self.path, advice=advice)
         task = task_of(run.config)
         examples = task.load(run.config.data, "test")
         task.check_inputs(run.config, examples)

@@ -2,15 +2,18 @@
 
 import dataclasses
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from bitsnn_jax.config import Config, from_dict
 from bitsnn_jax.conversion.spiking import SpikeStats, spiking
+from bitsnn_jax.direct import trains
 from bitsnn_jax.runs import pretrained
 from bitsnn_jax.runs.checkpoint import CheckpointError, Run, load_run, load_variables
 from bitsnn_jax.tasks import task_of
@@ -18,7 +21,7 @@ from bitsnn_jax.tracing.program import ApplyFn
 
 
 class SpikingNetwork(NamedTuple):
-    """A spiking network as `convert.py` saves it, ready to run.
+    """A spiking network, converted or trained directly, ready to run.
 
     `snn_fn(variables, inputs)` gives (logits, SpikeStats); wrap it in `jax.jit`. Inputs
     are those of the ANN: images as float32 [n, h, w, c], normalised as those that it
@@ -96,6 +99,89 @@ def load_snn(path: str | os.PathLike) -> SpikingNetwork:
     return SpikingNetwork(snn_fn, variables, steps, config, metadata)
 
 
+def load_spiking(source: str | os.PathLike) -> SpikingNetwork:
+    """Load a run that was trained directly, as a spiking network.
+
+    `jobs.evaluation.evaluate` gives its accuracy and its spikes over all devices.
+
+    Args:
+      source: for instance runs/tet_small_fashion_mnist.
+
+    Raises:
+      CheckpointError: see `find_run`; or a network that does not spike yet.
+    """
+    run = find_run(source)
+    if not run.config.direct.method:
+        raise CheckpointError(
+            f"{source} was trained with {run.config.model.activation}: expected a run "
+            "with a direct.method; load_snn loads what convert.py made of others"
+        )
+    snn_fn = spiking_fn(run.config, run.input_shape)
+    return SpikingNetwork(
+        snn_fn, run.variables, run.config.steps, run.config, run.metadata
+    )
+
+
+def check_qcfs(run: Run, source: str | os.PathLike, *, advice: str) -> None:
+    """Raise ValueError for a run that was not trained with QCFS.
+
+    Args:
+      run: which.
+      source: what it was found by.
+      advice: what to do with a network that has other activations, but no spikes.
+    """
+    direct, activation = run.config.direct.method, run.config.model.activation
+    if direct:
+        raise ValueError(
+            f"{source} was trained directly ({direct}, T = {run.config.steps}): it is "
+            "a spiking network and has nothing to convert. Give a network trained with "
+            f"qcfs, and this one to compare.py as --direct {source}"
+        )
+    if activation != "qcfs":
+        raise ValueError(
+            f"{source} was trained with {activation}: expected a network trained with "
+            f"qcfs; {advice}"
+        )
+
+
+def spiking_fn(
+    config: Config, input_shape: Sequence[int]
+) -> Callable[[Any, Any], tuple[Any, SpikeStats]]:
+    """Return (variables, inputs) -> (outputs, SpikeStats) of a run trained directly.
+
+    As precise as `ann_fn`.
+    """
+    trains_of = trains_fn(config, input_shape)
+
+    def run(variables, x):
+        outputs, sent = trains_of(variables, x)
+        axes = {path: tuple(range(1, s.ndim)) for path, s in sent.items()}
+        spikes = ((p, s.sum(axes[p], dtype=jnp.int32)) for p, s in sent.items())
+        neurons = ((p, jnp.asarray(s[0].size, jnp.int32)) for p, s in sent.items())
+        return outputs, SpikeStats(OrderedDict(spikes), OrderedDict(neurons))
+
+    return run
+
+
+def trains_fn(
+    config: Config, input_shape: Sequence[int]
+) -> Callable[[Any, Any], tuple[Any, OrderedDict[str, jax.Array]]]:
+    """Return (variables, inputs) -> (outputs, spikes [T, n, ...] by path).
+
+    Of a run trained directly, in inference, as precise as `ann_fn`.
+    """
+    model = _wide(config, input_shape)
+
+    def run(variables, x):
+        with jax.default_matmul_precision("highest"):
+            outputs, sown = model.apply(
+                variables, x, train=False, mutable=["activations"]
+            )
+        return outputs, trains(sown)
+
+    return run
+
+
 def ann_fn(config: Config, input_shape: Sequence[int]) -> ApplyFn:
     """Return (variables, inputs) -> outputs of the network of a config, in inference.
 
@@ -103,10 +189,13 @@ def ann_fn(config: Config, input_shape: Sequence[int]) -> ApplyFn:
     products are not rounded (a GPU rounds to TF32 by default, a TPU to bfloat16): a
     code that is compared with another needs all its bits.
     """
+    return partial(_apply, _wide(config, input_shape))
+
+
+def _wide(config, input_shape):
     wide = dataclasses.replace(config.model, dtype="float32")
     config = dataclasses.replace(config, model=wide)
-    model = task_of(config).build(config, tuple(input_shape))
-    return partial(_apply, model)
+    return task_of(config).build(config, tuple(input_shape))
 
 
 def _apply(model, variables, x):
