@@ -66,6 +66,8 @@ class Method:
       starts_from: values of `model.activation` that this network may have; () for any.
       needs_start: it is a way to go on from a trained network, and nothing else.
       pools: values that `model.pool` must be one of; () for any.
+      waits: neurons fire once all their currents are there, so that layers run one
+        after the other.
     """
 
     name: str
@@ -84,3 +86,4 @@ class Method:
     starts_from: tuple[str, ...] = ()
     needs_start: bool = False
     pools: tuple[str, ...] = ()
+    waits: bool = False

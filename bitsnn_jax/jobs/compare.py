@@ -15,7 +15,9 @@ from bitsnn_jax import comparators
 from bitsnn_jax.comparators.layer import SumNeuron
 from bitsnn_jax.comparators.method import Method
 from bitsnn_jax.comparators.structure import Structure, structure
+from bitsnn_jax.direct import METHODS as DIRECT
 from bitsnn_jax.integers.energy import Profile, profile
+from bitsnn_jax.jobs.compare_direct import DirectCase, direct_runs
 from bitsnn_jax.jobs.compare_examples import BATCH, batches, calibration_inputs
 from bitsnn_jax.jobs.compare_integers import (
     INTEGERS,
@@ -29,9 +31,22 @@ from bitsnn_jax.jobs.compare_rows import Case
 from bitsnn_jax.jobs.compare_store import ComparisonStore
 from bitsnn_jax.jobs.integers import float_pass, lower_pixels
 from bitsnn_jax.jobs.sources import RunSource
-from bitsnn_jax.results.comparison import ComparisonResult, Failure, MethodRow
+from bitsnn_jax.jobs.training_cost import (
+    QCFS,
+    ROUNDS,
+    Trainee,
+    step_costs,
+    trained_run,
+    trainee,
+)
+from bitsnn_jax.results.comparison import (
+    ComparisonResult,
+    Failure,
+    MethodRow,
+    TrainedRun,
+)
 from bitsnn_jax.runs.checkpoint import Run
-from bitsnn_jax.runs.loading import ann_fn
+from bitsnn_jax.runs.loading import ann_fn, check_qcfs
 from bitsnn_jax.runs.provenance import about_machine, about_run
 from bitsnn_jax.runtime.locks import work_folder
 from bitsnn_jax.tasks import task_of
@@ -51,6 +66,8 @@ class CompareOptions:
       steps: the T's, warm-up not counted.
       relu, clipped_relu: runs or names of the same network trained with these; by
         default that of the source + "_relu", "_clipped", where there is such a one.
+      direct: runs that were trained directly, to stand beside the methods.
+      training_rounds: steps of these and of the source that are timed; 0 for none.
       seeds: of the calibration examples, for methods that depend on them.
       batch: how many examples at a time, over all devices: milliseconds depend on it.
       profile: of `energy.profile`: what operations cost.
@@ -65,6 +82,8 @@ class CompareOptions:
     steps: Sequence[int] = (1, 2, 4, 8, 16, 32)
     relu: str | None = None
     clipped_relu: str | None = None
+    direct: Sequence[str] = ()
+    training_rounds: int = ROUNDS
     seeds: Sequence[int] = (0,)
     batch: int = BATCH
     profile: str = "mixed"
@@ -73,13 +92,23 @@ class CompareOptions:
     def __post_init__(self) -> None:
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown:
+            trained = [name for name in unknown if name in DIRECT]
             raise ValueError(
                 f"methods must be of {', '.join(METHODS)}; got {', '.join(unknown)}"
+                + (
+                    f": give runs of {', '.join(trained)} as --direct"
+                    if trained
+                    else ""
+                )
             )
         if not self.steps or min(self.steps) < 1:
             raise ValueError(f"steps must be at least 1, got {list(self.steps)}")
         if self.batch < 1:
             raise ValueError(f"batch must be at least 1, got {self.batch}")
+        if self.training_rounds < 0:
+            raise ValueError(
+                f"training_rounds must be at least 0, got {self.training_rounds}"
+            )
         profile(self.profile)
 
     @property
@@ -114,6 +143,8 @@ def compare(source: RunSource, options: CompareOptions) -> ComparisonResult:
 def _compare(source: RunSource, options: CompareOptions) -> ComparisonResult:
     bench = _Bench(source, options)
     store = ComparisonStore(options.out / "compare.json", bench.begun())
+    for each in bench.direct:
+        store.check_run(each.method.name, each.steps, each.seed, each.source)
     print(_HEAD, flush=True)
     for method in options.chosen:
         store.begin(method.name, bench.missing)
@@ -122,15 +153,43 @@ def _compare(source: RunSource, options: CompareOptions) -> ComparisonResult:
             print(f"{method.name:14} {store.results.failed[-1].error}", flush=True)
             continue
         for seed in options.seeds if method.seeds else options.seeds[:1]:
-            _add_rows(case, seed, bench, options, store)
-    return store.finish(METHODS)
+            _add_rows(case, options.steps, seed, bench, store)
+    names = [each.method.name for each in bench.direct]
+    for name in dict.fromkeys(names):
+        store.begin(name, ())
+    for each in bench.direct:
+        _add_rows(bench.direct_case(each), [each.steps], each.seed, bench, store)
+    if bench.direct and options.training_rounds:
+        _add_costs(bench, store)
+    return store.finish([*METHODS, *names])
+
+
+def _add_costs(bench: "_Bench", store: ComparisonStore) -> None:
+    """Measure what steps of training cost that were not measured yet."""
+    runs = {each.source: each.run for each in bench.direct}
+    trained = store.results.trained
+    missing = [name for name in runs if trained[name].cost is None]
+    if not missing:
+        return
+    try:
+        trainees = {name: bench.trainee(runs[name]) for name in missing}
+        trainees[QCFS] = bench.trainee(bench.main)
+        print(f"times steps of training of {', '.join(trainees)}", flush=True)
+        costs = step_costs(trainees, rounds=bench.options.training_rounds)
+    except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        store.fail(Failure(method="cost of training", error=text))
+        print(f"cost of training failed: {text}", flush=True)
+        return
+    costs[bench.name] = costs.pop(QCFS)
+    store.add_costs(costs)
 
 
 def _add_rows(
-    case: Case | IntegerCase,
+    case: Case | IntegerCase | DirectCase,
+    steps: Sequence[int],
     seed: int,
     bench: "_Bench",
-    options: CompareOptions,
     store: ComparisonStore,
 ) -> None:
     """Measure what is missing of a method and a seed; one must not stop the rest."""
@@ -138,7 +197,7 @@ def _add_rows(
     try:
         calibration = bench.calibration(seed)
         todo = []
-        for t in sorted(set(options.steps)):
+        for t in sorted(set(steps)):
             if store.has(method.name, t, seed):
                 continue
             if reason := case.can(t):
@@ -163,7 +222,10 @@ class _Bench:
     def __init__(self, source: RunSource, options: CompareOptions):
         self.options, self.main = options, source.run()
         main, chosen, name = self.main, options.chosen, str(source.path)
-        _check_qcfs(main, name)
+        self.name = name.rstrip("/") or name
+        advice = "give this one as --relu or --clipped_relu"
+        check_qcfs(main, name, advice=advice)
+        self.direct = direct_runs(options.direct, main)
         settings, task = main.config.data, task_of(main.config)
         self.test: Any = task.load(settings, "test").first(source.limit)
         self.task = task.on(self.test)
@@ -177,9 +239,9 @@ class _Bench:
             required=bool(options.methods),
             has_relus=not self.structure.products,
         )
-        train = task.load(settings, "train")
+        self.train = task.load(settings, "train")
         self.calibration = cache(
-            lambda seed: calibration_inputs(main, train, seed=seed)
+            lambda seed: calibration_inputs(main, self.train, seed=seed)
         )
         self.shown = partial(
             batches, self.task, settings, self.test, size=options.batch
@@ -187,6 +249,10 @@ class _Bench:
         self.anns = self._anns({"qcfs": (main, name), **others})
         self.prices: Profile = profile(options.profile)
         self.integers = self._integers()
+        qcfs = self.anns["qcfs"]
+        self.direct_case = cache(
+            lambda each: DirectCase(each, qcfs, self.prices, self.task)
+        )
 
     def _counted(self) -> tuple[Structure, Callable[[bool], Mapping[str, Any]]]:
         """Measure the network, and make what counts its synapses."""
@@ -241,6 +307,24 @@ class _Bench:
         synapses = self.synapses(isinstance(method.neuron(1), SumNeuron))
         return Case(method, ann, self.structure, synapses, self.prices, self.task)
 
+    def trainee(self, run: Run) -> Trainee:
+        """Collect what a step of training needs."""
+        return trainee(run, self.train, self.main.config)
+
+    def _trained(self) -> dict[str, TrainedRun]:
+        """Describe the runs whose training is compared."""
+        if not self.direct:
+            return {}
+        return {
+            self.name: trained_run(self.main, self.name, self.structure),
+            **{
+                each.source: trained_run(
+                    each.run, each.source, self.direct_case(each).structure
+                )
+                for each in self.direct
+            },
+        }
+
     def begun(self) -> ComparisonResult:
         """Begin a comparison without rows."""
         return ComparisonResult(
@@ -257,15 +341,7 @@ class _Bench:
             rows=(),
             failed=(),
             noun=self.task.noun,
-        )
-
-
-def _check_qcfs(run: Run, name: str) -> None:
-    activation = run.config.model.activation
-    if activation != "qcfs":
-        raise ValueError(
-            f"{name} was trained with {activation}: expected a network trained with "
-            "qcfs; give this one as --relu or --clipped_relu"
+            trained=self._trained(),
         )
 
 

@@ -1,6 +1,6 @@
 """`compare.json` while it grows: whole after each row, gone on with after a stop."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from bitsnn_jax.results.comparison import (
     Failure,
     MethodRecord,
     MethodRow,
+    StepCost,
+    TrainedRun,
 )
 from bitsnn_jax.runtime.files import replace_json
 from bitsnn_jax.runtime.reading import read_typed
@@ -43,6 +45,7 @@ class ComparisonStore:
                 methods=before.methods,
                 rows=before.rows,
                 failed=before.failed,
+                trained=before.trained | _with_costs(begun.trained, before.trained),
             )
             print(f"{len(before.rows)} rows are in {file} already")
         self._rows = StoredRows(
@@ -52,6 +55,22 @@ class ComparisonStore:
     def has(self, method: str, steps: int, seed: int) -> bool:
         """Tell whether there is such a row."""
         return (method, steps, seed) in self._rows.found
+
+    def check_run(self, method: str, steps: int, seed: int, run: str) -> None:
+        """Raise ValueError if there is such a row of another run."""
+        for row in self._rows:
+            if row.key == (method, steps, seed) and row.run != run:
+                raise ValueError(
+                    f"{self.file} has {method} at T = {steps} with seed {seed} of "
+                    f"{row.run}, not of {run}: give that, or another --out"
+                )
+
+    def add_costs(self, costs: Mapping[str, StepCost]) -> None:
+        """Note what steps of runs cost, and write the file."""
+        there = self.results.trained
+        found = {n: structs.replace(there[n], cost=cost) for n, cost in costs.items()}
+        self.results = structs.replace(self.results, trained=there | found)
+        self._rows.save()
 
     def add(self, row: MethodRow, method: MethodRecord) -> None:
         """Add a row, and what is known of its method, and write the file."""
@@ -98,10 +117,24 @@ def _check_same(before: ComparisonResult, now: ComparisonResult, file: Path) -> 
         for name, network in before.networks.items()
         if name in now.networks
     ]
+    pairs += [
+        (before.trained[name].run, now.trained[name].run)
+        for name in before.trained.keys() & now.trained.keys()
+    ]
     if any(_identity(to_builtins(a)) != _identity(to_builtins(b)) for a, b in pairs):
         raise ValueError(
             f"{file} is of other networks or images: remove it, or give another --out"
         )
+
+
+def _with_costs(
+    now: Mapping[str, TrainedRun], before: Mapping[str, TrainedRun]
+) -> dict[str, TrainedRun]:
+    """Keep what was measured of runs before."""
+    return {
+        name: structs.replace(run, cost=before[name].cost) if name in before else run
+        for name, run in now.items()
+    }
 
 
 def _identity(value: Any) -> Any:

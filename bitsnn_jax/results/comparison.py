@@ -22,12 +22,20 @@ class NetworkResult(Struct, frozen=True, kw_only=True):
 
 
 class MethodRecord(Struct, frozen=True, kw_only=True):
-    """A method: what it is called, where it is from, what its preparation took."""
+    """A method: what it is called, where it is from, what its preparation took.
+
+    Attributes:
+      title, source: for readers.
+      trained_with: the network that it starts from, or is compared with.
+      seconds: of its preparation.
+      direct: its networks are trained as spiking ones, and start from no other.
+    """
 
     title: str
     source: str
     trained_with: str
     seconds: float
+    direct: bool = False
 
 
 class MethodRow(Struct, frozen=True, kw_only=True):
@@ -38,7 +46,7 @@ class MethodRow(Struct, frozen=True, kw_only=True):
       steps: T, without warm-up.
       window: steps of a layer, with it.
       until_output: steps until the output may be read.
-      seed: of the calibration examples.
+      seed: of the calibration examples, or of the training.
       accuracy: on the test examples; of a task with another score, that.
       agreement: share of examples on which it says what its network says.
       spikes_per_neuron: over the window.
@@ -50,6 +58,7 @@ class MethodRow(Struct, frozen=True, kw_only=True):
         None where that was not measured.
       commit: of the code that measured this; None where that is not known.
       machine: that it was measured on; "" where that is not known.
+      run: that was trained directly, see `ComparisonResult.trained`; None of others.
     """
 
     method: str
@@ -66,6 +75,7 @@ class MethodRow(Struct, frozen=True, kw_only=True):
     commit: str | None = None
     machine: str = ""
     ann_passes: float | None = None
+    run: str | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -85,6 +95,52 @@ class Failure(Struct, frozen=True, kw_only=True):
         return f"{self.method}{at}: {self.error}"
 
 
+class StepCost(Struct, frozen=True, kw_only=True):
+    """What a step of training costs, on one device.
+
+    Attributes:
+      milliseconds: of a step.
+      megabytes: of temporaries; None where XLA does not say.
+      qcfs_steps: the time in steps of the QCFS run, in turns with them.
+      commit: of the code that measured this; None where that is not known.
+      machine: that it was measured on.
+    """
+
+    milliseconds: float
+    megabytes: float | None
+    qcfs_steps: float
+    commit: str | None = None
+    machine: str = ""
+
+
+class TrainedRun(Struct, frozen=True, kw_only=True):
+    """A run whose training is part of the comparison.
+
+    Attributes:
+      run: which, with the name of its architecture.
+      method: of direct training; None of the run with QCFS.
+      steps: T.
+      neurons, depth, multiply_accumulates: of its network, see `comparators.structure`.
+      epochs: that it trained.
+      batch: examples of a step.
+      seconds: that it took; None where the run does not say.
+      device: that it ran on, and how many; "" where the run does not say.
+      cost: of a step; None where it was not measured.
+    """
+
+    run: RunRecord
+    method: str | None
+    steps: int
+    neurons: int
+    depth: int
+    multiply_accumulates: int
+    epochs: int
+    batch: int
+    seconds: float | None = None
+    device: str = ""
+    cost: StepCost | None = None
+
+
 class ComparisonResult(Struct, frozen=True, kw_only=True):
     """What is in `compare.json`.
 
@@ -92,7 +148,6 @@ class ComparisonResult(Struct, frozen=True, kw_only=True):
       run: that methods are compared on.
       machine: of the last call; each row names its own.
       examples: how many test examples.
-      noun: what they are called.
       batch: how many at a time.
       neurons, depth, multiply_accumulates: see `comparators.structure`.
       profile: what operations cost.
@@ -100,6 +155,9 @@ class ComparisonResult(Struct, frozen=True, kw_only=True):
       methods: by name.
       rows: what was measured.
       failed: what could not be.
+      noun: what examples are called.
+      trained: runs beside which the directly trained ones stand, and these, by what
+        they were found by.
     """
 
     run: RunRecord
@@ -115,6 +173,7 @@ class ComparisonResult(Struct, frozen=True, kw_only=True):
     rows: tuple[MethodRow, ...]
     failed: tuple[Failure, ...]
     noun: str = "images"
+    trained: dict[str, TrainedRun] = {}
 
     def __post_init__(self) -> None:
         """Check that no part contradicts another."""
@@ -127,6 +186,8 @@ class ComparisonResult(Struct, frozen=True, kw_only=True):
         for i, row in enumerate(self.rows):
             if row.method not in self.methods:
                 raise ValueError(f"methods.{row.method} is missing: rows[{i}] is of it")
+            if row.run is not None and row.run not in self.trained:
+                raise ValueError(f"trained.{row.run} is missing: rows[{i}] is of it")
         for (method, steps, seed), times in Counter(r.key for r in self.rows).items():
             if times > 1:
                 raise ValueError(

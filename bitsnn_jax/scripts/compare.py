@@ -14,6 +14,7 @@ from bitsnn_jax.integers.energy import profiles
 from bitsnn_jax.jobs.compare import METHODS, CompareOptions, compare
 from bitsnn_jax.jobs.compare_examples import BATCH
 from bitsnn_jax.jobs.sources import RunSource
+from bitsnn_jax.jobs.training_cost import ROUNDS
 from bitsnn_jax.reports.comparison_page import write_comparison
 from bitsnn_jax.runtime.cli import (
     SEEDS,
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> None:
         steps=options.steps,
         relu=options.relu,
         clipped_relu=options.clipped_relu,
+        direct=options.direct,
+        training_rounds=options.training_rounds,
         seeds=options.seeds,
         batch=options.batch,
         profile=options.profile,
@@ -88,6 +91,22 @@ def _parser() -> Parser:
         type=filled,
         metavar="RUN",
         help="the same network trained with clipped ReLU (default: RUN_clipped)",
+    )
+    parser.add_argument(
+        "--direct",
+        type=filled,
+        action=Distinct,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="runs that were trained directly, on the same data",
+    )
+    parser.add_argument(
+        "--training_rounds",
+        type=whole(0),
+        default=ROUNDS,
+        metavar="N",
+        help="steps of their training that are timed; 0: none (default: %(default)s)",
     )
     parser.add_argument(
         "--seeds",

@@ -58,12 +58,12 @@ def timed_step(
         config.loss,
         levels=config.model.levels,
         accumulate=config.optimizer.accumulate,
-        teacher=teacher and teacher.apply_fn,
+        teacher=teacher.apply_fn if teacher else None,
         direct=config.direct if config.direct.method else None,
         steps=config.optimizer.epochs * _STEPS_PER_EPOCH,
     )
     mapped = data_parallel(step, in_axes=(0, 0, None, 0), donate_argnums=0)
-    known, key = teacher and teacher.variables, jax.random.key(1)
+    known, key = teacher.variables if teacher else None, jax.random.key(1)
     on_device = data_parallel(lambda x: x)
     state, batch, known = on_device(
         jax.tree.map(lambda x: x[None], (state, batch, known))
