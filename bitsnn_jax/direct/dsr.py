@@ -62,7 +62,7 @@ class DifferentiatedRate:
         remat: bool = False,
     ) -> Fired:
         del remat  # a step keeps nothing
-        theta = scalars["theta"].astype(currents.dtype)
+        theta = jnp.asarray(scalars["theta"], currents.dtype)
         values, spikes, membranes = _fire(self, unroll, currents, theta)
         return Fired(values, spikes, membranes, theta)
 

@@ -6,7 +6,10 @@ from importlib import import_module
 from bitsnn_jax.direct.method import Method
 
 _FILES = (
+    "bit_serial",
+    "diet_snn",
     "dsr",
+    "dual_phase",
     "stbp",
     "tet",
     "tebn",

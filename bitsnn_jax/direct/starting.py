@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
 
 from bitsnn_jax.direct.neurons import Neuron, Scalars, Train
-from bitsnn_jax.direct.spiking import Spiking
+from bitsnn_jax.direct.spiking import SharedDropout, Spiking
 
 Path = tuple[str, ...]
 
@@ -26,14 +26,16 @@ class Start(NamedTuple):
       source: variables of the first.
       source_fn: (variables, inputs) -> outputs of the first, in inference.
       variables: of the second: weights of the first, and neurons at their start.
-      model: the second, without an axis name.
-      batches: inputs of training, as evaluation sees them; one for each call.
+      network: T -> the second, without an axis name.
+      steps: T of the second.
+      batches: inputs of training, as evaluation sees them, from the first on.
     """
 
     source: dict
     source_fn: Callable[[Any, Any], Any]
     variables: dict
-    model: nn.Module
+    network: Callable[[int], nn.Module]
+    steps: int
     batches: Callable[[], Iterable[Any]]
 
 
@@ -43,26 +45,24 @@ Choice = Callable[[Path, Neuron, Train, Scalars], Mapping[str, Array]]
 
 def thresholds_kept(begin: Start) -> dict:
     """Give each layer of neurons the theta that its activation had."""
-    theirs = flatten_dict(begin.source["params"])
-    return with_numbers(
-        begin.variables,
-        {
-            path: {"theta": theirs[*path, "theta"]}
-            for path, numbers in _neurons(begin.variables).items()
-            if "theta" in numbers and (*path, "theta") in theirs
-        },
-    )
+    theirs = dict(_modules(begin.source))
+    thetas = {
+        path: {"theta": theirs[path]["theta"]}
+        for path, found in _modules(begin.variables)
+        if "theta" in found
+    }
+    return with_numbers(begin.variables, thetas)
 
 
 def in_order(
-    begin: Start, variables: dict, inputs: Any, choose: Choice, *, train: bool
+    model: nn.Module, variables: dict, inputs: Any, choose: Choice, *, train: bool
 ) -> dict[Path, dict[str, Array]]:
     """Choose the numbers of each layer of neurons, in the order of firing.
 
     One pass: what a layer sends with its new numbers is what the next ones get.
 
     Args:
-      begin: the network.
+      model: the network, through time.
       variables: of it.
       inputs: one batch.
       choose: looks at the currents of a layer, and is traced.
@@ -77,8 +77,8 @@ def in_order(
 
         def visit(call, args, kwargs, context):
             act = context.module
-            if isinstance(act, nn.BatchNorm) and context.method_name == "__call__":
-                return call(*args, **kwargs | {"use_running_average": not train})
+            if isinstance(act, SharedDropout):
+                return args[0]
             if not isinstance(act, Spiking):
                 return call(*args, **kwargs)
             (z,) = args
@@ -89,25 +89,28 @@ def in_order(
             return act.neuron(currents, numbers).values.reshape(z.shape)
 
         with nn.intercept_methods(visit):
-            begin.model.apply(variables, inputs, train=False, mutable=["batch_stats"])
+            model.apply(variables, inputs, train=train, mutable=["batch_stats"])
         return found
 
     return jax.jit(run)(variables, inputs)
 
 
-def activations(begin: Start, inputs: Any, paths: Iterable[Path]) -> dict[Path, Array]:
-    """Return what the first network's activations at some paths give for inputs."""
+def activations(begin: Start, inputs: Any) -> dict[Path, Array]:
+    """Return what the first network sends where the second has neurons with numbers."""
+    neurons = {path for path, found in _modules(begin.variables) if "theta" in found}
 
     def run(variables, inputs):
         found = {}
 
         def visit(call, args, kwargs, context):
-            found[context.module.path] = result = call(*args, **kwargs)
+            result = call(*args, **kwargs)
+            if context.module.path in neurons:
+                found[context.module.path] = result
             return result
 
         with nn.intercept_methods(visit):
             begin.source_fn(variables, inputs)
-        return {path: found[path] for path in paths}
+        return found
 
     return jax.jit(run)(begin.source, inputs)
 
@@ -129,12 +132,12 @@ def with_numbers(variables: dict, numbers: Mapping[Path, Mapping[str, Any]]) -> 
     return {**variables, "params": unflatten_dict(flat)}
 
 
-def _neurons(variables):
-    """Return the leaves of each module."""
+def _modules(variables):
+    """Go through (path, leaves) of all modules that own some."""
     modules: dict[Path, dict[str, Any]] = {}
     for (*path, name), leaf in flatten_dict(variables["params"]).items():
         modules.setdefault(tuple(path), {})[name] = leaf
-    return modules
+    return modules.items()
 
 
 __all__ = [

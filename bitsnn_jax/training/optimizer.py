@@ -105,13 +105,18 @@ def keep_theta_positive(floor: float = THETA_FLOOR) -> optax.GradientTransformat
     """Project updates so that no leaf called "theta" moves below `floor`.
 
     A negative threshold turns its activation off for good, for da/dtheta is then 0 or
-    scaled by 1 / theta. Last in a chain, since it looks at where the update leads to.
+    scaled by 1 / theta. In the same way no leaf called "leak" moves above 1, where a
+    membrane would grow by itself. Last in a chain, since it looks at where the update
+    leads to.
     """
 
     def project(path, update, p):
-        if getattr(path[-1], "key", None) != "theta":
-            return update
-        return jnp.maximum(p + update, floor) - p
+        name = getattr(path[-1], "key", None)
+        if name == "theta":
+            return jnp.maximum(p + update, floor) - p
+        if name == "leak":
+            return jnp.minimum(p + update, 1) - p
+        return update
 
     def update(updates, state, params=None):
         return jax.tree_util.tree_map_with_path(project, updates, params), state

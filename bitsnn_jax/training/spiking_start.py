@@ -1,5 +1,6 @@
 """Start a network that is trained through time from one of another run."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ def check_activation(run: Run | None, config: Config) -> None:
       config: of this run.
 
     Raises:
-      ValueError: its activation is another one.
+      ValueError: its activation is another one, or has several thresholds a layer.
     """
     if not (run and config.direct.method):
         return
@@ -32,6 +33,12 @@ def check_activation(run: Run | None, config: Config) -> None:
             f"start_from {config.start_from}: direct.method={method.name} goes on from "
             f"a run with model.activation={' or '.join(method.starts_from)}, got one "
             f"with {activation}"
+        )
+    if method.starts_from and run.config.model.per_channel:
+        raise ValueError(
+            f"start_from {config.start_from}: neurons of direct.method={method.name} "
+            "have one threshold a layer, as a run with model.per_channel=False has; "
+            "got one with True"
         )
 
 
@@ -69,9 +76,15 @@ def into_neurons(
     variables = _tree(leaves(weights) | own, target)
     if method.start is None:
         return variables
+
+    def network(steps):
+        settings = dataclasses.replace(config, steps=steps)
+        return task_of(config).build(settings, tuple(input_shape))
+
     source_fn = ann_fn(run.config, input_shape)
-    model = task_of(config).build(config, tuple(input_shape))
-    return method.start(Start(run.variables, source_fn, variables, model, inputs))
+    return method.start(
+        Start(run.variables, source_fn, variables, network, config.steps, inputs)
+    )
 
 
 def _parted(variables, config):
