@@ -1,20 +1,26 @@
 """Methods that go on from a trained network: their neurons, and where they start."""
 
 import dataclasses
+import shutil
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from bitsnn_jax.config import Config, Data, Direct, Model, Optimizer
+from bitsnn_jax.config import Config, Data, Direct, Model, Optimizer, to_dict
 from bitsnn_jax.direct import METHODS, Spiking
 from bitsnn_jax.numerics.qcfs import codes, qcfs
 from bitsnn_jax.numerics.spikes import spike_planes
-from bitsnn_jax.runs.checkpoint import Run
+from bitsnn_jax.runs.checkpoint import Checkpoints, Run, load_run
 from bitsnn_jax.tasks import task_of
+from bitsnn_jax.training import train_and_evaluate
+from bitsnn_jax.training.optimizer import sgd
+from bitsnn_jax.training.setup import set_up
 from bitsnn_jax.training.spiking_start import into_neurons
+from bitsnn_jax.training.validation import validate
 
 SHAPE = (6, 6, 1)
 STEPS = 4
@@ -32,16 +38,16 @@ def settings(activation, method="", **fields):
     )
 
 
-def random_variables(config, theta=1.0, dtype=np.float64):
-    model = task_of(config).build(config, SHAPE)
-    x = np.zeros((1, *SHAPE), np.float32)
+def random_variables(config, theta=1.0, dtype=np.float64, shape=SHAPE):
+    model = task_of(config).build(config, shape)
+    x = np.zeros((1, *shape), np.float32)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
     rng = np.random.default_rng(3)
 
     def leaf(path, like):
         name = path[-1].key
-        if name == "theta":
-            return np.asarray(theta, dtype)
+        if name in (known := {"theta": theta, "leak": 1.0}):
+            return np.asarray(known[name], dtype)
         low, high = (0.3, 1) if name in ("var", "scale") else (-0.4, 0.5)
         return rng.uniform(low, high, like.shape).astype(dtype)
 
@@ -257,3 +263,82 @@ def test_initial_charges_of_dual_phase_make_up_for_what_a_layer_sends_too_little
         ((a, _),) = coded["activations"][name]["a"]
         v_init = theta / 2 + STEPS * (a.mean() - sent.mean())
         np.testing.assert_allclose(numbers[name]["v_init"], v_init, rtol=1e-4)
+
+
+def digits(activation, method="", start_from=""):
+    return dataclasses.replace(settings(activation, method), start_from=str(start_from))
+
+
+def save_run(folder, config):
+    """A run with random weights, as training saves it."""
+    setup = set_up(config, folder)
+    variables = random_variables(config, dtype=np.float32, shape=(8, 8, 1))
+    optimizer = jax.tree.map(np.asarray, setup.optimizer.init(variables["params"]))
+    metadata = {"config": to_dict(config), "image_shape": (8, 8, 1), "version": "0"}
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(
+            7, variables=variables, optimizer=optimizer, progress={}, metadata=metadata
+        )
+    return variables
+
+
+def test_a_hybrid_run_begins_with_another_and_goes_on_without_it(tmp_path):
+    source, folder = tmp_path / "qcfs", tmp_path / "run"
+    save_run(source, digits("qcfs"))
+    wanted = digits("spiking", "bit_serial", source)
+    result = train_and_evaluate(wanted, folder)
+    assert result["start"] == {"run": "qcfs", "step": 7, "version": "0"}
+    shutil.rmtree(source)
+    with pytest.raises(ValueError, match="is not a folder"):
+        set_up(wanted, tmp_path / "another")
+    set_up(wanted, folder)
+
+
+def test_a_hybrid_run_of_an_activation_it_cannot_use_leaves_nothing(tmp_path):
+    source, folder = tmp_path / "relu", tmp_path / "run"
+    save_run(source, digits("relu"))
+    words = r"goes on from a run with model.activation=qcfs or clipped_relu, got one"
+    with pytest.raises(ValueError, match=words):
+        train_and_evaluate(digits("spiking", "bit_serial", source), folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "words"),
+    [
+        ("bit_serial", {"pool": "max"}, "model.pool must be one of average for direct"),
+        ("diet_snn", {}, "goes on from a trained network: start_from must name a run"),
+    ],
+)
+def test_what_a_hybrid_cannot_be_is_one_line(method, fields, words):
+    wanted = settings("spiking", method, **fields)
+    if not fields:
+        wanted.start_from = ""
+    with pytest.raises(ValueError, match=words) as caught:
+        validate(wanted)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "activation"), [("diet_snn", "relu"), ("dual_phase", "qcfs")]
+)
+def test_other_hybrids_train(method, activation, tmp_path):
+    save_run(tmp_path / "source", digits(activation))
+    wanted = digits("spiking", method, tmp_path / "source")
+    result = train_and_evaluate(wanted, tmp_path / "run")
+    assert result["start"]["run"] == activation
+    numbers = numbers_of(load_run(tmp_path / "run").variables)
+    for leaves in numbers.values():
+        assert leaves.get("leak", 1) <= 1
+        assert leaves["theta"] > 0
+
+
+def test_the_optimiser_keeps_leaks_at_one_or_below():
+    optimizer = sgd(Optimizer(learning_rate=1.0, weight_decay=0.0), steps_per_epoch=9)
+    params = {"act": {"leak": jnp.array(0.9), "w": jnp.array(0.9)}}
+    grads = {"act": {"leak": jnp.array(-0.5), "w": jnp.array(-0.5)}}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    after = optax.apply_updates(params, updates)["act"]
+    assert after["leak"] == 1
+    assert after["w"] > 1
