@@ -1,8 +1,27 @@
 """What the benchmarks share: timed passes as rows for a JSON file."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+
+
+def in_turns(
+    passes: Mapping[str, Callable[[], float]], *, rounds: int
+) -> dict[str, list[float]]:
+    """Return the seconds of passes, each a function that takes one, by round.
+
+    In another order each round: a pass is slower behind that of another process.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    for take in passes.values():
+        take(), take()  # warms up
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        for name in rng.permutation(list(passes)):
+            seconds[name].append(passes[name]())
+    return seconds
 
 
 def rows(

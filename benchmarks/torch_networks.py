@@ -26,7 +26,8 @@ def torch_network(
     """Build a network by name; `act` makes each of its activations."""
     if name in _RESNETS:
         return _resnet(*_RESNETS[name], channels, act, classes)
-    return {"vgg16": _vgg16, "mobilenetv2": _mobilenetv2}[name](channels, act, classes)
+    others = {"vgg16": _vgg16, "mobilenetv2": _mobilenetv2, "small": _small}
+    return others[name](channels, act, classes)
 
 
 def conv_norm(
@@ -63,6 +64,13 @@ def _resnet(blocks, widths, channels, act, classes):
             layers.append(_block(inputs, width, 2 if stage and not i else 1, act))
             inputs = width
     return nn.Sequential(*layers, *_averaged(inputs, classes))
+
+
+def _small(channels, act, classes):
+    layers = [nn.Conv2d(channels, 8, 3, padding=1), act(), *conv_norm(8, 16), act()]
+    layers += [nn.AvgPool2d(2), nn.Conv2d(16, 16, 3, padding=1), act()]
+    # Sizes of the classifier follow from the first image.
+    return nn.Sequential(*layers, nn.AvgPool2d(2), nn.Flatten(), nn.LazyLinear(classes))
 
 
 def _vgg16(channels, act, classes):

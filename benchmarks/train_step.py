@@ -1,23 +1,27 @@
 """What a training step with QCFS and the bit-sparsity loss costs, in steps with ReLU.
 
     python benchmarks/train_step.py [--batch 128] [--size 28] [--rounds 30]
+    python benchmarks/train_step.py --direct [--batch 64] [--rounds 12]
 
 ResNet-20, float32, SGD with momentum, random images, one device, the step that
 `train.py` runs. Steps are interleaved in random order, and each ratio is the median
 over rounds of the ratio within a round, so that the machine's drift cancels. With
 PyTorch installed (the extra `oracles`), its step of the same network with ReLU,
 channels last, takes part from a process of its own. With --out the numbers are stored.
+
+With --direct, steps through T = 4 steps of time instead, of two networks, in steps with
+QCFS, with SpikingJelly's step of the same networks in the same way; and the memory for
+temporaries against T.
 """
 
-import multiprocessing
-import os
 import statistics
-import time
 from typing import Any
 
+import direct_steps
 import jax
 import numpy as np
 import timings
+from torch_step import torch_step
 
 from bitsnn_jax.config import Activation, Config, Model
 from bitsnn_jax.runs.provenance import store_numbers
@@ -41,6 +45,7 @@ def main() -> None:
     parser.add_argument("--channels", type=whole(1, 4096), default=1)
     parser.add_argument("--rounds", type=whole(2, 10**6), default=30)
     parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
+    parser.add_argument("--direct", action="store_true", help="train through time")
     options = parser.parse_args()
     shape = (options.batch, options.size, options.size, options.channels)
     rng = np.random.default_rng(0)
@@ -48,6 +53,8 @@ def main() -> None:
         "image": rng.normal(size=shape).astype(np.float32),
         "label": rng.integers(10, size=options.batch).astype(np.int32),
     }
+    if options.direct:
+        return through_time(batch, rounds=options.rounds, out=options.out)
     print(f"ResNet-20, {shape}, {jax.devices()[0].device_kind}, JAX {jax.__version__}")
     steps, megabytes = {}, {}
     for name, changes in STEPS.items():
@@ -57,13 +64,7 @@ def main() -> None:
         print("PyTorch is not installed: its step is left out")
     else:
         steps["PyTorch relu"] = torch
-    seconds = {name: [] for name in steps}
-    for step in steps.values():
-        step(), step()  # warms up
-    for _ in range(options.rounds):
-        # In another order each time: a step is slower behind that of another process.
-        for name in rng.permutation(list(steps)):
-            seconds[name].append(steps[name]())
+    seconds = timings.in_turns(steps, rounds=options.rounds)
     print("                  median ms    x ReLU   (quartiles)   temporaries MB")
     for name, times in seconds.items():
         ratios = [s / r for s, r in zip(times, seconds["relu"], strict=True)]
@@ -80,6 +81,25 @@ def main() -> None:
         store_numbers(options.out, rows, config="resnet20", seed=0, **facts)
 
 
+def through_time(batch, *, rounds, out):
+    rows = {"times": [], "memory": []}
+    print("network    pass                           ms    x QCFS   temporaries MB")
+    for row in direct_steps.times(batch, rounds=rounds):
+        rows["times"].append(row)
+        print(
+            f"{row['network']:10} {row['pass']:28} {row['milliseconds']:8.1f}"
+            f" {row['ratio'][1]:8.2f} {row['megabytes'] or float('nan'):8.1f}"
+        )
+    for row in direct_steps.memory(batch):
+        rows["memory"].append(row)
+        print(*row.values())
+    if out:
+        facts = {"rounds": rounds, "batch": list(batch["image"].shape)}
+        facts["steps"] = direct_steps.T
+        networks = ", ".join(direct_steps.NETWORKS)
+        store_numbers(out, rows, config=networks, seed=0, **facts)
+
+
 def jax_step(
     batch,
     *,
@@ -94,53 +114,6 @@ def jax_step(
     config.loss.spike_lambda, config.loss.spike_surrogate = spike_lambda, surrogate
     shape = batch["image"].shape[1:]
     return timed_step(config, task_of(config), batch, input_shape=shape)
-
-
-def torch_step(batch):
-    """The same in PyTorch, in another process; None where it is not installed."""
-    # Its threads must not spin on while it is another step's turn.
-    os.environ["OMP_WAIT_POLICY"] = "passive"
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    context.Process(target=_torch_worker, args=(there, batch), daemon=True).start()
-    if not here.recv():
-        return None
-
-    def step():
-        here.send(True)
-        return here.recv()
-
-    return step
-
-
-def _torch_worker(pipe, batch):
-    try:
-        import torch
-        from torch_networks import torch_network
-    except ImportError:
-        pipe.send(False)
-        return
-    image = torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy())
-    image = image.to(memory_format=torch.channels_last)
-    label = torch.from_numpy(batch["label"]).long()
-    model = torch_network("resnet20", channels=image.shape[1])
-    model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), 0.02, 0.9, weight_decay=5e-4)
-    pipe.send(True)
-    while _asked(pipe):
-        started = time.perf_counter()
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(image), label).backward()
-        optimizer.step()
-        pipe.send(time.perf_counter() - started)
-
-
-def _asked(pipe):
-    """Waits for the next request; False when there will be none."""
-    try:
-        return pipe.recv()
-    except EOFError:
-        return False
 
 
 if __name__ == "__main__":

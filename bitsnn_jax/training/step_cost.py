@@ -45,6 +45,34 @@ def timed_step(
     Raises:
       ValueError: a teacher that is not there.
     """
+    mapped, (state, batch, key, known) = _prepared(config, task, batch, input_shape)
+    on_device = data_parallel(lambda x: x)
+    state, batch, known = on_device((state, batch, known))
+    compiled = mapped.lower(state, batch, key, known).compile()
+
+    def take() -> float:
+        nonlocal state
+        started = time.perf_counter()
+        state, _ = jax.block_until_ready(compiled(state, batch, key, known))
+        return time.perf_counter() - started
+
+    return TimedStep(take, _megabytes(compiled))
+
+
+def temporaries(
+    config: Config, task: Task, batch: Batch, *, input_shape: tuple[int, ...]
+) -> float:
+    """Return the megabytes that a step of `timed_step` needs besides its arguments.
+
+    Compiles quickly and runs nothing. XLA plans the memory before it optimises code.
+    """
+    mapped, arguments = _prepared(config, task, batch, input_shape)
+    quickly = {"xla_backend_optimization_level": 0}
+    return _megabytes(mapped.lower(*arguments).compile(quickly))
+
+
+def _prepared(config, task, batch, input_shape):
+    """Make a mapped step, and its arguments for one device, [1, ...]."""
     model = task.build(config, input_shape, axis_name=AXIS)
     optimizer = make_optimizer(config.optimizer, steps_per_epoch=_STEPS_PER_EPOCH)
     state = init_state(
@@ -63,19 +91,11 @@ def timed_step(
         steps=config.optimizer.epochs * _STEPS_PER_EPOCH,
     )
     mapped = data_parallel(step, in_axes=(0, 0, None, 0), donate_argnums=0)
-    known, key = teacher.variables if teacher else None, jax.random.key(1)
-    on_device = data_parallel(lambda x: x)
-    state, batch, known = on_device(
-        jax.tree.map(lambda x: x[None], (state, batch, known))
-    )
-    compiled = mapped.lower(state, batch, key, known).compile()
+    known = teacher.variables if teacher else None
+    state, batch, known = jax.tree.map(lambda x: x[None], (state, batch, known))
+    return mapped, (state, batch, jax.random.key(1), known)
+
+
+def _megabytes(compiled):
     memory = compiled.memory_analysis()
-
-    def take() -> float:
-        nonlocal state
-        started = time.perf_counter()
-        state, _ = jax.block_until_ready(compiled(state, batch, key, known))
-        return time.perf_counter() - started
-
-    megabytes = memory.temp_size_in_bytes / 1e6 if memory else float("nan")
-    return TimedStep(take, megabytes)
+    return memory.temp_size_in_bytes / 1e6 if memory else float("nan")
