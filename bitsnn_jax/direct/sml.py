@@ -30,18 +30,20 @@ NEURON = IntegrateAndFire(decay(0.5), SURROGATES["dspike_centred"])
 def loss(seen: Seen, task_loss: TaskLoss) -> jax.Array:
     """Return the loss of the network, of N heads, and of their disagreement, [n].
 
-        (1 - w) (L(o) + a sum_i L(q_i)) / (1 + N a)
-            + w / (2 N) sum_i (KL(o || q_i) + KL(q_i || o))
+        (L(o) + a sum_i L(q_i)) / (1 + N a)
+            + w / (1 - w) / (2 N) sum_i (KL(o || q_i) + KL(q_i || o))
 
     o is the mean output over time, q_i that of a head; w = 0.9, a = 1/2. KL is of
     probabilities at temperature 3, and its first argument passes no gradient on.
+    Differs from the code, which has 1 - w times this. Its AdamW does not feel such a
+    factor; SGD would train at a tenth of its rate.
     """
     outputs, heads = seen.outputs.mean(0), list(seen.heads.values())
     of_heads = jnp.stack([task_loss(head) for head in heads])
     right = of_mean(seen, task_loss) + OF_HEADS * of_heads.sum(0)
     pairs = [_kl(outputs, head) + _kl(head, outputs) for head in heads]
     alike = jnp.stack(pairs).mean(0) / 2
-    return (1 - ALIKE) * right / (1 + len(heads) * OF_HEADS) + ALIKE * alike
+    return right / (1 + len(heads) * OF_HEADS) + ALIKE / (1 - ALIKE) * alike
 
 
 def _kl(target, logits):

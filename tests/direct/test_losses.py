@@ -328,7 +328,7 @@ def test_sml_teaches_heads_and_network_together():
         of_heads = cross_entropy(q[0, i], i) + cross_entropy(q[1, i], i)
         right = (cross_entropy(mean, i) + 0.5 * of_heads) / 2
         apart = sum(kl(mean, q[k, i]) + kl(q[k, i], mean) for k in (0, 1))
-        wanted.append(0.1 * right + 0.9 * apart / 4)
+        wanted.append((0.1 * right + 0.9 * apart / 4) / 0.1)
 
     def of_task(outputs):
         each = jnp.take_along_axis(outputs, jnp.asarray(labels)[:, None], 1)[:, 0]
@@ -349,7 +349,7 @@ def test_sml_teaches_heads_and_network_together():
     p = np.exp(q[0, 0]) / np.exp(q[0, 0]).sum()
     soft = np.subtract(softened(q[0, 0]), softened(o[:, 0].mean(0)))
     # d KL(target || q) / dq = (softmax(q / 3) - target) / 3.
-    by_hand = 0.1 * 0.5 / 2 * (p - np.eye(4)[1]) + 0.9 / 4 * soft / 3
+    by_hand = 0.5 / 2 * (p - np.eye(4)[1]) + 0.9 / 4 * soft / 3 / 0.1
     np.testing.assert_allclose(gradient[0, 0], by_hand, rtol=1e-10)
 
 
