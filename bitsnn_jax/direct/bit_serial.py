@@ -96,4 +96,5 @@ METHOD = Method(
     starts_from=("qcfs", "clipped_relu"),
     needs_start=True,
     pools=("average",),
+    waits=True,
 )

@@ -60,7 +60,8 @@ def trained_directly(config: Config, network: Callable[..., nn.Module]) -> nn.Mo
         return network()
     settings = config.direct
     if config.model.activation == "qcfs":
-        block = method_of(settings).block
+        method = method_of(settings)
+        block = method.counts_as or method.block
         return network(layers=lambda own: own | ({"block": block} if block else {}))
 
     def with_layers(replace: Replace) -> nn.Module:

@@ -55,6 +55,8 @@ class Method:
       squared_error: the task's loss is `Task.squared_error`, in training.
       norm: (batch norm of the network, T) -> norm, see `norms`.
       block: residual block of the ResNets; None for their own.
+      counts_as: a block that hands on as many spikes or more, for a bound on synaptic
+        operations, where `block` multiplies spikes; None where they are counted as is.
       readout: how the outputs of all steps become one.
       heads: what makes a module of further heads: called with `norm` and `name`, then
         with what layers did, `outputs` [T, n, ...] and `train`; gives outputs by name.
@@ -78,6 +80,7 @@ class Method:
     squared_error: bool = False
     norm: Callable[[Norm, int], Norm] = over_time_and_batch
     block: Callable[..., Any] | None = None
+    counts_as: Callable[..., Any] | None = None
     readout: Literal["mean", "sum"] = "mean"
     heads: Callable[..., Any] | None = None
     models: tuple[str, ...] = ()

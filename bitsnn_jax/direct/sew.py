@@ -28,6 +28,7 @@ METHODS = tuple(
         "NeurIPS 2021",
         neuron=lambda progress: NEURON,
         block=partial(SEWBlock, connect=connect),
+        counts_as=partial(SEWBlock, connect="add"),
         models=("resnet18", "resnet20", "resnet34"),
     )
     for connect in get_args(Connect)

@@ -122,9 +122,10 @@ def _method(config: Config, main: Config) -> DirectMethod:
     method, model = method_of(config.direct), config.model
     names, titles = [method.name], [method.title]
     if model.name != main.model.name:
-        names.append(model.name)
-        titles.append(model.name)
-    if model.width != main.model.width:
+        if method.models != (model.name,):  # else it is the method's own
+            names.append(model.name)
+            titles.append(model.name)
+    elif model.width != main.model.width:
         names.append(f"x{model.width:g}")
         titles.append(f"width {model.width:g}")
     if config.direct.surrogate:
@@ -133,7 +134,7 @@ def _method(config: Config, main: Config) -> DirectMethod:
     # Of two families, the one that is trained on has another name.
     known = comparators.METHODS.keys() | INTEGERS.keys()
     if names[0] in known:
-        names[0], titles[0] = f"direct_{names[0]}", f"{titles[0]}, trained directly"
+        names[0] = f"direct_{names[0]}"
     return DirectMethod("_".join(names), ", ".join(titles), method.source, method.waits)
 
 
@@ -142,8 +143,8 @@ class DirectCase:
 
     Synapses are counted on the same network with QCFS, whose sites have the paths of
     its neurons. A spike therefore costs what one of a converted network would cost: in
-    a sum of spikes each one counts, and so in average pooling. A product of two trains,
-    as in SEW's AND and IAND, counts as in `fan_out`.
+    a sum of spikes each one counts, and so in average pooling. Operations of SEW's AND
+    and IAND are a bound: their spikes count as if ADD had handed them on.
 
     Args:
       direct: the run.

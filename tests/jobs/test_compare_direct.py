@@ -9,6 +9,7 @@ import pytest
 from commands import check_line, run
 
 import compare as command
+from bitsnn_jax.comparators.structure import structure
 from bitsnn_jax.config import Config, Direct, Model
 from bitsnn_jax.direct import METHODS, trains
 from bitsnn_jax.integers.energy import profile
@@ -32,6 +33,18 @@ def spiking(name="tet", *, model="small", steps=STEPS, seed=0, surrogate="", **o
         model=Model(name=model, activation="spiking", **options),
         direct=Direct(method=name, surrogate=surrogate),
     )
+
+
+def test_operations_of_gates_are_those_of_sums():
+    """SEW's AND and IAND multiply spikes; a product of its own would end the count."""
+    counts = []
+    for name in ("sew_add", "sew_and", "sew_iand"):
+        config = spiking(name, model="resnet20", width=0.1)
+        program, shapes, x = _with_qcfs(
+            Run(config, {}, 0, run_metadata(config, SHAPE)), task_of(config)
+        )
+        counts.append(structure(program, shapes, x))
+    assert counts[0].products == 0 and counts[1:] == [counts[0]] * 2
 
 
 def write_run(folder, config):
@@ -166,10 +179,11 @@ def test_rows_are_reused_and_another_run_is_not_taken_for_the_first(
         (spiking(seed=4, steps=9), "tet", "TET"),
         (spiking(width=2.0), "tet_x2", "TET, width 2"),
         (
-            spiking(name="tet", model="resnet20", surrogate="arctan"),
+            spiking(model="resnet20", surrogate="arctan"),
             "tet_resnet20_arctan",
             "TET, resnet20, arctan",
         ),
+        (spiking("spikformer", model="spikformer_small"), "spikformer", "Spikformer"),
     ],
 )
 def test_a_method_is_named_with_what_is_not_as_in_the_comparison(config, name, title):

@@ -13,6 +13,7 @@ from commands import ROOT, check_line, run, tree
 
 NAME = "vgg_fashion_mnist"  # a network of the package
 NO_UTF8 = "caf\udce9"  # as Python has the bytes caf\xe9
+TET = "--config.model.activation=spiking --config.direct.method=tet"
 HOSTS = "--coordinator=a:1 --num_hosts=2 --host=0"
 
 # command -> arguments, as a shell has them -> a part of the line.
@@ -86,6 +87,16 @@ WRONG = {
         "--config.loss.teacher=none": "loss.distillation must be positive with",
         "--config.loss.teacher=none --config.loss.distillation=1": "loss.teacher: none",
         "--config.task=sentence_classification": "data.name must be one of cola, fak",
+        f"{TET} --config.direct.surrogate=best": "direct.surrogate must be one of arct",
+        f"{TET} --config.direct.method=best": "direct.method must be one of",
+        f"{TET} --config.direct.remat=all": "direct.remat must be one of layer, none,",
+        f"{TET} --config.steps=0": "steps must be in 1..30, got 0",
+        f"{TET} --config.model.name=vit_tiny": "model.name must be one of",
+        f"{TET} --config.start_from=nosuch": "start_from: nosuch is not a folder",
+        "--config.direct.method=tet": "model.activation must be spiking with direct",
+        "--config.model.activation=spiking": "must be spiking with direct.method, and",
+        "--config.direct.surrogate=arctan": "direct.surrogate needs a direct.method",
+        "--config.direct.unroll=false": "direct.unroll needs a direct.method, got",
         "--config.data.batch_size=0": "data.batch_size must be",
         "--config.data.batch_size=1000000000": "data.batch_size must be",
         "--config.data.eval_batch_size=1000000000": "data.eval_batch_size must be",
@@ -193,6 +204,12 @@ WRONG = {
         f"--ckpt={NAME} --relu=": "--relu must not be empty",
         f"--ckpt={NAME} --clipped_relu=": "--clipped_relu must not be empty",
         f"--ckpt={NAME} --relu=nosuch": "nosuch is missing",
+        f"--ckpt={NAME} --direct=": "--direct must not be empty",
+        f"--ckpt={NAME} --direct a a": "--direct must have each value once, got a",
+        f"--ckpt={NAME} --direct={NAME}": "was trained with qcfs: expected a run with",
+        f"--ckpt={NAME} --direct=nosuch": "nosuch is not a folder: expected the folder",
+        f"--ckpt={NAME} --methods tet": "got tet: give runs of tet as --direct",
+        f"--ckpt={NAME} --training_rounds=-1": "--training_rounds must be at least 0",
         f"--ckpt={NAME} --data=": "--data must not be empty",
         f"--ckpt={NAME} --out=": "--out must not be empty",
         f"--ckpt={NAME} --out={{noutf8}}": "--out must be UTF-8",
