@@ -1,4 +1,4 @@
-"""Neurons, surrogates and norms against those of SpikingJelly, in float64.
+"""Neurons, surrogates, norms and a loss against those of SpikingJelly, in float64.
 
 Value and gradient. Skipped where it is not installed; `pip install
 'bitsnn-jax[oracles]'` installs it. What differs by convention is said where it does.
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from bitsnn_jax.direct import METHODS, Seen, tet
 from bitsnn_jax.direct.neurons import (
     IntegrateAndFire,
     decay,
@@ -30,9 +31,9 @@ from bitsnn_jax.direct.surrogates import SURROGATES
 pytest.importorskip("spikingjelly", reason="needs bitsnn-jax[oracles]")
 # Imported by name: if SpikingJelly is there, whatever else is missing is an error.
 torch = import_module("torch")
-nodes, theirs, layers = (
+nodes, theirs, layers, functional = (
     import_module(f"spikingjelly.activation_based.{name}")
-    for name in ("neuron", "surrogate", "layer")
+    for name in ("neuron", "surrogate", "layer", "functional")
 )
 
 SHAPE, THETA = (5, 200), 0.8
@@ -198,3 +199,48 @@ def normed_there(there, params, x, g):
     found = [back(outputs), back(inputs.grad), there.weight.grad, there.bias.grad]
     found += [there.running_mean, there.running_var]
     return [*found, there.scale.grad] if "steps" in params else found
+
+
+@pytest.mark.parametrize("name", ["dsr", "dsr_lif"])
+def test_a_neuron_of_rates_is_that_of_spikingjelly(name):
+    """Theirs rounds spikes and what comes back to float32: the threshold is exact."""
+    ours, theta = METHODS[name].neuron(1.0), 0.75
+    given = {"T": SHAPE[0], "v_threshold": theta, "alpha": ours.alpha}
+    if ours.tau is None:
+        there = nodes.DSRIFNode(**given)
+    else:
+        there = nodes.DSRLIFNode(**given, tau=ours.tau, delta_t=ours.dt)
+    rng = np.random.default_rng(2)
+    # Neurons of each kind: silent, between, and at their largest rate.
+    x = ours.height * rng.uniform(-0.3, 1.2, SHAPE) * rng.uniform(0, 2, SHAPE[1])
+    g = rng.normal(size=SHAPE)
+
+    def values(x, theta):
+        return ours(x, {"theta": theta}).values
+
+    sent, backward = jax.vjp(values, x, np.float64(theta))
+    found, want = (sent, *backward(g)), fired_there(there, x, g)
+    for value, expected in zip(found, want, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+    assert 0.1 < (sent > 0).mean() < 0.9
+
+
+def test_the_loss_of_tet_is_that_of_spikingjelly():
+    """Theirs has no part that keeps outputs near the threshold."""
+    rng = np.random.default_rng(3)
+    outputs, labels = rng.normal(size=(4, 8, 3)), rng.integers(3, size=8)
+
+    def cross_entropy(logits):
+        return -jax.nn.log_softmax(logits)[np.arange(8), labels]
+
+    def ours(outputs):
+        return tet.loss(Seen(outputs, {}, {}, 0.0), cross_entropy).mean()
+
+    value, gradient = jax.value_and_grad(ours)(outputs)
+    logits = torch.tensor(outputs, requires_grad=True)
+    there = functional.temporal_efficient_training_cross_entropy
+    loss = there(logits, torch.tensor(labels))
+    loss = (1 - tet.WEIGHT) * loss + tet.WEIGHT * ((logits - tet.GOAL) ** 2).mean()
+    loss.backward()
+    np.testing.assert_allclose(value, loss.item(), **CLOSE)
+    np.testing.assert_allclose(gradient, logits.grad.numpy(), **CLOSE)

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 KILLS = 6
 
 
-@pytest.mark.parametrize("method", ["tet"])
+@pytest.mark.parametrize("method", ["plif"])  # trains numbers of its neurons, too
 def test_a_killed_run_through_time_ends_with_the_bits_of_one_left_in_peace(
     tmp_path, method
 ):
