@@ -1,4 +1,11 @@
-"""DIET-SNN: from a network with ReLU, leak and threshold of each layer trained."""
+"""DIET-SNN: from a network with ReLU, leak and threshold of each layer trained.
+
+Equations of the paper and of the public code, nitin-rathi/DIET-SNN. Differs from that
+code in what our networks are: they have norms and biases, which the authors leave out.
+Differs too in that a neuron fires at its threshold, not only above it. In the version
+of the code that was read (13fe14b), a layer also fires one step late, and the first
+sends its ReLU in place of spikes; neither is in the paper, nor here.
+"""
 
 from itertools import islice
 from types import MappingProxyType
@@ -15,7 +22,7 @@ from bitsnn_jax.direct.neurons import (
 from bitsnn_jax.direct.starting import Start, in_order, mean_numbers, with_numbers
 from bitsnn_jax.direct.surrogates import SURROGATES
 
-PERCENTILE, STEPS, BATCHES = 99.7, 100, 2
+PERCENTILE, STEPS, BATCHES = 99.7, 20, 2
 SCALE = 0.2  # of the thresholds that are found, for few steps
 
 
@@ -42,9 +49,9 @@ def start(begin: Start) -> dict:
 
         theta = 0.2 max_t percentile(x_t, 99.7)
 
-    where x_t is what a layer is fed at step t of 100, with leak 1 and the layers before
-    it at their thresholds, not yet times 0.2. From the first 128 images of training,
-    while the authors take 512.
+    where x_t is what a layer is fed at step t of 20, with leak 1 and the layers before
+    it at their thresholds, not yet times 0.2. From the first 128 images of training;
+    the authors take 100 steps of 512.
     """
 
     def choose(path, neuron, currents, numbers):

@@ -1,4 +1,15 @@
-"""Dual-Phase: a quantised network, put into spikes and tuned there."""
+"""Dual-Phase: a quantised network, put into spikes and tuned there.
+
+An adaptation of the paper and of the public code, Windere/snn-cvt-dual-phase. Phase I
+trains a network that is quantised to T levels, with noise. Here it is a run with QCFS
+and model.levels=T, without the noise, or one with clipped ReLU. Phase II finds an
+initial charge v_0 for each layer and then tunes weights and v_0, layer by layer on
+1024 images, until each layer sends what it sent before. Here `start` finds v_0, and
+training tunes all layers together, through time, on the loss of the run. With
+loss.teacher set to the run of phase I, and loss.distillation=1, that loss is the
+distance from its outputs: phase II at the last layer. Norms are frozen, for the authors
+have folded them into the weights.
+"""
 
 from dataclasses import dataclass
 from types import MappingProxyType

@@ -231,7 +231,7 @@ def numbers_of(variables):
 def test_thresholds_of_diet_snn_are_percentiles_layer_by_layer():
     x, wanted = images(8), settings("spiking", "diet_snn")
     _, after = started(settings("relu"), wanted, [x.astype(np.float32)])
-    model = task_of(wanted).build(dataclasses.replace(wanted, steps=100), SHAPE)
+    model = task_of(wanted).build(dataclasses.replace(wanted, steps=20), SHAPE)
     unscaled = {
         name: {"theta": leaves["theta"] / 0.2, "leak": leaves["leak"]}
         for name, leaves in after["params"].items()
