@@ -1,16 +1,20 @@
 """MPR, of InfLoR: membranes pushed towards 0 and 1 before they are quantised.
 
 From the authors' code, which trains with SGD 0.01, momentum 0.9, weight decay 1e-4,
-cosine, 400 epochs. It also scales the norms in residual blocks to the threshold (tdBN);
-here they are the network's own.
+cosine, 400 epochs. Norms in residual blocks are tdBN there and here.
 """
+
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bitsnn_jax.direct.method import Method
 from bitsnn_jax.direct.neurons import IntegrateAndFire, integrate
+from bitsnn_jax.direct.norms import Norm, threshold_dependent
 from bitsnn_jax.direct.surrogates import SURROGATES
+from bitsnn_jax.direct.tdbn import THETA, summand
+from bitsnn_jax.models.resnet import BasicBlock
 
 FIRES_AT = 0.5
 
@@ -42,9 +46,17 @@ NEURON = IntegrateAndFire(
     drive=lambda u, theta: rectified(u) - FIRES_AT,
 )
 
+
+def block(features: int, *, norm: Norm, **options: Any) -> BasicBlock:
+    """Return a residual block whose norms start at 1/2, see `tdbn`."""
+    scaled = threshold_dependent(norm, 1, theta=THETA)
+    return BasicBlock(features, norm=scaled, summand=summand, **options)
+
+
 METHOD = Method(
     name="mpr",
     title="MPR (InfLoR)",
     source="Guo et al., Reducing information loss for SNNs, ECCV 2022",
     neuron=lambda progress: NEURON,
+    block=block,
 )

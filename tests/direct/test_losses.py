@@ -4,6 +4,7 @@ import math
 from collections import OrderedDict
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -304,6 +305,19 @@ def test_gradients_are_finite_and_reach_the_first_layer(network):
     of_first = np.abs(found["conv_1"]["kernel"]).max(axis=(1, 2, 3, 4))
     assert (of_first > 0).all()
     assert len(np.unique(of_first)) == len(of_first)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_norms_in_blocks_of_mpr_start_at_half_and_lower_where_two_are_added(strides):
+    made = METHODS["mpr"].block
+    block = made(4, strides=strides, act=lambda name: nn.relu, norm=nn.BatchNorm)
+    params = jax.jit(partial(block.init, train=False))(
+        jax.random.key(0), jnp.zeros((1, 2, 2, 4))
+    )["params"]
+    found = {name: float(conv["norm"]["scale"][0]) for name, conv in params.items()}
+    less = pytest.approx(0.5 / math.sqrt(2), rel=1e-6)
+    added = {"conv_2": less, "shortcut": less} if strides == 2 else {"conv_2": 0.5}
+    assert found == {"conv_1": 0.5, **added}
 
 
 def test_sml_teaches_heads_and_network_together():
