@@ -3,16 +3,29 @@
 import csv
 import io
 import os
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from msgspec import structs
 
 from bitsnn_jax.reports import comparison_plots, plots
+from bitsnn_jax.reports.comparison_families import (
+    at_the_same_steps,
+    family_lines,
+    trained_runs,
+    training_lines,
+)
+from bitsnn_jax.reports.comparison_numbers import (
+    FIELDS,
+    Reached,
+    amount,
+    averages,
+    markdown_table,
+    with_spread,
+)
 from bitsnn_jax.reports.comparison_plots import (
     NETWORKS,
     WITHIN,
@@ -26,34 +39,12 @@ from bitsnn_jax.runtime.files import write_files
 
 OURS = "bit_serial"
 
-_MEASURED = (
-    *("accuracy", "agreement", "spikes_per_neuron", "synaptic_operations"),
-    *("nanojoules", "milliseconds", "ann_passes"),
-)
-FIELDS = MethodRow.__struct_fields__
 PICTURES = (
     "accuracy_against_steps",
     "one_by_one",
     "accuracy_against_spikes",
     "accuracy_front",
 )
-
-
-class Reached(NamedTuple):
-    """What a method reached at one T, over its seeds.
-
-    Attributes:
-      method, steps: which.
-      seeds: how many rows were averaged.
-      mean: of each field of a row.
-      spread: standard deviation between seeds (divided by n - 1); None of one seed.
-    """
-
-    method: str
-    steps: int
-    seeds: int
-    mean: Mapping[str, float]
-    spread: Mapping[str, float] | None
 
 
 def write_comparison(results: ComparisonResult, folder: str | os.PathLike[str]) -> Path:
@@ -83,34 +74,6 @@ def write_comparison(results: ComparisonResult, folder: str | os.PathLike[str]) 
     contents["compare.md"] = as_markdown(results).encode()
     contents["index.html"] = _page(results, figures).encode()
     return write_files(contents, folder)
-
-
-def averages(rows: Iterable[MethodRow]) -> dict[str, list[Reached]]:
-    """Average over seeds, by method in the order of their first rows, at each T.
-
-    >>> row = MethodRow(method="if", steps=4, **dict.fromkeys(FIELDS[2:], 0.0))
-    >>> rows = [structs.replace(row, seed=i, accuracy=0.8 + i / 10) for i in range(2)]
-    >>> [round(each.mean["accuracy"], 3) for each in averages(rows)["if"]]
-    [0.85]
-    """
-    groups: dict[str, dict[int, list[MethodRow]]] = {}
-    for row in rows:
-        groups.setdefault(row.method, {}).setdefault(row.steps, []).append(row)
-    return {
-        method: [_average(by_steps[t]) for t in sorted(by_steps)]
-        for method, by_steps in groups.items()
-    }
-
-
-def _average(rows: Sequence[MethodRow]) -> Reached:
-    fields = ("window", "until_output", *_MEASURED)
-    columns = {field: [getattr(row, field) for row in rows] for field in fields}
-    columns = {f: values for f, values in columns.items() if None not in values}
-    spread = None
-    if len(rows) > 1:
-        spread = {f: statistics.stdev(values) for f, values in columns.items()}
-    mean = {f: statistics.fmean(values) for f, values in columns.items()}
-    return Reached(rows[0].method, rows[0].steps, len(rows), mean, spread)
 
 
 def passes(reached: Reached, milliseconds: float) -> float | None:
@@ -147,15 +110,16 @@ def as_csv(rows: Iterable[MethodRow]) -> str:
 def as_markdown(results: ComparisonResult) -> str:
     """Write the tables: accuracy, cost of equal accuracy, what failed."""
     run, view = results.run, _view(results)
+    families = "conversion and of direct training" if view["direct"] else "conversion"
     lines = [
-        f"# Methods of conversion: {run.model} on {run.dataset}",
+        f"# Methods of {families}: {run.model} on {run.dataset}",
         "",
         f"Checkpoint `{run.name}` at step {run.checkpoint_step:,}, "
         f"{results.examples:,} test {results.noun}.",
         "",
         "## Accuracy (%)",
         "",
-        *_markdown_table(
+        *markdown_table(
             [
                 "method",
                 "starts from",
@@ -165,7 +129,7 @@ def as_markdown(results: ComparisonResult) -> str:
             ],
             [
                 [m["title"], m["network"], f"{100 * m['ann']:.2f}", m["extra"] or "–"]
-                + [_with_spread(cell) for cell in m["cells"]]
+                + [with_spread(cell) for cell in m["cells"]]
                 for m in view["methods"]
             ],
             names=2,
@@ -180,11 +144,13 @@ def as_markdown(results: ComparisonResult) -> str:
         "Window: steps of a layer, warm-up included. Until output: steps when layers "
         "wait for one another.",
         "",
-        *_markdown_table(
+        *markdown_table(
             ["method", "T", "window", "until output", "accuracy (%)"]
             + ["spikes/neuron", "synaptic operations", "nJ", "ms", "x ANN"],
             [_cost_cells(m) for m in view["by_cost"]],
         ),
+        *(family_lines(view["families"]) if view["direct"] else ()),
+        *(training_lines(view["trained"]) if view["direct"] else ()),
     ]
     if results.failed:
         lines += ["", "## Failed", "", *(f"- {each}" for each in results.failed)]
@@ -204,7 +170,7 @@ def _cost_cells(method: Mapping[str, Any]) -> list[str]:
         f"{at.steps}",
         f"{at.mean['window']:,.0f}",
         f"{at.mean['until_output']:,.0f}",
-        _with_spread(at),
+        with_spread(at),
         number(at.mean["spikes_per_neuron"]),
         short(at.mean["synaptic_operations"]),
         amount(at.mean.get("nanojoules")),
@@ -213,39 +179,13 @@ def _cost_cells(method: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _with_spread(reached: Reached | None) -> str:
-    if reached is None:
-        return "–"
-    text = f"{100 * reached.mean['accuracy']:.2f}"
-    return text + (
-        f" ± {100 * reached.spread['accuracy']:.2f}" if reached.spread else ""
-    )
-
-
-def _markdown_table(head, rows, *, names: int = 1) -> list[str]:
-    def line(cells):
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    rule = ["---" if i < names else "---:" for i in range(len(head))]
-    return [line(head), line(rule), *map(line, rows)]
-
-
-def amount(value: float | None) -> str:
-    """Show three digits, or all before the point; a dash for what is not known.
-
-    >>> [amount(x) for x in (3.14159, 12_345.6, None)]
-    ['3.14', '12,346', '–']
-    """
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else number(value)
-
-
 def _view(results: ComparisonResult) -> dict[str, Any]:
     """Choose what the tables show, ours first, then the others in the order of runs."""
     reached = averages(results.rows)
     steps = sorted({row.steps for row in results.rows})
-    order = sorted(results.methods, key=lambda name: name != OURS)
+    order = sorted(
+        results.methods, key=lambda n: (n != OURS, results.methods[n].direct)
+    )
     methods = []
     for name in order:
         about = results.methods[name]
@@ -257,7 +197,9 @@ def _view(results: ComparisonResult) -> dict[str, Any]:
                 **structs.asdict(about),
                 "name": name,
                 "ours": name == OURS,
-                "network": NETWORKS.get(about.trained_with, about.trained_with),
+                "network": NETWORKS.get(about.trained_with, about.trained_with)
+                if not about.direct
+                else "none, trained directly",
                 "ann": ann,
                 "ann_milliseconds": network.milliseconds,
                 "cells": [by_steps.get(t) for t in steps],
@@ -272,6 +214,9 @@ def _view(results: ComparisonResult) -> dict[str, Any]:
     return {
         "steps": steps,
         "methods": methods,
+        "direct": [m for m in methods if m["direct"]],
+        "families": at_the_same_steps(results, OURS),
+        "trained": trained_runs(results),
         "by_cost": sorted(methods, key=_cost),
         "least": _least(methods),
         "seeds": f"± is the standard deviation between up to {seeds} seeds"
@@ -331,6 +276,7 @@ def _figures(results: ComparisonResult) -> dict[str, Figure]:
             points=[c.mean | {"steps": c.steps} for c in m["cells"] if c is not None],
             ann=m["ann"],
             ours=m["ours"],
+            direct=m["direct"],
         )
         for m in view["methods"]
         if m["best"] is not None

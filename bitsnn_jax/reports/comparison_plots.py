@@ -2,7 +2,8 @@
 
 Every method has the same colour and marker in all of them. Those of the library's own
 method are bold; the others are told apart by hue, marker and, from the ninth on, by
-hollow markers on dashed lines.
+hollow markers on dashed lines. Those of direct training have markers with a dark edge
+on dotted lines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ RIVALS = (
 )
 WITHIN = 0.01  # of the accuracy of its network a method counts as equal to it
 MARKERS = "osD^vPXp"
+DIRECT_MARKERS = "dh<>8^vs"
 NETWORKS = {"qcfs": "QCFS", "relu": "ReLU", "clipped_relu": "clipped ReLU"}
 _DASHES = ((0, (5, 3)), (0, (1, 1.6)), (0, (6, 2, 1, 2)))
 _TICKS = (0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 0.995)
@@ -36,12 +38,14 @@ class Series(NamedTuple):
       points: what it reached, by T: the fields of a row, averaged over seeds.
       ann: accuracy of the network that the method starts from.
       ours: drawn to stand out.
+      direct: of direct training, and not of conversion.
     """
 
     title: str
     points: Sequence[Mapping[str, Any]]
     ann: float
     ours: bool = False
+    direct: bool = False
 
 
 def is_equal(accuracy: float, ann: float, within: float = WITHIN) -> bool:
@@ -167,7 +171,8 @@ def one_by_one(
         ax.plot(*_gapped([*series[:i], *series[i + 1 :]]), color=RULE, linewidth=0.9)
         colour = _look(series, i)["color"]
         ax.axhline(each.ann, color=MUTED, linestyle=_DASHES[0], linewidth=0.8)
-        _curve(ax, each, "window", color=colour, linewidth=1.8, zorder=3)
+        alone = {"marker": "o", "markersize": 4} if len(each.points) == 1 else {}
+        _curve(ax, each, "window", color=colour, linewidth=1.8, zorder=3, **alone)
         _log_axis(ax, everything, base=2)
         ax.set_title(each.title, fontweight="bold" if each.ours else "normal")
         equal = [p for p in each.points if is_equal(p["accuracy"], each.ann, within)]
@@ -200,9 +205,22 @@ def _look(series: Sequence[Series], index: int) -> dict[str, Any]:
         # A star says it again to who does not see the colour.
         big = {"marker": "*", "markersize": 10, "markeredgecolor": PAPER}
         return {"color": OURS, "linewidth": 2.4, "zorder": 5, **big}
-    rank = sum(not each.ours for each in series[:index])
+    direct = series[index].direct
+    others = [each for each in series[:index] if not each.ours]
+    rank = sum(each.direct == direct for each in others)
     turn, i = divmod(rank, len(RIVALS))
     colour = RIVALS[i]
+    if direct:
+        return {
+            "color": colour,
+            "linewidth": 1.0,
+            "linestyle": (0, (1, 1.6)),
+            "marker": DIRECT_MARKERS[(i + 3 * turn) % len(DIRECT_MARKERS)],
+            "markersize": 6.5,
+            "markeredgecolor": INK,
+            "markeredgewidth": 0.8,
+            "zorder": 4,
+        }
     return {
         "color": colour,
         "linewidth": 1.2,

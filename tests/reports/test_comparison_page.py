@@ -308,6 +308,59 @@ def test_a_part_that_is_wrong_is_named(tmp_path, changed, message):
     assert not (tmp_path / "new").exists()
 
 
+def with_direct():
+    """The same with a directly trained method: two seeds at T = 4."""
+    results = small()
+    qcfs = results["methods"]["qcfs"]
+    results["methods"]["tet"] = qcfs | {"title": "TET", "direct": True}
+    row = only(results["rows"], method="qcfs", steps=4)[0]
+    run = {"name": "tet", "model": "plif_net", "dataset": "digits", "version": "0.1.0"}
+    size = {"neurons": 4321, "depth": 4, "multiply_accumulates": 567}
+    results["trained"] = {"runs/qcfs": size | trained(run, None, 100.0, 1.0)}
+    for seed, accuracy in enumerate((0.91, 0.93)):
+        source = f"runs/tet_{seed}"
+        changed = {"method": "tet", "seed": seed, "accuracy": accuracy, "run": source}
+        results["rows"].append(row | changed)
+        cost = None if seed else 3.5
+        results["trained"][source] = size | trained(run, "tet", 250.0, cost)
+    return results
+
+
+def trained(run, method, seconds, ratio):
+    cost = {"milliseconds": 12.5, "megabytes": 34.5, "qcfs_steps": ratio}
+    return {
+        "run": run | {"checkpoint_step": 7, "seed": 0},
+        **{"method": method, "steps": 4, "epochs": 6, "batch": 64},
+        **{"seconds": seconds, "cost": ratio and cost},
+    }
+
+
+def test_both_families_and_what_they_cost_to_train_are_told(tmp_path, page):
+    written = write_comparison(with_direct(), tmp_path)
+    markdown = (tmp_path / "compare.md").read_text("utf-8")
+    _, *body = table(markdown, "Both families")
+    assert [row[:2] for row in body] == [
+        ["Bit-serial SNN", "resnet20"],
+        ["TET", "plif_net"],
+    ]
+    assert body[1][2:5] == ["4", "4", "92.00 ± 1.41"]
+    _, *body = table(markdown, "Cost of training")
+    same = ["plif_net", "0", "4", "4,321", "6"]
+    assert body == [
+        ["QCFS, to convert", *same, "100", "12.5", "1.00", "34.5"],
+        ["TET", *same, "250", "12.5", "3.50", "34.5"],
+        ["TET", *same, "250", "–", "–", "–"],
+    ]
+    text = Page(written.read_text("utf-8")).text
+    assert "3 methods of conversion on one checkpoint, and 1 of direct train" in text
+    for title in ("Both families at the same T", "What training costs"):
+        assert title in text and title not in page.text
+    lost = with_direct()
+    del lost["trained"]["runs/tet_1"]
+    with pytest.raises(ValueError, match=r"trained.runs/tet_1 is missing: rows\[\d+\]"):
+        write_comparison(lost, tmp_path)
+
+
 def test_front_is_what_nothing_dominates():
     rng = np.random.default_rng(0)
     # Few values: ties are many.
@@ -335,15 +388,14 @@ def series(count, accuracy=0.9, **changed):
 
 
 def test_no_two_methods_look_alike():
-    figure = comparison_plots.accuracy_against_steps(
-        series(40), {"qcfs": 0.92}, examples=100
-    )
+    many = [*series(40), *(s._replace(direct=True, ours=False) for s in series(24))]
+    figure = comparison_plots.accuracy_against_steps(many, {"qcfs": 0.92}, examples=100)
     lines = [x for x in figure.axes[0].lines if str(x.get_label())[:6] == "method"]
     looks = {
         (x.get_color(), x.get_marker(), x.get_linestyle(), x.get_markerfacecolor())
         for x in lines
     }
-    assert len(lines) == len(looks) == 40
+    assert len(lines) == len(looks) == 64
     assert [x for x in lines if x.get_color() == comparison_plots.OURS] == lines[:1]
 
 
