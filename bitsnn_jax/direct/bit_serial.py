@@ -37,9 +37,12 @@ class BitSerial:
     Gradient: H has the surrogate of u / w_t - 1. With a rectangle of width 1, and a
     loss whose gradient is the same at each step, the sum over time telescopes into the
     gradient of `qcfs`: straight through where 0 <= z <= theta, for z and for theta.
+    With a detached reset it does not, and each bit that is near its threshold adds to
+    the gradient.
 
     Attributes:
       spike: H with a surrogate.
+      detached: the reset passes no gradient on to the spike.
       start: where theta starts in a network that was not trained before.
 
     >>> neuron = BitSerial()
@@ -49,6 +52,7 @@ class BitSerial:
     """
 
     spike: Spike = SURROGATES["rectangle"]
+    detached: bool = False
     start: float = 8.0
 
     @property
@@ -71,8 +75,8 @@ class BitSerial:
         def step(u, power):
             threshold = delta * power
             s = self.spike(relative(u, threshold))
-            sent = threshold * s
-            return u - sent, (steps * sent, s, u)
+            r = lax.stop_gradient(s) if self.detached else s
+            return u - threshold * r, (steps * threshold * s, s, u)
 
         body = jax.checkpoint(step) if remat else step
         _, (values, spikes, membranes) = lax.scan(
@@ -84,17 +88,25 @@ class BitSerial:
         return Fired(values, spikes, membranes, theta)
 
 
-NEURON = BitSerial()
+def _method(name: str, title: str, neuron: BitSerial) -> Method:
+    return Method(
+        name=name,
+        title=title,
+        source="ours: the network of Eq. (9) and (10), trained through time",
+        neuron=lambda progress: neuron,
+        frozen_norms=True,
+        start=thresholds_kept,
+        starts_from=("qcfs", "clipped_relu"),
+        needs_start=True,
+        pools=("average",),
+    )
 
-METHOD = Method(
-    name="bit_serial",
-    title="Bit-serial, trained on",
-    source="ours: the network of Eq. (9) and (10), trained through time",
-    neuron=lambda progress: NEURON,
-    frozen_norms=True,
-    start=thresholds_kept,
-    starts_from=("qcfs", "clipped_relu"),
-    needs_start=True,
-    pools=("average",),
-    waits=True,
+
+METHODS = (
+    _method("bit_serial", "Bit-serial, trained on", BitSerial()),
+    _method(
+        "bit_serial_detached",
+        "Bit-serial, trained on with detached resets",
+        BitSerial(SURROGATES["triangle"], detached=True),
+    ),
 )
