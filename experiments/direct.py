@@ -4,35 +4,55 @@
     python experiments/direct.py --network resnet20 --best 4 --seeds 0 1 2
 
 Every method trains the same network on Fashion-MNIST through T = 4 steps, for as many
-epochs as the QCFS network that is converted, with the same optimiser and learning rate.
-Methods that go on from a trained network start from one that had those epochs too.
-Transformers have a network of their own and train with AdamW.
+epochs as the QCFS network that is converted, with the same optimiser and learning rate
+but for those in `OPTIMIZERS`. Methods that go on from a trained network start from one
+that had those epochs too. Transformers have a network of their own.
 
-Runs lie in runs/direct/NETWORK and are not trained twice. `compare.py` measures each of
-them on the test split, beside the converted network of its seed; docs/results/direct.json
-has what it found, written as soon as it is there. `--list` prints the commands that
-train, and does nothing else, for a machine that runs several at a time.
+Runs lie in runs/direct/NETWORK and are not trained twice. `compare.py` measures them on
+the test split, beside the converted network of their seed; what it found is added to
+docs/results/direct.json. `--list` prints the commands that train, and does nothing
+else, for a machine that runs several at a time.
 """
 
 import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from bitsnn_jax.direct import METHODS
-from bitsnn_jax.runtime.cli import SEEDS, Distinct, Parser, as_script, whole
+from bitsnn_jax.runs.provenance import about_numbers
+from bitsnn_jax.runtime.cli import SEEDS, Distinct, Parser, a_path, as_script, whole
 from bitsnn_jax.runtime.reading import read_json
+from bitsnn_jax.runtime.rows import Rows
 
 CONFIG = "configs/direct/tet_small_fashion_mnist.py"
 RUNS = Path("runs/direct")
+NUMBERS = Path("docs/results/direct.json")
 EPOCHS = 5
-RATES = {"sgd": 0.1, "adamw": 2e-3}
+SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1}
+ADAM = {
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.weight_decay": 0.0,
+}
+# PLIF's loss is a squared error, whose gradient is far smaller than a cross-entropy's.
+# What goes on from a trained network takes smaller steps.
+OPTIMIZERS = {
+    "plif": ADAM,
+    "diet_snn": ADAM,
+    "bit_serial": SGD | {"optimizer.learning_rate": 0.01},
+    "dual_phase": SGD | {"optimizer.learning_rate": 0.01},
+    "spikformer": ADAM | {"optimizer.weight_decay": 0.05},
+    "sdt_v2": ADAM | {"optimizer.weight_decay": 0.05},
+}
 SOURCES = ("qcfs", "relu")  # networks that are converted, or that others go on from
 TRANSFORMERS = {"spikformer": "spikformer_small", "sdt_v2": "sdt_v2_small"}
 NETWORKS = ("small", "resnet20")
 # What methods start from that need a start.
 STARTS = {"diet_snn": "relu", "dual_phase": "qcfs", "bit_serial": "qcfs"}
 ALL = (*SOURCES, *METHODS)
+CONVERSIONS = ("bit_serial", "qcfs", "srp", "bos")  # beside them, from one network
 
 
 def main() -> None:
@@ -45,6 +65,7 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=whole(0, SEEDS), action=Distinct, nargs="+", default=[0]
     )
+    parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     parser.add_argument("--list", action="store_true", help="print commands, no more")
     options = parser.parse_args()
     methods = options.methods or (best(options.best) if options.best else ALL)
@@ -55,12 +76,15 @@ def main() -> None:
             print(*command)
         elif not (folder / "result.json").exists():
             subprocess.run([sys.executable, *command], check=True)
+    if not options.list:
+        rows = Rows(options.out, ("network", "method", "seed"))
+        for seed in options.seeds:
+            add(rows, options.network, seed)
 
 
 def training(network: str, name: str, seed: int) -> tuple[Path, list[str]]:
     """Folder and command of a method's run."""
     folder = folder_of(network, name, seed)
-    optimizer = "adamw" if name in TRANSFORMERS else "sgd"
     fields = {
         "name": folder.name,
         "seed": seed,
@@ -68,9 +92,8 @@ def training(network: str, name: str, seed: int) -> tuple[Path, list[str]]:
         "model.width": 1.0,
         "model.activation": name if name in SOURCES else "spiking",
         "direct.method": "" if name in SOURCES else name,
-        "optimizer.name": optimizer,
-        "optimizer.learning_rate": RATES[optimizer],
         "optimizer.epochs": EPOCHS,
+        **OPTIMIZERS.get(name, SGD),
     }
     if name in STARTS:
         fields["start_from"] = folder_of(network, STARTS[name], seed)
@@ -89,6 +112,45 @@ def validated(name: str) -> float:
         return 0.0
     result = read_json(file, advice="remove it to evaluate again")
     return result["validation_accuracy"]
+
+
+def add(rows: Rows, network: str, seed: int) -> None:
+    """Measure what was trained with one seed, and add what is not known yet."""
+    qcfs = folder_of(network, "qcfs", seed)
+    runs = {
+        name: str(folder)
+        for name in METHODS
+        if ((folder := folder_of(network, name, seed)) / "result.json").exists()
+    }
+    out = RUNS / network / f"compared_{seed}"
+    command = ["compare.py", "--ckpt", str(qcfs), "--steps", "4", "--out", str(out)]
+    command += ["--methods", *CONVERSIONS, "--direct", *runs.values()]
+    subprocess.run([sys.executable, *command], check=True)
+    found = read_json(out / "compare.json", advice="remove it to measure again")
+    for row in found["rows"]:
+        key = {"network": network, "method": row["method"], "seed": seed}
+        trained = found["trained"][row.get("run") or str(qcfs)]
+        if not rows.known(key):
+            about = {"about": about_numbers(config=CONFIG, seed=seed)}
+            rows.add(key | _of_row(row) | _of_training(trained) | about)
+
+
+def _of_row(row: dict[str, Any]) -> dict[str, Any]:
+    names = ("steps", "window", "until_output", "accuracy", "agreement")
+    counts = ("spikes_per_neuron", "synaptic_operations", "nanojoules", "milliseconds")
+    return {name: row[name] for name in (*names, *counts)}
+
+
+def _of_training(trained: dict[str, Any]) -> dict[str, Any]:
+    cost = trained["cost"] or {}
+    return {
+        "model": trained["run"]["model"],
+        "neurons": trained["neurons"],
+        "epochs": trained["epochs"],
+        "trained": trained["run"]["commit"],
+        **{f"step_{k}": cost.get(k) for k in ("milliseconds", "megabytes")},
+        "qcfs_steps": cost.get("qcfs_steps"),
+    }
 
 
 def best(number: int) -> list[str]:

@@ -27,7 +27,7 @@ def get_config() -> config.Config:
             batch_size=128,
             eval_batch_size=500,
         ),
-        model=config.Model(name="small", width=2.0, activation="spiking"),
+        model=config.Model(name="small", activation="spiking"),
         direct=config.Direct(method="bit_serial"),
         optimizer=config.Optimizer(learning_rate=0.01, epochs=5),
     )

@@ -28,7 +28,7 @@ def get_config() -> config.Config:
             batch_size=128,
             eval_batch_size=500,
         ),
-        model=config.Model(name="small", width=2.0, activation="spiking"),
+        model=config.Model(name="small", activation="spiking"),
         direct=config.Direct(method="diet_snn"),
         optimizer=config.Optimizer(
             name="adamw", learning_rate=1e-3, weight_decay=0.0, epochs=5

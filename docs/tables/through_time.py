@@ -1,0 +1,67 @@
+"""Tables of directly trained networks beside converted ones: experiments/direct.py."""
+
+import statistics
+from collections import defaultdict
+
+from methods import short
+from pages import table
+from surveys import spread
+
+_FILE = "direct.json"
+_TITLES = {
+    "bit_serial": "**converted, ours**",
+    "qcfs": "converted, QCFS rate",
+    "srp": "converted, SRP",
+    "bos": "converted, COS",
+}
+
+
+def _by_accuracy(rows):
+    """Rows of each method, the most accurate first; those of all seeds together."""
+    found = defaultdict(list)
+    for row in rows:
+        found[row["method"]].append(row)
+    return sorted(
+        found.items(), key=lambda pair: -statistics.fmean(_values(pair[1], "accuracy"))
+    )
+
+
+def _values(rows, key):
+    return [row[key] for row in rows]
+
+
+def _mean(rows, key, form=short) -> str:
+    values = _values(rows, key)
+    return "–" if None in values else form(statistics.fmean(values))
+
+
+def _rows(rows):
+    yield (
+        *("method", "seeds", "T", "until output", "accuracy (%)", "spikes/neuron"),
+        *("synaptic operations", "nJ", "a training step, in QCFS steps", "its MB"),
+    )
+    for method, found in _by_accuracy(rows):
+        own = {row["model"] for row in found} - {row["network"] for row in found}
+        title = _TITLES.get(method, f"`{method}`")
+        yield (
+            f"{title}, on {', '.join(sorted(own))}" if own else title,
+            str(len(found)),
+            str(found[0]["steps"]),
+            str(found[0]["until_output"]),
+            spread([100 * value for value in _values(found, "accuracy")], ".2f"),
+            _mean(found, "spikes_per_neuron", "{:.3f}".format),
+            _mean(found, "synaptic_operations"),
+            _mean(found, "nanojoules"),
+            _mean(found, "qcfs_steps", "{:.2f}".format),
+            _mean(found, "step_megabytes"),
+        )
+
+
+@table("direct_small", _FILE, network="small")
+def small(rows):
+    yield from _rows(rows)
+
+
+@table("direct_resnet20", _FILE, network="resnet20")
+def resnet20(rows):
+    yield from _rows(rows)
