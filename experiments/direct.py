@@ -50,7 +50,7 @@ SOURCES = ("qcfs", "relu")  # networks that are converted, or that others go on 
 TRANSFORMERS = {"spikformer": "spikformer_small", "sdt_v2": "sdt_v2_small"}
 NETWORKS = ("small", "resnet20")
 # What methods start from that need a start.
-STARTS = {"diet_snn": "relu", "dual_phase": "qcfs", "bit_serial": "qcfs"}
+STARTS = {m.name: m.starts_from[0] for m in METHODS.values() if m.needs_start}
 ALL = (*SOURCES, *METHODS)
 CONVERSIONS = ("bit_serial", "qcfs", "srp", "bos")  # beside them, from one network
 
