@@ -10,11 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-# Tests of their own have README.md, commands.md and methods.md.
+# Tests of their own have README.md and these.
+OWN_TESTS = {"commands.md", "methods.md", "direct_methods.md"}
 PAGES = {
     page.relative_to(DOCS).as_posix(): blocks
     for page in sorted(DOCS.rglob("*.md"))
-    if page != DOCS / "commands.md" and page != DOCS / "methods.md"
+    if page.name not in OWN_TESTS
     if (blocks := re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M))
 }
 # What the commands are made of, and how they print.
@@ -32,7 +33,8 @@ INTERNAL = {
     "version",
 }
 
-TO_BE_MADE = {"bitsnn_jax/comparators/eager.py"}  # by the reader of methods.md
+# By the readers of methods.md and direct_methods.md.
+TO_BE_MADE = {"bitsnn_jax/comparators/eager.py", "bitsnn_jax/direct/quiet.py"}
 
 
 def public_modules():
