@@ -42,6 +42,7 @@ OPTIMIZERS = {
     "plif": ADAM,
     "diet_snn": ADAM,
     "bit_serial": SGD | {"optimizer.learning_rate": 0.01},
+    "bit_serial_detached": SGD | {"optimizer.learning_rate": 0.01},
     "dual_phase": SGD | {"optimizer.learning_rate": 0.01},
     "spikformer": ADAM | {"optimizer.weight_decay": 0.05},
     "sdt_v2": ADAM | {"optimizer.weight_decay": 0.05},

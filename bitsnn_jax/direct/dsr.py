@@ -35,7 +35,9 @@ class DifferentiatedRate:
       alpha: share of V at which a neuron fires.
       tau: time constant of LIF neurons; None for IF.
       dt: length of a step, in the units of tau.
-      start: where V starts. It is trained, as theta.
+      start: where V starts. It is trained, as theta. The authors' IF neurons start at
+        6, for T = 20. At T = 4 a rate then has steps of 3/2, and most neurons of a
+        network with batch norm are silent.
 
     >>> neuron = DifferentiatedRate()
     >>> fired = neuron(jnp.array([[0.6], [0.6], [0.6]]), {"theta": jnp.array(1.0)})
@@ -46,7 +48,7 @@ class DifferentiatedRate:
     alpha: float = 0.5
     tau: float | None = None
     dt: float = 1.0
-    start: float = 6.0
+    start: float = 2.0
 
     @property
     def trained(self) -> Mapping[str, float]:

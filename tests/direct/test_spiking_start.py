@@ -35,7 +35,7 @@ def variables_of(config, seed):
 
     def leaf(path, like):
         if path[-1].key == "theta":
-            return np.float32({"dsr": 6.0}.get(config.direct.method, 8.0))
+            return np.float32({"dsr": 2.0}.get(config.direct.method, 8.0))
         return rng.uniform(0.1, 1, like.shape).astype(like.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
@@ -66,7 +66,7 @@ def test_weights_carry_over_and_neurons_keep_their_own_numbers(activation):
     source, wanted = settings(activation), settings("spiking", "dsr")
     before, after = started(source, wanted)
     equal_weights(before, after)
-    np.testing.assert_array_equal(thetas(after), 6.0)
+    np.testing.assert_array_equal(thetas(after), 2.0)
 
 
 def test_thetas_without_a_place_are_left_out():
