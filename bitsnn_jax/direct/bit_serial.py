@@ -99,6 +99,7 @@ def _method(name: str, title: str, neuron: BitSerial) -> Method:
         starts_from=("qcfs", "clipped_relu"),
         needs_start=True,
         pools=("average",),
+        waits=True,
     )
 
 

@@ -143,6 +143,22 @@ def test_a_row_counts_every_spike_and_every_synapse(runs, compared):
     assert row["nanojoules"] == pytest.approx(1e-3 * energy, rel=1e-3)
 
 
+@pytest.mark.slow
+def test_neurons_of_a_converted_network_cost_what_its_conversion_does(tmp_path):
+    """Both runs have the same weights, drawn at random."""
+    write_run(tmp_path / "qcfs", Config(model=Model(name="small", theta_init=1.0)))
+    write_run(tmp_path / "bits", spiking("bit_serial", steps=2))
+    converted, direct = compare(tmp_path, "bits")["rows"]
+    assert (converted["method"], direct["method"]) == ("bit_serial", METHOD)
+    for field in ("window", "until_output", "accuracy", "agreement"):
+        assert converted[field] == direct[field], field
+    for field in ("spikes_per_neuron", "synaptic_operations", "nanojoules"):
+        assert converted[field] == pytest.approx(direct[field], rel=1e-6), field
+
+
+METHOD = "direct_bit_serial"  # the other one is the conversion
+
+
 def test_a_run_is_evaluated_on_all_devices_as_in_one_batch(runs, compared):
     found, _, test, _, _ = seen(runs / "tet")
     network = load_spiking(runs / "tet")
