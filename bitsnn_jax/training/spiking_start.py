@@ -89,9 +89,9 @@ def into_neurons(
 
 def _parted(variables, config):
     """Part variables into what all networks of a kind have, and what is its own."""
-    trained = {"theta"}
+    trained = set()
     if config.direct.method:
-        trained |= method_of(config.direct).neuron(1.0).trained.keys()
+        trained = method_of(config.direct).neuron(1.0).trained.keys()
     parts: tuple[dict, dict] = ({}, {})
     for path, leaf in leaves(variables).items():
         _, first, *_, last = path.split("/")

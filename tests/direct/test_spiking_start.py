@@ -27,7 +27,7 @@ def settings(activation, method="", start_from="", **fields):
 
 
 def variables_of(config, seed):
-    """Random numbers in the places of a network's variables, thetas as they start."""
+    """Random variables. Thetas are as they start, those of seed 1 are trained."""
     model = task_of(config).build(config, SHAPE)
     x = np.zeros((1, *SHAPE), np.float32)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
@@ -35,7 +35,8 @@ def variables_of(config, seed):
 
     def leaf(path, like):
         if path[-1].key == "theta":
-            return np.float32({"dsr": 2.0}.get(config.direct.method, 8.0))
+            begun = {"dsr": 2.0}.get(config.direct.method, 8.0)
+            return np.float32(begun + (seed == 1))
         return rng.uniform(0.1, 1, like.shape).astype(like.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
