@@ -66,6 +66,9 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=whole(0, SEEDS), action=Distinct, nargs="+", default=[0]
     )
+    parser.add_argument(
+        "--training_rounds", type=whole(0), default=5, help="steps that are timed"
+    )
     parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     parser.add_argument("--list", action="store_true", help="print commands, no more")
     options = parser.parse_args()
@@ -80,7 +83,7 @@ def main() -> None:
     if not options.list:
         rows = Rows(options.out, ("network", "method", "seed"))
         for seed in options.seeds:
-            add(rows, options.network, seed)
+            add(rows, options.network, seed, rounds=options.training_rounds)
 
 
 def training(network: str, name: str, seed: int) -> tuple[Path, list[str]]:
@@ -97,7 +100,7 @@ def training(network: str, name: str, seed: int) -> tuple[Path, list[str]]:
         **OPTIMIZERS.get(name, SGD),
     }
     if name in STARTS:
-        fields["start_from"] = folder_of(network, STARTS[name], seed)
+        fields["start_from"] = str(folder_of(network, STARTS[name], seed))
     options = [f"--config.{field}={value}" for field, value in fields.items()]
     return folder, ["train.py", "--config", CONFIG, "--workdir", str(folder), *options]
 
@@ -115,8 +118,15 @@ def validated(name: str) -> float:
     return result["validation_accuracy"]
 
 
-def add(rows: Rows, network: str, seed: int) -> None:
-    """Measure what was trained with one seed, and add what is not known yet."""
+def add(rows: Rows, network: str, seed: int, *, rounds: int) -> None:
+    """Measure what was trained with one seed, and add what is not known yet.
+
+    Args:
+      rows: known, of `NUMBERS`.
+      network: that all were trained on.
+      seed: of the training.
+      rounds: steps of training that are timed.
+    """
     qcfs = folder_of(network, "qcfs", seed)
     runs = {
         name: str(folder)
@@ -126,6 +136,7 @@ def add(rows: Rows, network: str, seed: int) -> None:
     out = RUNS / network / f"compared_{seed}"
     command = ["compare.py", "--ckpt", str(qcfs), "--steps", "4", "--out", str(out)]
     command += ["--methods", *CONVERSIONS, "--direct", *runs.values()]
+    command += ["--training_rounds", str(rounds)]
     subprocess.run([sys.executable, *command], check=True)
     found = read_json(out / "compare.json", advice="remove it to measure again")
     for row in found["rows"]:
