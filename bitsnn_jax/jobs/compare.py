@@ -52,6 +52,9 @@ from bitsnn_jax.runtime.locks import work_folder
 from bitsnn_jax.tasks import task_of
 from bitsnn_jax.tracing.fan_out import fan_out
 
+_TRAINING = "cost of training"  # in the list of what failed
+_TOGETHER = 4  # runs whose steps of training are timed in turns
+
 # Rival methods, ours, and ours in integers.
 METHODS: dict[str, Method | IntegerMethod] = comparators.METHODS | INTEGERS
 
@@ -169,20 +172,23 @@ def _add_costs(bench: "_Bench", store: ComparisonStore) -> None:
     runs = {each.source: each.run for each in bench.direct}
     trained = store.results.trained
     missing = [name for name in runs if trained[name].cost is None]
-    if not missing:
-        return
-    try:
-        trainees = {name: bench.trainee(runs[name]) for name in missing}
-        trainees[QCFS] = bench.trainee(bench.main)
-        print(f"times steps of training of {', '.join(trainees)}", flush=True)
-        costs = step_costs(trainees, rounds=bench.options.training_rounds)
-    except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        store.fail(Failure(method="cost of training", error=text))
-        print(f"cost of training failed: {text}", flush=True)
-        return
-    costs[bench.name] = costs.pop(QCFS)
-    store.add_costs(costs)
+    store.begin(_TRAINING, ())
+    # Few at a time, so that a stopped comparison keeps what it has measured.
+    for i in range(0, len(missing), _TOGETHER):
+        names = missing[i : i + _TOGETHER]
+        print(f"times steps of training of {', '.join(names)}", flush=True)
+        try:
+            trainees = {name: bench.trainee(runs[name]) for name in names}
+            trainees[QCFS] = bench.trainee(bench.main)
+            costs = step_costs(trainees, rounds=bench.options.training_rounds)
+        except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+            text = " ".join(str(error).split())
+            error_of = f"{', '.join(names)}: {text}"
+            store.fail(Failure(method=_TRAINING, error=error_of))
+            print(f"training failed: {text}", flush=True)
+            continue
+        costs[bench.name] = costs.pop(QCFS)
+        store.add_costs(costs)
 
 
 def _add_rows(
