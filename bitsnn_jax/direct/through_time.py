@@ -13,6 +13,7 @@ from bitsnn_jax.direct.method import Method, Seen
 from bitsnn_jax.direct.neurons import Fired
 from bitsnn_jax.direct.spiking import SharedDropout, Spiking, by_step
 
+_BY_ROWS = (nn.Conv, nn.Dense)  # layers that treat rows by themselves
 # The layers that a network would be made of -> those that it is made of.
 Replace = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -22,9 +23,10 @@ class ThroughTime(nn.Module):
 
         o_t = f(x; s_1 .. s_t);   output = sum_t o_t / T, or their sum
 
-    Every step is shown the same input. Outputs have one row for each example, as those
-    of any network. In training, what losses look at is sown as ("direct", "seen"), a
-    `Seen`. Parameters have the names that they have in the network itself.
+    Every step is shown the same input, and a convolution or dense layer that takes it
+    is computed once. Outputs have one row for each example, as those of any network. In
+    training, what losses look at is sown as ("direct", "seen"), a `Seen`. Parameters
+    have the names that they have in the network itself.
 
     Attributes:
       network: makes the network, see `models.build_model`.
@@ -54,7 +56,15 @@ class ThroughTime(nn.Module):
         network = self.network(partial(self._layers, progress, layers, norms))
         nn.share_scope(self, network)
         rows = jax.tree.map(self._repeated, x)
-        outputs = by_step(network(rows, train=train), self.steps)
+
+        def once(call, args, kwargs, context):
+            # What takes the T copies first is computed for one of them.
+            if isinstance(context.module, _BY_ROWS) and args and args[0] is rows:
+                return self._repeated(call(x))
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(once):
+            outputs = by_step(network(rows, train=train), self.steps)
         if train or self.is_initializing():
             heads = self._heads(norms, layers, outputs, train=train)
             if not self.is_initializing():

@@ -94,6 +94,21 @@ def test_what_is_computed_again_changes_no_gradient(remat):
     assert any(np.any(leaf) for leaf in jax.tree.leaves(plain["conv_1"]))
 
 
+def test_the_first_layer_is_computed_once_for_all_steps():
+    model = network(steps=3)
+    x = jnp.zeros((2, *SHAPE))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
+
+    def rows(variables):
+        program = jax.make_jaxpr(lambda v: model.apply(v, x, train=False))(variables)
+        convolutions = (
+            eqn for eqn in program.eqns if eqn.primitive.name == "conv_general_dilated"
+        )
+        return [eqn.invars[0].aval.shape[0] for eqn in convolutions]
+
+    assert rows(variables) == [2, 6, 6]
+
+
 def test_a_neuron_is_the_same_rolled_and_unrolled():
     currents = np.random.default_rng(2).normal(size=(5, 4)).astype(np.float32)
     neuron = IntegrateAndFire(decay(0.5))
