@@ -209,7 +209,8 @@ def test_a_method_is_named_with_what_is_not_as_in_the_comparison(config, name, t
 
 def test_no_method_has_the_name_of_a_conversion():
     for name in METHODS:
-        assert _method(spiking(name=name), Config()).name not in CONVERSIONS
+        method = _method(spiking(name=name), Config(model=Model(name="small")))
+        assert method.name not in CONVERSIONS
 
 
 @pytest.mark.parametrize(
