@@ -33,6 +33,7 @@ def tool(monkeypatch):
         "runtimes",
         "speed",
         "surveys",
+        "through_time",
         "trained",
         "zoo",
     )

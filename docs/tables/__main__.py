@@ -24,6 +24,7 @@ import rivals  # noqa: F401
 import runtimes  # noqa: F401
 import speed  # noqa: F401
 import surveys  # noqa: F401
+import through_time  # noqa: F401
 import trained  # noqa: F401
 import zoo  # noqa: F401
 from pages import ROOT, problems, rewritten, unmarked

@@ -60,8 +60,3 @@ def _rows(rows):
 @table("direct_small", _FILE, network="small")
 def small(rows):
     yield from _rows(rows)
-
-
-@table("direct_resnet20", _FILE, network="resnet20")
-def resnet20(rows):
-    yield from _rows(rows)
