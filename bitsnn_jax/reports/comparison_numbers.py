@@ -34,6 +34,7 @@ class Reached(NamedTuple):
 def averages(rows: Iterable[MethodRow]) -> dict[str, list[Reached]]:
     """Average over seeds, by method in the order of their first rows, at each T.
 
+    >>> from msgspec import structs
     >>> row = MethodRow(method="if", steps=4, **dict.fromkeys(FIELDS[2:], 0.0))
     >>> rows = [structs.replace(row, seed=i, accuracy=0.8 + i / 10) for i in range(2)]
     >>> [round(each.mean["accuracy"], 3) for each in averages(rows)["if"]]
