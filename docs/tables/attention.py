@@ -117,7 +117,7 @@ def sentences(rows):
     for part, levels in _SPIKING.items():
         for seed, one in _by_seed(rows, part, levels).items():
             for at in one["steps"]:
-                by_steps[at["steps"]][seed] = at["stepped"] or at["fused"]
+                by_steps[at["steps"]][seed] = at.get("stepped") or at["fused"]
     for steps, modes in sorted(by_steps.items()):
         found = {seed: mode["accuracy"] for seed, mode in modes.items()}
         name = "its spiking network" if steps < 16 else _FINE
@@ -127,15 +127,16 @@ def sentences(rows):
 @table("sentences_certificate", "sentences.json")
 def certificate(rows):
     yield "T", "L", "sentences", "codes", "differing in float64"
-    for at in (
+    found = [
         at
         for row in rows
         if row["part"].startswith("certificate")
         for at in row["steps"]
-    ):
+    ]
+    for at in sorted(found, key=lambda at: at["steps"]):
         exact = at["certificate"]["float64"]
         counts = (exact[key] for key in ("examples", "neurons", "differing"))
-        yield str(at["steps"]), str(at["levels"]), *(f"{n:,}" for n in counts)
+        yield str(at["steps"]), f"{at['levels']:,}", *(f"{n:,}" for n in counts)
 
 
 @table("sentences_integers", "sentences.json")
