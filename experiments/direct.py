@@ -30,6 +30,7 @@ CONFIG = "configs/direct/tet_small_fashion_mnist.py"
 RUNS = Path("runs/direct")
 NUMBERS = Path("docs/results/direct.json")
 EPOCHS = 5
+LONGER = "qcfs_longer"  # goes on without time: the control of those that go on with it
 SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1}
 ADAM = {
     "optimizer.name": "adamw",
@@ -39,6 +40,7 @@ ADAM = {
 # PLIF's loss is a squared error, whose gradient is far smaller than a cross-entropy's.
 # What goes on from a trained network takes smaller steps.
 OPTIMIZERS = {
+    LONGER: SGD | {"optimizer.learning_rate": 0.01},
     "plif": ADAM,
     "diet_snn": ADAM,
     "bit_serial": SGD | {"optimizer.learning_rate": 0.01},
@@ -52,7 +54,8 @@ TRANSFORMERS = {"spikformer": "spikformer_small", "sdt_v2": "sdt_v2_small"}
 NETWORKS = ("small", "resnet20")
 # What methods start from that need a start.
 STARTS = {m.name: m.starts_from[0] for m in METHODS.values() if m.needs_start}
-ALL = (*SOURCES, *METHODS)
+STARTS[LONGER] = "qcfs"
+ALL = (*SOURCES, LONGER, *METHODS)
 CONVERSIONS = ("bit_serial", "qcfs", "srp", "bos")  # beside them, from one network
 
 
@@ -94,8 +97,8 @@ def training(network: str, name: str, seed: int) -> tuple[Path, list[str]]:
         "seed": seed,
         "model.name": TRANSFORMERS.get(name, network),
         "model.width": 1.0,
-        "model.activation": name if name in SOURCES else "spiking",
-        "direct.method": "" if name in SOURCES else name,
+        "model.activation": "spiking" if name in METHODS else name.partition("_")[0],
+        "direct.method": name if name in METHODS else "",
         "optimizer.epochs": EPOCHS,
         **OPTIMIZERS.get(name, SGD),
     }
@@ -127,24 +130,31 @@ def add(rows: Rows, network: str, seed: int, *, rounds: int) -> None:
       seed: of the training.
       rounds: steps of training that are timed.
     """
-    qcfs = folder_of(network, "qcfs", seed)
-    runs = {
-        name: str(folder)
-        for name in METHODS
-        if ((folder := folder_of(network, name, seed)) / "result.json").exists()
-    }
-    out = RUNS / network / f"compared_{seed}"
-    command = ["compare.py", "--ckpt", str(qcfs), "--steps", "4", "--out", str(out)]
-    command += ["--methods", *CONVERSIONS, "--direct", *runs.values()]
-    command += ["--training_rounds", str(rounds)]
-    subprocess.run([sys.executable, *command], check=True)
-    found = read_json(out / "compare.json", advice="remove it to measure again")
+    qcfs, longer = (folder_of(network, name, seed) for name in ("qcfs", LONGER))
+    runs = [folder_of(network, name, seed) for name in METHODS]
+    direct = [str(run) for run in runs if (run / "result.json").exists()]
+    options = ["--training_rounds", str(rounds), "--direct", *direct]
+    found = compared(qcfs, [*CONVERSIONS], options)
+    about = {"about": about_numbers(config=CONFIG, seed=seed)}
     for row in found["rows"]:
-        key = {"network": network, "method": row["method"], "seed": seed}
         trained = found["trained"][row.get("run") or str(qcfs)]
+        key = {"network": network, "method": row["method"], "seed": seed}
         if not rows.known(key):
-            about = {"about": about_numbers(config=CONFIG, seed=seed)}
             rows.add(key | _of_row(row) | _of_training(trained) | about)
+    key = {"network": network, "method": LONGER, "seed": seed}
+    if (longer / "result.json").exists() and not rows.known(key):
+        (row,) = compared(longer, ["bit_serial"], [])["rows"]
+        trained = _of_training(found["trained"][str(qcfs)])
+        rows.add(key | _of_row(row) | trained | about)
+
+
+def compared(run: Path, methods: list[str], options: list[str]) -> dict[str, Any]:
+    """What `compare.py` finds of a QCFS run at T = 4."""
+    out = run / "compared"
+    command = ["compare.py", "--ckpt", str(run), "--steps", "4", "--out", str(out)]
+    command += ["--methods", *methods, *options]
+    subprocess.run([sys.executable, *command], check=True)
+    return read_json(out / "compare.json", advice="remove it to measure again")
 
 
 def _of_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from surveys import spread
 _FILE = "direct.json"
 _TITLES = {
     "bit_serial": "**converted, ours**",
+    "qcfs_longer": "**converted, ours**, 5 epochs more",
     "qcfs": "converted, QCFS rate",
     "srp": "converted, SRP",
     "bos": "converted, COS",
