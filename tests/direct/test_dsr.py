@@ -60,6 +60,7 @@ def test_dsr_is_its_equations(name, alpha, tau, dt, unroll):
     np.testing.assert_allclose(to_theta, STEPS * dt * mean_g[over].sum(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_fewer_spikes_are_a_smaller_rate():
     """The gradient of the number of spikes: that of T clip(x / V, 0, 1)."""
     rng = np.random.default_rng(1)

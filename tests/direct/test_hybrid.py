@@ -282,6 +282,7 @@ def save_run(folder, config):
     return variables
 
 
+@pytest.mark.slow
 def test_a_hybrid_run_begins_with_another_and_goes_on_without_it(tmp_path):
     source, folder = tmp_path / "qcfs", tmp_path / "run"
     save_run(source, digits("qcfs"))

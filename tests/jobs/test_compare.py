@@ -163,7 +163,7 @@ def test_rows_on_the_way_are_those_of_calls_of_their_own(trained, tmp_path, name
     for row in at_once["rows"]:
         out = tmp_path / str(row["steps"])
         [alone] = run_job(trained, steps=[row["steps"]], out=out, **options)["rows"]
-        for field in row.keys() - {"method", *TIMES, "commit", "machine"}:
+        for field in row.keys() - {"method", "run", *TIMES, "commit", "machine"}:
             assert alone[field] == pytest.approx(row[field], rel=1e-6), field
 
 

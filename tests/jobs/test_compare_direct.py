@@ -175,6 +175,7 @@ def test_a_run_is_evaluated_on_all_devices_as_in_one_batch(runs, compared):
         load_spiking(runs / "qcfs")
 
 
+@pytest.mark.slow
 def test_rows_are_reused_and_another_run_is_not_taken_for_the_first(
     runs, compared, monkeypatch
 ):
