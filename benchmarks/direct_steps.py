@@ -29,7 +29,7 @@ Kept = tuple[tuple[str, bool, tuple[Remat, ...], tuple[int, ...]], ...]
 KEPT: Kept = (
     ("small", True, ("none", "step", "layer"), (1, 2, 4, 8, 16)),
     ("small", False, ("none", "step", "layer"), (1, 4, 16)),
-    ("resnet20", True, ("none", "layer"), (1, 4, 16)),
+    ("resnet20", True, ("none", "layer"), (1, 4)),
 )
 
 
