@@ -3,4 +3,5 @@
 from setuptools import find_packages, setup
 
 # `configs/` goes along for `bitsnn-train --config NAME` away from a clone.
-setup(packages=[*find_packages(include=["bitsnn_jax*"]), "bitsnn_jax.configs"])
+CONFIGS = ["bitsnn_jax.configs", "bitsnn_jax.configs.direct"]
+setup(packages=[*find_packages(include=["bitsnn_jax*"]), *CONFIGS])

@@ -57,7 +57,7 @@ from bitsnn_jax.runtime.files import replace_json
 from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.tasks import task_of
 from bitsnn_jax.training.optimizer import make_optimizer
-from bitsnn_jax.training.step import State, train_step
+from bitsnn_jax.training.step import State, step_of
 
 ROOT = Path(__file__).parents[1]
 STEMS = ("imagenet", "cifar")  # the first is that of the configs
@@ -304,7 +304,7 @@ def trace(network: str, dtype: DType, stem: Stem, *, rows: int, devices) -> Trac
     state = jax.eval_shape(init, key)
     batch = {name: jax.ShapeDtypeStruct((rows, *shape), stored), "label": label}
     step = data_parallel(
-        train_step(task, model, optimizer, config.loss, levels=config.model.levels),
+        step_of(config, task, model, optimizer),
         in_axes=(0, 0, None),
         donate_argnums=0,
         devices=devices,

@@ -78,7 +78,7 @@ def compiled_step(config, devices, rows, image_shape):
     from bitsnn_jax.runtime.devices import AXIS, data_parallel
     from bitsnn_jax.tasks import task_of
     from bitsnn_jax.training.optimizer import sgd
-    from bitsnn_jax.training.step import State, train_step
+    from bitsnn_jax.training.step import State, step_of
     from bitsnn_jax.training.stop import with_votes
 
     task = task_of(config)
@@ -100,9 +100,7 @@ def compiled_step(config, devices, rows, image_shape):
         "label": everywhere((rows,), jnp.int32),
     }
     step = data_parallel(
-        with_votes(
-            train_step(task, model, optimizer, config.loss, levels=config.model.levels)
-        ),
+        with_votes(step_of(config, task, model, optimizer)),
         in_axes=(0, 0, None, 0),
         donate_argnums=0,
     )

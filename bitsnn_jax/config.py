@@ -12,6 +12,7 @@ import types
 from dataclasses import dataclass, field
 from functools import reduce
 from importlib.util import decode_source
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -187,7 +188,10 @@ def read_config(path: str | os.PathLike) -> Config:
     try:
         exec(compile(decode_source(source), file, "exec"), vars(module))
         get_config = getattr(module, "get_config", None)
-        config = get_config(*argument) if callable(get_config) else None
+        refused = (
+            argument and callable(get_config) and not signature(get_config).parameters
+        )
+        config = get_config(*argument) if callable(get_config) and not refused else None
     except (Exception, SystemExit) as error:
         lines = [f.lineno for f in _frames(error) if f.filename == file]
         place = f" in line {lines[-1]}" if lines else ""
@@ -195,6 +199,11 @@ def read_config(path: str | os.PathLike) -> Config:
             f"{file} cannot be run ({type(error).__name__}{place}: {error!s:.200}): "
             f"expected {_A_CONFIG_FILE}"
         ) from error
+    if refused:
+        raise ValueError(
+            f"{path}: expected a file whose get_config() takes a text, as "
+            f"configs/direct/fashion_mnist.py is one; leave out :{argument[0]}"
+        )
     if get_config is None or not callable(get_config):
         raise ValueError(f"{file} has no get_config(): expected {_A_CONFIG_FILE}")
     if not isinstance(config, Config):

@@ -37,7 +37,7 @@ from bitsnn_jax.runtime.devices import (
     replicate,
 )
 from bitsnn_jax.training.setup import set_up
-from bitsnn_jax.training.step import init_state, train_step
+from bitsnn_jax.training.step import init_state, step_of
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = Path("docs/results/bert_base_step.json")
@@ -99,11 +99,8 @@ def step(config: Config) -> dict[str, Any]:
     state = init_state(setup.model, setup.optimizer, setup.placeholder, key)
     before = jax.tree.map(np.asarray, state.params)
     state = replicate(state)
-    levels = config.model.levels
     mapped = data_parallel(
-        train_step(
-            setup.task, setup.model, setup.optimizer, config.loss, levels=levels
-        ),
+        step_of(config, setup.task, setup.model, setup.optimizer),
         in_axes=(0, 0, None),
         donate_argnums=0,
     )

@@ -3,10 +3,10 @@
     python experiments/direct.py --network small
     python experiments/direct.py --network resnet20 --best 4 --seeds 0 1 2
 
-Every method trains the same network on Fashion-MNIST through T = 4 steps, for as many
-epochs as the QCFS network that is converted, with the same optimiser and learning rate
-but for those in `OPTIMIZERS`. Methods that go on from a trained network start from one
-that had those epochs too. Transformers have a network of their own.
+Every method trains the same network on Fashion-MNIST through T = 4 steps, by the
+recipes of the config, for as many epochs as the QCFS network that is converted. Methods
+that go on from a trained network start from one that had those epochs too. Transformers
+have a network of their own.
 
 Runs lie in runs/direct/NETWORK and are not trained twice. `compare.py` measures them on
 the test split, beside the converted network of their seed; what it found is added to
@@ -26,35 +26,17 @@ from bitsnn_jax.runtime.cli import SEEDS, Distinct, Parser, a_path, as_script, w
 from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.runtime.rows import Rows
 
-CONFIG = "configs/direct/tet_small_fashion_mnist.py"
+CONFIG = "configs/direct/fashion_mnist.py"
 RUNS = Path("runs/direct")
 NUMBERS = Path("docs/results/direct.json")
 EPOCHS = 5
 LONGER = "qcfs_longer"  # goes on without time: the control of those that go on with it
-SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1}
-ADAM = {
-    "optimizer.name": "adamw",
-    "optimizer.learning_rate": 1e-3,
-    "optimizer.weight_decay": 0.0,
-}
-# PLIF's loss is a squared error, whose gradient is far smaller than a cross-entropy's.
-# What goes on from a trained network takes smaller steps.
-OPTIMIZERS = {
-    LONGER: SGD | {"optimizer.learning_rate": 0.01},
-    "plif": ADAM,
-    "diet_snn": ADAM,
-    "bit_serial": SGD | {"optimizer.learning_rate": 0.01},
-    "bit_serial_detached": SGD | {"optimizer.learning_rate": 0.01},
-    "dual_phase": SGD | {"optimizer.learning_rate": 0.01},
-    "spikformer": ADAM | {"optimizer.weight_decay": 0.05},
-    "sdt_v2": ADAM | {"optimizer.weight_decay": 0.05},
-}
 SOURCES = ("qcfs", "relu")  # networks that are converted, or that others go on from
-TRANSFORMERS = {"spikformer": "spikformer_small", "sdt_v2": "sdt_v2_small"}
 NETWORKS = ("small", "resnet20")
 # What methods start from that need a start.
 STARTS = {m.name: m.starts_from[0] for m in METHODS.values() if m.needs_start}
 STARTS[LONGER] = "qcfs"
+LONGER_RATE = 0.01  # as theirs
 ALL = (*SOURCES, LONGER, *METHODS)
 CONVERSIONS = ("bit_serial", "qcfs", "srp", "bos")  # beside them, from one network
 
@@ -76,7 +58,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print commands, no more")
     options = parser.parse_args()
     methods = options.methods or (best(options.best) if options.best else ALL)
-    wanted = itertools.product(options.seeds, (m for m in ALL if m in methods))
+    names = [m for m in ALL if m in methods and can_train(m, options.network)]
+    wanted = itertools.product(options.seeds, names)
     for seed, name in wanted:
         folder, command = training(options.network, name, seed)
         if options.list:
@@ -92,20 +75,32 @@ def main() -> None:
 def training(network: str, name: str, seed: int) -> tuple[Path, list[str]]:
     """Folder and command of a method's run."""
     folder = folder_of(network, name, seed)
-    fields = {
+    recipe = "qcfs" if name == LONGER else name
+    fields: dict[str, Any] = {
         "name": folder.name,
         "seed": seed,
-        "model.name": TRANSFORMERS.get(name, network),
-        "model.width": 1.0,
-        "model.activation": "spiking" if name in METHODS else name.partition("_")[0],
-        "direct.method": name if name in METHODS else "",
         "optimizer.epochs": EPOCHS,
-        **OPTIMIZERS.get(name, SGD),
     }
+    if not of_its_own(name):
+        fields["model.name"] = network
+    if name == LONGER:
+        fields["optimizer.learning_rate"] = LONGER_RATE
     if name in STARTS:
         fields["start_from"] = str(folder_of(network, STARTS[name], seed))
     options = [f"--config.{field}={value}" for field, value in fields.items()]
-    return folder, ["train.py", "--config", CONFIG, "--workdir", str(folder), *options]
+    command = ["train.py", "--config", f"{CONFIG}:{recipe}", "--workdir", str(folder)]
+    return folder, [*command, *options]
+
+
+def can_train(name: str, network: str) -> bool:
+    """Whether a method trains a network, or one of its own."""
+    models = METHODS[name].models if name in METHODS else ()
+    return not models or network in models or of_its_own(name)
+
+
+def of_its_own(name: str) -> bool:
+    """Whether a method has a network that no other method trains."""
+    return name in METHODS and len(METHODS[name].models) == 1
 
 
 def folder_of(network: str, name: str, seed: int) -> Path:
@@ -180,7 +175,7 @@ def best(number: int) -> list[str]:
 
     Those with a network of their own are left out.
     """
-    names = [name for name in METHODS if name not in TRANSFORMERS]
+    names = [name for name in METHODS if not of_its_own(name)]
     return [*SOURCES, *sorted(names, key=validated)[-number:]]
 
 

@@ -7,12 +7,16 @@ from pathlib import Path
 import jax
 import pytest
 
-from bitsnn_jax.config import Config, from_dict, to_dict
+from bitsnn_jax.config import Config, from_dict, read_config, to_dict
+from bitsnn_jax.direct import METHODS
 from bitsnn_jax.tasks import task_of
 from bitsnn_jax.training.validation import validate
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
+DIRECT = ROOT / "configs" / "direct"
+FILES.append(DIRECT / "tet_small_fashion_mnist.py")
+RECIPES = DIRECT / "fashion_mnist.py"  # of all methods, by their names
 # Shape of the examples and number of classes: what a task finds in the files, which are
 # not here. 0 is for data.image_size or data.max_length.
 DATA = {
@@ -73,6 +77,8 @@ def test_the_network_of_every_file_fits_its_examples_and_classes(file):
 @each_file
 def test_every_network_is_trained_for_a_lossless_conversion(file):
     config = load(file)
+    if config.direct.method:
+        return  # it is trained as a spiking one
     assert config.model.levels == 2**config.steps - 1 and config.model.pool == "average"
     if config.model.activation != "qcfs":  # a second command makes it that
         header = file.read_text().split('"""')[1]
@@ -83,9 +89,31 @@ def test_every_network_is_trained_for_a_lossless_conversion(file):
 @each_file
 def test_the_header_of_every_file_is_complete(file):
     header = file.read_text().split('"""')[1]
-    assert f"python train.py --config configs/{file.name}" in header
+    name = file.relative_to(ROOT).as_posix()
+    assert f"python train.py --config {name}" in header
     for word in ("Hardware:", "Time:", "Accuracy"):
         assert word in header, word
+
+
+@pytest.mark.parametrize("name", ["qcfs", "relu", "plif_net", *METHODS])
+def test_every_method_of_direct_training_has_a_valid_config(name):
+    config = read_config(f"{RECIPES}:{name}")
+    validate(config)
+    assert config.name.startswith(name) and config.name.endswith("_fashion_mnist")
+    assert config.direct.method in (name, name.partition("_")[0], "")
+    task_of(config).build(config, DATA[config.data.name][0])
+
+
+def test_what_goes_on_starts_from_a_network_of_the_same_file():
+    sources = {
+        f"runs/{read_config(f'{RECIPES}:{name}').name}": name
+        for name in ("qcfs", "relu")
+    }
+    for method in METHODS.values():
+        config = read_config(f"{RECIPES}:{method.name}")
+        assert bool(config.start_from) == method.needs_start
+        if config.start_from:
+            assert sources[config.start_from] in method.starts_from
 
 
 @pytest.mark.parametrize(

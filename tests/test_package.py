@@ -16,7 +16,10 @@ from bitsnn_jax.numerics import neurons, qcfs, spikes
 from bitsnn_jax.scripts.train import config_file, configs
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = {path.name for path in (ROOT / "configs").glob("*.py")}
+CONFIGS = {
+    path.relative_to(ROOT / "configs").as_posix()
+    for path in (ROOT / "configs").rglob("*.py")
+}
 BUILD = """
 from setuptools import build_meta
 print(build_meta.build_sdist("dist"), build_meta.build_wheel("dist"), sep="\\n")
@@ -94,6 +97,8 @@ def test_a_config_is_a_file_or_a_name_of_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert {f"{name}.py" for name in configs()} == CONFIGS
     assert Path(config_file("digits_small")) == ROOT / "configs" / "digits_small.py"
+    direct = ROOT / "configs" / "direct" / "fashion_mnist.py"
+    assert config_file("direct/fashion_mnist:plif") == f"{direct}:plif"
     Path("digits_small").write_text("")  # a file comes first
     assert config_file("digits_small") == "digits_small"
     with pytest.raises(FileNotFoundError, match="--config=none: .* one of bert_base_"):

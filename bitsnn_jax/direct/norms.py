@@ -12,6 +12,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from bitsnn_jax.direct.spiking import by_step
+
 Norm = Callable[..., Any]
 
 
@@ -26,10 +28,8 @@ def threshold_dependent(norm: Norm, steps: int, *, theta: float = 1.0) -> Norm:
 
         y = gamma (x - mean) / sqrt(var + epsilon) + beta
 
-    where gamma starts at alpha theta. Differs from the paper, which multiplies by that:
-    a step of the optimiser has another size. Here alpha = 1. A residual block halves
-    the variance of the two branches that it adds (alpha = 1 / sqrt 2), see
-    `models.resnet`.
+    where gamma starts at theta. `tdbn` says how that differs from the paper, and what
+    becomes of residual blocks.
     """
     del steps
     scaled = nn.initializers.constant(theta)
@@ -62,6 +62,5 @@ class TemporalEffectiveNorm(nn.Module):
         inner = self.norm(use_running_average=self.use_running_average, name="norm")
         y = inner(x)
         p = self.param("steps", nn.initializers.ones, (self.steps,))
-        by_step = y.reshape(self.steps, -1, *y.shape[1:])
-        weights = p.reshape(-1, *(1,) * (by_step.ndim - 1)).astype(y.dtype)
-        return (weights * by_step).reshape(y.shape)
+        weights = p.reshape(-1, *(1,) * y.ndim).astype(y.dtype)
+        return (weights * by_step(y, self.steps)).reshape(y.shape)

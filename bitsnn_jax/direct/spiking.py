@@ -45,7 +45,7 @@ class Spiking(nn.Module):
             for name, start in self.neuron.trained.items()
         }
         wide = jnp.promote_types(z.dtype, jnp.float32)
-        currents = z.astype(wide).reshape(self.steps, -1, *z.shape[1:])
+        currents = by_step(z.astype(wide), self.steps)
         scalars = {name: value.astype(wide) for name, value in scalars.items()}
         fired = self.neuron(currents, scalars, unroll=self.unroll, remat=self.remat)
         if not self.is_initializing():
@@ -69,9 +69,9 @@ class SharedDropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
-        by_step = x.reshape(self.steps, -1, *x.shape[1:])
         dropout = nn.Dropout(self.rate, broadcast_dims=(0,))
-        return dropout(by_step, deterministic=deterministic).reshape(x.shape)
+        kept = dropout(by_step(x, self.steps), deterministic=deterministic)
+        return kept.reshape(x.shape)
 
 
 def by_step(x: Any, steps: int) -> Any:

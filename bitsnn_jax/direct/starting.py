@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
 
 from bitsnn_jax.direct.neurons import Neuron, Scalars, Train
-from bitsnn_jax.direct.spiking import SharedDropout, Spiking
+from bitsnn_jax.direct.spiking import SharedDropout, Spiking, by_step
 
 Path = tuple[str, ...]
 
@@ -82,7 +82,7 @@ def in_order(
             if not isinstance(act, Spiking):
                 return call(*args, **kwargs)
             (z,) = args
-            currents = z.reshape(act.steps, -1, *z.shape[1:])
+            currents = by_step(z, act.steps)
             numbers = {n: act.get_variable("params", n) for n in act.neuron.trained}
             numbers |= choose(act.path, act.neuron, currents, numbers)
             found[act.path] = numbers

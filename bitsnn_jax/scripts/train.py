@@ -72,9 +72,10 @@ def main(argv):
 
 
 def configs() -> dict[str, Path]:
-    """List the configs of the package by name."""
+    """List the configs of the package by name, as in "direct/fashion_mnist"."""
     folder = next(filter(Path.is_dir, _FOLDERS), _FOLDERS[0])
-    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+    files = [*sorted(folder.glob("*.py")), *sorted(folder.glob("*/*.py"))]
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def config_file(name: str) -> str:
@@ -83,10 +84,11 @@ def config_file(name: str) -> str:
     Raises:
       FileNotFoundError: neither is there.
     """
-    if Path(name.split(":")[0]).is_file():
+    file, colon, argument = name.partition(":")
+    if Path(file).is_file():
         return name
-    if name in (ours := configs()):
-        return str(ours[name])
+    if file in (ours := configs()):
+        return f"{ours[file]}{colon}{argument}"
     raise FileNotFoundError(
         f"--config={name}: expected a file, which is not there, or one of "
         + ", ".join(ours)

@@ -21,7 +21,7 @@ from bitsnn_jax.training.milestones import Milestones
 from bitsnn_jax.training.resume import begin
 from bitsnn_jax.training.setup import Setup
 from bitsnn_jax.training.sparsity import synaptic_weights
-from bitsnn_jax.training.step import init_state, train_step
+from bitsnn_jax.training.step import init_state, step_of
 from bitsnn_jax.training.stop import on_signals, with_votes
 
 
@@ -82,18 +82,14 @@ def train(
 
 def _mapped_step(setup, state):
     """Map a step with votes, and the teacher's variables, to every device."""
-    config = setup.config
-    step = train_step(
+    step = step_of(
+        setup.config,
         setup.task,
         setup.model,
         setup.optimizer,
-        config.loss,
-        levels=config.model.levels,
-        weights=_spike_weights(setup, state),
-        accumulate=config.optimizer.accumulate,
-        teacher=setup.teacher and setup.teacher.apply_fn,
-        direct=config.direct if config.direct.method else None,
         steps=setup.steps,
+        weights=_spike_weights(setup, state),
+        teacher=setup.teacher and setup.teacher.apply_fn,
     )
     in_axes = (0, 0, None, 0, 0)
     return data_parallel(with_votes(step), in_axes=in_axes, donate_argnums=0)

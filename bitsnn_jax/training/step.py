@@ -144,6 +144,40 @@ def train_step(
     return with_fast_convolutions(step)
 
 
+def step_of(
+    config: config.Config,
+    task: Task,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    steps: int = 1,
+    weights: Mapping[str, Any] | None = None,
+    teacher: ApplyFn | None = None,
+) -> Callable[..., tuple[State, Metrics]]:
+    """Return the `train_step` of a run.
+
+    Args:
+      config: of the run.
+      task: on its data set, if batches hold pixels.
+      model: its network.
+      optimizer: its optimiser.
+      steps: that the whole run has.
+      weights, teacher: see `train_step`.
+    """
+    return train_step(
+        task,
+        model,
+        optimizer,
+        config.loss,
+        levels=config.model.levels,
+        weights=weights,
+        accumulate=config.optimizer.accumulate,
+        teacher=teacher,
+        direct=config.direct if config.direct.method else None,
+        steps=steps,
+    )
+
+
 def _forward(model, mutable, direct):
     """Return (variables, inputs, key, progress) -> (outputs, updates), in training."""
 

@@ -10,7 +10,7 @@ from bitsnn_jax.config import Config
 from bitsnn_jax.runtime.devices import AXIS, data_parallel
 from bitsnn_jax.tasks import Batch, Task
 from bitsnn_jax.training.optimizer import make_optimizer
-from bitsnn_jax.training.step import init_state, train_step
+from bitsnn_jax.training.step import init_state, step_of
 from bitsnn_jax.training.teacher import find_teacher
 
 _STEPS_PER_EPOCH = 100  # of the learning rate, on which the cost does not depend
@@ -79,16 +79,13 @@ def _prepared(config, task, batch, input_shape):
         model, optimizer, task.placeholder(input_shape), jax.random.key(0)
     )
     teacher = find_teacher(config, input_shape)
-    step = train_step(
+    step = step_of(
+        config,
         task,
         model,
         optimizer,
-        config.loss,
-        levels=config.model.levels,
-        accumulate=config.optimizer.accumulate,
-        teacher=teacher.apply_fn if teacher else None,
-        direct=config.direct if config.direct.method else None,
         steps=config.optimizer.epochs * _STEPS_PER_EPOCH,
+        teacher=teacher.apply_fn if teacher else None,
     )
     mapped = data_parallel(step, in_axes=(0, 0, None, 0), donate_argnums=0)
     known = teacher.variables if teacher else None

@@ -292,39 +292,35 @@ _DIRECT = {
 }
 
 
-def _direct_step(name: str, file: str) -> None:
-    @table(name, file)
-    def times(stored):
-        found = {(row["network"], row["pass"]): row for row in stored["rows"]["times"]}
-        networks = list(dict.fromkeys(network for network, _ in found))
-        heads = ("{}, ms", "in QCFS steps (quartiles)", "temporaries, MB")
-        yield "step", *(head.format(f"`{n}`") for n in networks for head in heads)
-        for key, title in _DIRECT.items():
-            rows = [found[n, key] for n in networks if (n, key) in found]
-            if rows:
-                cells = (_timed(row) for row in rows)
-                yield title, *(cell for three in cells for cell in three)
+@table("direct_step", "direct_step.json")
+def direct_step(stored):
+    found = {(row["network"], row["pass"]): row for row in stored["rows"]["times"]}
+    networks = list(dict.fromkeys(network for network, _ in found))
+    heads = ("{}, ms", "in QCFS steps (quartiles)", "temporaries, MB")
+    yield "step", *(head.format(f"`{n}`") for n in networks for head in heads)
+    for key, title in _DIRECT.items():
+        rows = [found[n, key] for n in networks if (n, key) in found]
+        if rows:
+            cells = (_timed(row) for row in rows)
+            yield title, *(cell for three in cells for cell in three)
 
-    @table(f"{name}_memory", file)
-    def memory(stored):
-        rows = stored["rows"]["memory"]
-        counts = sorted({row["steps"] for row in rows})
-        yield "network", "program", "`remat`", *(f"T = {steps}, MB" for steps in counts)
-        kinds = {}
-        for row in rows:
-            program = "unrolled" if row["unroll"] else "rolled"
-            kind = kinds.setdefault((row["network"], program, row["remat"]), {})
-            kind[row["steps"]] = row["megabytes"]
-        for (network, program, kept), sizes in kinds.items():
-            cells = (_size(sizes.get(steps, math.nan), 1) for steps in counts)
-            yield f"`{network}`", program, kept, *cells
+
+@table("direct_step_memory", "direct_step.json")
+def direct_step_memory(stored):
+    rows = stored["rows"]["memory"]
+    counts = sorted({row["steps"] for row in rows})
+    yield "network", "program", "`remat`", *(f"T = {steps}, MB" for steps in counts)
+    kinds = {}
+    for row in rows:
+        program = "unrolled" if row["unroll"] else "rolled"
+        kind = kinds.setdefault((row["network"], program, row["remat"]), {})
+        kind[row["steps"]] = row["megabytes"]
+    for (network, program, kept), sizes in kinds.items():
+        cells = (_size(sizes.get(steps, math.nan), 1) for steps in counts)
+        yield f"`{network}`", program, kept, *cells
 
 
 def _timed(row):
     size = row["megabytes"]
     cells = time(row["milliseconds"]), ratio(row["ratio"])
     return *cells, "–" if size is None else _size(size, 1)
-
-
-if (ROOT / "docs" / "results" / "direct_step.json").exists():
-    _direct_step("direct_step", "direct_step.json")

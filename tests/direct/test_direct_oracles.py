@@ -65,15 +65,7 @@ NORMS = {
 }
 # Float64 on both sides; sums over 5 steps, or over 60 numbers a channel.
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    with jax.enable_x64(True):
-        yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def fired(neuron, x, g, w):

@@ -35,16 +35,8 @@ functional, nodes, surrogate, attention, sew = (
 STEPS, BATCH, SIDE, CHANNELS = 3, 2, 4, 8
 # Float64 on both sides; sums of at most 72 numbers.
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
+pytestmark = pytest.mark.usefixtures("float64")
 norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    with jax.enable_x64(True):
-        yield
-    torch.set_default_dtype(before)
 
 
 def act(method):

@@ -35,7 +35,7 @@ WRONG = {
         "--config {tmp}/field.py": "model.levels must be of type int, got 'many'",
         "--config {tmp}/extra.py": "model.level is not a field of a config",
         "--config {tmp}/noutf8.py": "start_from must be text that can be printed",
-        "--config digits_small:text": "digits_small:text: expected a file",
+        "--config digits_small:text": "digits_small.py:text: expected a file",
         "--config.lr=0.1": "lr not found on dataclass",
         "--config.model.level=3": "level not found on dataclass",
         "--config.data=3": "--config.data=3",
