@@ -35,6 +35,19 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+STATES = {}  # of the generators of modules, before their first test
+
+
+@pytest.fixture(autouse=True)
+def same_numbers(request):
+    """A test draws the same numbers alone and after others: workers share them out."""
+    rng = getattr(request.module, "RNG", None)
+    if rng is not None:
+        name = request.module.__name__
+        state = STATES.setdefault(name, rng.bit_generator.state)
+        rng.bit_generator.state = state
+
+
 @pytest.fixture(autouse=True)
 def quick_carrier(monkeypatch):
     """Integers in float32 where a test names no carrier: it compiles in a third of the

@@ -199,7 +199,7 @@ def _view(results: ComparisonResult) -> dict[str, Any]:
                 "ours": name == OURS,
                 "network": NETWORKS.get(about.trained_with, about.trained_with)
                 if not about.direct
-                else "none, trained directly",
+                else "trained directly",
                 "ann": ann,
                 "ann_milliseconds": network.milliseconds,
                 "cells": [by_steps.get(t) for t in steps],

@@ -115,6 +115,9 @@ class Checkpoints:
         with _writable(self.folder):
             self._manager.close()
         self._empty_deleted()
+        # A run that failed before its first step leaves nothing behind.
+        if self._writes and self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _empty_deleted(self):
         if self._writes:

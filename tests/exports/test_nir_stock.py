@@ -67,7 +67,9 @@ def node(name, shape, *terms, kind="neurons", **fields):
         fraction = RNG.integers(2, 5, shape[-1:]).astype(np.int32)
         made = made._replace(fraction=fraction)
     if kind != "maximum":
-        made = made._replace(bias=numbers(shape[-1], high=40).astype(np.int32))
+        # Neurons that see nothing: some of them fire all the same.
+        bias = numbers(shape[-1], high=40) if terms else np.resize((9, -9), shape[-1])
+        made = made._replace(bias=bias.astype(np.int32))
     return made._replace(**fields)
 
 

@@ -180,6 +180,7 @@ def test_the_first_array_that_does_not_fit_is_named(fields, words, train, tmp_pa
         setattr(wanted.model, name, value)
     with pytest.raises(ValueError, match=words):
         started(wanted, train, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_an_unknown_run_is_said(train, tmp_path):
