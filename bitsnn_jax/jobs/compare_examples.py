@@ -67,13 +67,15 @@ def batches(
 
 def score(task: Task, outputs: Iterable[tuple[Any, Batch]]) -> float:
     """Return the score of a task, of the outputs for all batches."""
-    counts, examples = [], 0
+    counts, evidence, examples = [], [], 0
     for each, batch in outputs:
         counted = task.counts(each, batch)
         counts.append({name: np.sum(rows, 0) for name, rows in counted.items()})
+        evidence.append(task.evidence(each, batch))
         examples += len(batch["mask"])
     sums = {name: sum(each[name] for each in counts) for name in counts[0]}
-    return float(task.measures(sums, examples)[task.score])
+    joined = jax.tree.map(lambda *rows: np.concatenate(rows), *evidence)
+    return task.judged(sums, examples, joined)[task.score]
 
 
 def each_batch(

@@ -22,6 +22,7 @@ from bitsnn_jax.runtime.devices import (
     first_replica,
     over_devices,
     share_of_host,
+    unpadded,
 )
 from bitsnn_jax.tasks import TASKS, Examples, Task
 from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
@@ -101,17 +102,17 @@ def evaluate(
     first_seconds, _ = timed(first)
     seconds = statistics.median(timed(first)[0] for _ in range(repeats))
 
-    predictions, totals = [], []
+    rows, totals = [], []
     for batch in itertools.chain([first], map(by_device, batches)):
         _, (everywhere, sums) = timed(batch)
-        predictions.append(_kept(*first_replica(everywhere)))
+        rows.append(unpadded(*first_replica(everywhere)))
         totals.append(jax.tree.map(_wide, first_replica(sums)))
     counts, count, stats = jax.tree.map(lambda *parts: sum(parts), *totals)
     assert count == len(examples), f"{count} of {len(examples)} examples counted"
-    measures = task.measures(counts, count)
+    predictions, evidence = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
     return Evaluation(
-        jax.tree.map(lambda *parts: np.concatenate(parts), *predictions),
-        {name: float(value) for name, value in measures.items()},
+        predictions,
+        task.judged(counts, count, evidence),
         stats,
         1e3 * seconds / size,
         first_seconds - seconds,
@@ -134,7 +135,7 @@ def _rows_differing(one, other):
 
 @functools.lru_cache(maxsize=_PROGRAMS)
 def _program(network_fn, task, devices):
-    """Build (variables, batch) -> predictions, masks and sums, on every device."""
+    """Build (variables, batch) -> rows of all devices, masks and sums."""
 
     def example(variables, inputs):
         one = jax.tree.map(lambda x: x[None], inputs)
@@ -146,8 +147,8 @@ def _program(network_fn, task, devices):
         outputs, stats = jax.vmap(example, (None, 0))(variables, inputs)
         seen = (task.counts(outputs, batch), jnp.ones(len(mask), jnp.int32), stats)
         sums = jax.tree.map(lambda x: _masked_sum(x, mask), seen)
-        everywhere = jax.lax.all_gather((task.predictions(outputs), mask), AXIS)
-        return everywhere, jax.lax.psum(sums, AXIS)
+        rows = task.predictions(outputs), task.evidence(outputs, batch)
+        return jax.lax.all_gather((rows, mask), AXIS), jax.lax.psum(sums, AXIS)
 
     fast = with_fast_convolutions(step)
     return over_devices(fast, in_axes=(None, 0), devices=devices)
@@ -166,11 +167,6 @@ class _WithoutSpikes:
 
     def __call__(self, variables, x):
         return self.apply_fn(variables, x), SpikeStats(OrderedDict(), OrderedDict())
-
-
-def _kept(predictions, mask):
-    """Join [devices, rows, ...] of all devices without the rows that pad."""
-    return jax.tree.map(lambda x: x[mask], predictions)
 
 
 def _wide(total):

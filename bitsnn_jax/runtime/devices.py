@@ -103,6 +103,15 @@ def first_replica(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.array(x.addressable_shards[0].data)[0], tree)
 
 
+def unpadded(rows: Any, mask: Any) -> Any:
+    """Return the rows of a pytree, [..., n, ...], that are no padding, joined.
+
+    >>> unpadded({"a": np.array([[1, 2], [3, 3]])}, np.array([[1, 1], [1, 0]], bool))
+    {'a': array([1, 2, 3])}
+    """
+    return jax.tree.map(lambda x: x[mask], rows)
+
+
 def split_over_devices(
     function: Callable[[Any, Any], Any],
 ) -> Callable[[Any, Any], Any]:

@@ -252,12 +252,38 @@ class Task(ABC):
         """Return numbers of each example, [n, ...] each, to be summed over examples.
 
         Sums add up exactly over batches, devices and hosts, means do not. What is no
-        sum is a quotient of some (F1, from three counts), or is counted in bins.
+        sum is a quotient of some (F1, from three counts), is counted in bins, or is
+        found by `judge`.
         """
 
     @abstractmethod
     def measures(self, counts: Mapping[str, Any], examples: float) -> dict[str, float]:
         """Return the metrics, of sums of `counts` over so many examples."""
+
+    def evidence(self, outputs: Any, batch: Batch) -> dict[str, Any]:
+        """Return what `judge` needs of each example, [n, ...] in each array.
+
+        It is kept of every example of a split, in memory. By default nothing.
+        """
+        del outputs, batch
+        return {}
+
+    def judge(self, evidence: Mapping[str, Any]) -> dict[str, float]:
+        """Return the metrics that are no quotient of sums, on the host.
+
+        Args:
+          evidence: of all examples, [examples, ...] in each array of NumPy, in any
+            order.
+        """
+        del evidence
+        return {}
+
+    def judged(
+        self, counts: Mapping[str, Any], examples: float, evidence: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """Return all metrics: those of sums, and those of all examples at once."""
+        found = {**self.measures(counts, examples), **self.judge(evidence)}
+        return {name: float(value) for name, value in found.items()}
 
     # Predictions and the report
 

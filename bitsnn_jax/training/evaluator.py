@@ -1,9 +1,19 @@
-"""Means over every example of a split, on all devices, while a run trains."""
+"""Metrics over every example of a split, on all devices, while a run trains."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from bitsnn_jax.runtime.devices import by_device, data_parallel, share_of_host
+import jax
+import numpy as np
+
+from bitsnn_jax.runtime.devices import (
+    by_device,
+    data_parallel,
+    first_replica,
+    share_of_host,
+    unpadded,
+)
 from bitsnn_jax.tasks import Examples
 from bitsnn_jax.training.metrics import Metrics, fetch
 from bitsnn_jax.training.setup import Setup
@@ -19,10 +29,15 @@ def evaluator(setup: Setup) -> Evaluate:
 
     def evaluate(variables, examples):
         batches = task.eval_batches(config.data, examples, **share_of_host())
-        parts = (step_fn(variables, by_device(batch)) for batch in batches)
-        total = Metrics.merge(*map(fetch, _one_behind(parts)))
+        total, evidence = Metrics(), []
+        for metrics, rows in _one_behind(
+            step_fn(variables, by_device(batch)) for batch in batches
+        ):
+            total = Metrics.merge(total, fetch(metrics))
+            evidence.append(unpadded(*first_replica(rows)))
         assert total.examples == len(examples), (total.examples, len(examples))
-        return total.compute(task.measures)
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *evidence)
+        return total.compute(partial(task.judged, evidence=joined))
 
     return evaluate
 

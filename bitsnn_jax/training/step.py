@@ -200,10 +200,11 @@ def _forward(model, mutable, direct):
 
 def eval_step(
     task: Task, model: nn.Module, *, levels: int
-) -> Callable[[dict, dict], Metrics]:
-    """Return the pure function (variables, batch) -> metrics, to be mapped.
+) -> Callable[[dict, dict], tuple[Metrics, tuple[dict, jax.Array]]]:
+    """Return the pure function (variables, batch) -> (metrics, rows), to be mapped.
 
     Rows whose `mask` is False count for nothing. The loss is that of the task alone.
+    `rows` are the evidence of all devices and the masks, [devices, n, ...].
     """
 
     def step(variables, batch):
@@ -214,7 +215,9 @@ def eval_step(
         counts = layer_counts(sown, levels=levels)
         spikes = example_sums(counts, examples=_rows(batch))
         counted, mask = task.counts(outputs, batch), batch["mask"].astype(jnp.float32)
-        return _total(_sums(each, counted, spikes, neurons(counts), mask))
+        metrics = _sums(each, counted, spikes, neurons(counts), mask)
+        rows = task.evidence(outputs, batch), batch["mask"]
+        return _total(metrics), jax.lax.all_gather(rows, AXIS)
 
     return with_fast_convolutions(step)
 

@@ -59,9 +59,12 @@ class Summing(nn.Module):
 
 
 class SumOfWords(Task):
-    """Two inputs, a dictionary of outputs, a score below 0: the error with its sign."""
+    """Two inputs, a dictionary of outputs, a score below 0 that is no mean.
 
-    noun, sources, models, score = "sentences", {"random"}, {"summing"}, "closeness"
+    Half of all errors are smaller than its size.
+    """
+
+    noun, sources, models, score = "sentences", {"random"}, {"summing"}, "median"
 
     def load(self, settings, split):
         size = {"train": 200, "validation": 50, "test": 54}[split]
@@ -96,6 +99,12 @@ class SumOfWords(Task):
     def measures(self, counts, examples):
         near, nearer = (counts["within"] / examples)[::-1]
         return {"closeness": -counts["error"] / examples, "near": near, "one": nearer}
+
+    def evidence(self, outputs, batch):
+        return {"error": jnp.abs(outputs["sum"] - batch["sum"])}
+
+    def judge(self, evidence):
+        return {"median": -np.median(evidence["error"])}
 
     def predictions(self, outputs):
         return {"sum": jnp.round(outputs["sum"]), "large": outputs["sum"] > 9}
@@ -132,13 +141,14 @@ def test_another_task_trains_in_the_same_loop(trained):
     assert set(result["test"]) == {
         "loss",
         "closeness",
+        "median",
         "near",
         "one",
         "spikes_per_neuron",
     }
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
-    scores = [row["closeness"] for row in rows if row["split"] == "validation"]
-    assert result["validation_closeness"] == max(scores) < 0
+    scores = [row["median"] for row in rows if row["split"] == "validation"]
+    assert result["validation_median"] == max(scores) < 0
     losses = [row["loss"] for row in rows if row["split"] == "train"]
     assert losses[-1] < losses[0] / 2
 
@@ -175,6 +185,13 @@ def test_its_networks_are_evaluated_and_compared_as_any(trained):
     converted = convert(apply_fn, run.variables, sentence, steps=4).variables
     snn = measure(spiking(apply_fn, steps=4), converted)
     assert len(ann.predictions["large"]) == len(test) == 54
+    outputs = apply_fn(
+        run.variables, (test.words, np.arange(6) < test.lengths[:, None])
+    )
+    sums = [test[i]["sum"] for i in range(54)]
+    # The last batch is not full: its padding is no evidence.
+    half = np.median(np.abs(outputs["sum"] - np.array(sums)))
+    assert ann.measures["median"] == pytest.approx(-half, rel=1e-5)
     for name, value in ann.measures.items():
         # float32 sums of 54 errors of order one, in another order.
         assert value == pytest.approx(result["test"][name], rel=1e-5)
