@@ -1,0 +1,59 @@
+"""Which box each anchor is trained to find."""
+
+import jax
+import jax.numpy as jnp
+
+from bitsnn_jax.detection.boxes import area, coverage, iou
+
+POSITIVE, NEGATIVE = 0.5, 0.4  # least IoU of a match; background is below the other
+IN_CROWD = 0.5  # least share of an anchor inside a crowd box, for which it is ignored
+BACKGROUND, IGNORED = -1, -2
+
+
+def match(
+    anchors: jax.Array, boxes: jax.Array, classes: jax.Array, crowd: jax.Array
+) -> jax.Array:
+    """Return the index of the box that each anchor is to find, or why there is none.
+
+    An anchor takes the box of the largest IoU, the first of equal ones, if that is .5
+    or more; it is background below .4, and ignored in between. A box whose best anchors
+    would get nothing by this rule is not lost: each anchor that no other surpasses for
+    some box takes the box that is best for itself (`allow_low_quality_matches` in
+    torchvision). Background is ignored where at least half of the anchor lies inside a
+    crowd box, for which no anchor is responsible.
+
+    Args:
+      anchors: [A, 4].
+      boxes: [M, 4], M at least 1.
+      classes: integers [M]; negative where there is no box. A box without area is none.
+      crowd: booleans [M].
+
+    Returns:
+      int32 [A]: index of the box; -1 (`BACKGROUND`); -2 (`IGNORED`).
+
+    Raises:
+      ValueError: boxes has no rows.
+
+    >>> anchors = jnp.array([[0.0, 0.0, 4.0, 4.0], [8.0, 8.0, 9.0, 9.0]])
+    >>> boxes, crowd = jnp.array([[0.0, 0.0, 3.0, 4.0]]), jnp.array([False])
+    >>> match(anchors, boxes, jnp.array([7]), crowd)
+    Array([ 0, -1], dtype=int32)
+    """
+    if not boxes.shape[0]:
+        raise ValueError(
+            "expected boxes [M, 4] of at least one row, with class -1 where there is "
+            "no box; got none"
+        )
+    some = (classes >= 0) & (area(boxes) > 0)
+    overlap = jnp.where(some & ~crowd, iou(anchors, boxes), -1)
+    # Computed once: a second computation may round otherwise, and the best would not
+    # equal itself below.
+    overlap = jax.lax.optimization_barrier(overlap)
+    own, index = overlap.max(axis=1), overlap.argmax(axis=1).astype(jnp.int32)
+    below = jnp.where(own < NEGATIVE, BACKGROUND, IGNORED)
+    best = overlap.max(axis=0)
+    unsurpassed = ((overlap == best) & (best > 0)).any(axis=1)
+    matched = jnp.where((own >= POSITIVE) | unsurpassed, index, below)
+    hidden = coverage(anchors, boxes) >= IN_CROWD
+    hidden = (hidden & some & crowd).any(axis=1)
+    return jnp.where((matched == BACKGROUND) & hidden, IGNORED, matched)
