@@ -1,7 +1,7 @@
 """Directly trained networks beside converted ones: the paper's Table 3, run here.
 
     python experiments/direct.py --network small
-    python experiments/direct.py --network resnet20 --best 4 --seeds 0 1 2
+    python experiments/direct.py --network resnet20 --width 0.25 --best 4 --seeds 0 1 2
 
 Every method trains the same network on Fashion-MNIST through T = 4 steps, by the
 recipes of the config, for as many epochs as the QCFS network that is converted. Methods
@@ -18,11 +18,19 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bitsnn_jax.direct import METHODS
 from bitsnn_jax.runs.provenance import about_numbers
-from bitsnn_jax.runtime.cli import SEEDS, Distinct, Parser, a_path, as_script, whole
+from bitsnn_jax.runtime.cli import (
+    SEEDS,
+    Distinct,
+    Parser,
+    a_path,
+    as_script,
+    between,
+    whole,
+)
 from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.runtime.rows import Rows
 
@@ -44,6 +52,12 @@ CONVERSIONS = ("bit_serial", "qcfs", "srp", "bos")  # beside them, from one netw
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--network", choices=NETWORKS, default="small")
+    parser.add_argument(
+        "--width",
+        type=between(1e-3, 1e3),
+        default=1.0,
+        help="of all layers, as model.width",
+    )
     parser.add_argument("--methods", nargs="+", action=Distinct, choices=ALL)
     parser.add_argument(
         "--best", type=whole(1, len(METHODS)), help="so many methods, best on small"
@@ -58,10 +72,11 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print commands, no more")
     options = parser.parse_args()
     methods = options.methods or (best(options.best) if options.best else ALL)
-    names = [m for m in ALL if m in methods and can_train(m, options.network)]
+    network = Network(options.network, options.width)
+    names = [m for m in ALL if m in methods and can_train(m, network)]
     wanted = itertools.product(options.seeds, names)
     for seed, name in wanted:
-        folder, command = training(options.network, name, seed)
+        folder, command = training(network, name, seed)
         if options.list:
             print(*command)
         elif not (folder / "result.json").exists():
@@ -69,10 +84,20 @@ def main() -> None:
     if not options.list:
         rows = Rows(options.out, ("network", "method", "seed"))
         for seed in options.seeds:
-            add(rows, options.network, seed, rounds=options.training_rounds)
+            add(rows, network, seed, rounds=options.training_rounds)
 
 
-def training(network: str, name: str, seed: int) -> tuple[Path, list[str]]:
+class Network(NamedTuple):
+    """What is trained: a name in `NETWORKS`, and `model.width`."""
+
+    name: str
+    width: float = 1.0
+
+    def __str__(self):
+        return self.name if self.width == 1 else f"{self.name}_{self.width:g}"
+
+
+def training(network: Network, name: str, seed: int) -> tuple[Path, list[str]]:
     """Folder and command of a method's run."""
     folder = folder_of(network, name, seed)
     recipe = "qcfs" if name == LONGER else name
@@ -82,7 +107,8 @@ def training(network: str, name: str, seed: int) -> tuple[Path, list[str]]:
         "optimizer.epochs": EPOCHS,
     }
     if not of_its_own(name):
-        fields["model.name"] = network
+        fields["model.name"] = network.name
+        fields |= {"model.width": network.width} if network.width != 1 else {}
     if name == LONGER:
         fields["optimizer.learning_rate"] = LONGER_RATE
     if name in STARTS:
@@ -92,10 +118,12 @@ def training(network: str, name: str, seed: int) -> tuple[Path, list[str]]:
     return folder, [*command, *options]
 
 
-def can_train(name: str, network: str) -> bool:
+def can_train(name: str, network: Network) -> bool:
     """Whether a method trains a network, or one of its own."""
     models = METHODS[name].models if name in METHODS else ()
-    return not models or network in models or of_its_own(name)
+    if of_its_own(name):
+        return network == Network(NETWORKS[0])  # beside that one
+    return not models or network.name in models
 
 
 def of_its_own(name: str) -> bool:
@@ -103,20 +131,20 @@ def of_its_own(name: str) -> bool:
     return name in METHODS and len(METHODS[name].models) == 1
 
 
-def folder_of(network: str, name: str, seed: int) -> Path:
-    return RUNS / network / f"{name}_{seed}"
+def folder_of(network: Network, name: str, seed: int) -> Path:
+    return RUNS / str(network) / f"{name}_{seed}"
 
 
 def validated(name: str) -> float:
     """Accuracy of a method on the validation split, with `small`."""
-    file = folder_of("small", name, 0) / "result.json"
+    file = folder_of(Network("small"), name, 0) / "result.json"
     if not file.exists():
         return 0.0
     result = read_json(file, advice="remove it to evaluate again")
     return result["validation_accuracy"]
 
 
-def add(rows: Rows, network: str, seed: int, *, rounds: int) -> None:
+def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
     """Measure what was trained with one seed, and add what is not known yet.
 
     Args:
@@ -133,10 +161,10 @@ def add(rows: Rows, network: str, seed: int, *, rounds: int) -> None:
     about = {"about": about_numbers(config=CONFIG, seed=seed)}
     for row in found["rows"]:
         trained = found["trained"][row.get("run") or str(qcfs)]
-        key = {"network": network, "method": row["method"], "seed": seed}
+        key = {"network": str(network), "method": row["method"], "seed": seed}
         if not rows.known(key):
             rows.add(key | _of_row(row) | _of_training(trained) | about)
-    key = {"network": network, "method": LONGER, "seed": seed}
+    key = {"network": str(network), "method": LONGER, "seed": seed}
     if (longer / "result.json").exists() and not rows.known(key):
         (row,) = compared(longer, ["bit_serial"], [])["rows"]
         trained = _of_training(found["trained"][str(qcfs)])
