@@ -108,6 +108,7 @@ class Loss:
     spike_surrogate: str = "paper"  # a name in spikes.SURROGATES
     spike_weights: Literal["neurons", "fan_out"] = "neurons"  # 1 each, or its synapses
     label_smoothing: float = 0.0
+    boxes: Literal["smooth_l1", "giou"] = "smooth_l1"  # loss of the offsets of boxes
     teacher: str = ""  # run of a network that this one is to answer like; "" for none
     distillation: float = 0.0  # share of the loss that is distance from the teacher
     temperature: float = 1.0  # that both networks' logits are divided by for it

@@ -16,19 +16,6 @@ from bitsnn_jax.models.bert import BERT_SIZES
 from bitsnn_jax.tasks.classification import Classification
 from bitsnn_jax.tasks.task import Batch, Numbers
 
-_OF_IMAGES = {
-    field: getattr(config.Data, field)
-    for field in (
-        "image_size",
-        "random_resized_crop",
-        "crop",
-        "flip",
-        "autoaugment",
-        "color_jitter",
-        "cutout",
-    )
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class SentenceClassification(Classification):
@@ -46,6 +33,10 @@ class SentenceClassification(Classification):
     place = "word piece"
     sources = data.SENTENCES
     models = TEXT_MODELS
+    unheeded = (
+        *("data.image_size", "data.random_resized_crop", "data.crop", "data.flip"),
+        *("data.autoaugment", "data.color_jitter", "data.cutout", "loss.boxes"),
+    )
 
     def load(self, settings: config.Data, split: str) -> data.Sentences:
         return data.load_sentences(settings, split)
@@ -74,13 +65,6 @@ class SentenceClassification(Classification):
 
     def check(self, config: config.Config, examples: data.Sentences) -> None:
         super().check(config, examples)
-        for field, default in _OF_IMAGES.items():
-            value = getattr(config.data, field)
-            if value != default:
-                raise ValueError(
-                    f"data.{field} must be {default!r} for sentences, got {value!r}: "
-                    "it is for images"
-                )
         self.check_inputs(config, examples)
 
     def check_inputs(self, config: config.Config, examples: data.Sentences) -> None:

@@ -77,12 +77,14 @@ class Task(ABC):
       sources: the names that `data.name` may be.
       models: the names that `model.name` may be.
       place: what attention looks at in an example, in the singular, such as "word".
+      unheeded: fields of a config that it has no use for, such as "data.crop".
     """
 
     noun: str
     sources: Collection[str]
     models: Collection[str]
     place: str = "place"
+    unheeded: Collection[str] = ()
 
     @property
     @abstractmethod

@@ -11,7 +11,7 @@ from bitsnn_jax.config import (
 )
 from bitsnn_jax.direct import method_of
 from bitsnn_jax.numerics.spikes import SURROGATES
-from bitsnn_jax.tasks import task_of
+from bitsnn_jax.tasks import TASKS, task_of
 
 
 def validate(config: Config) -> None:
@@ -39,6 +39,7 @@ def validate(config: Config) -> None:
         if not holds(value):
             raise ValueError(f"{path} must be {expected}, got {value!r}")
     _check_heeded(config.optimizer)
+    _check_task(config, task)
     _check_direct(config)
     _check_teacher(config.loss)
     epochs, warmup = config.optimizer.epochs, config.optimizer.warmup_epochs
@@ -69,6 +70,18 @@ def _check_heeded(optimizer):
                     f"optimizer.{field} must be {default!r} for optimizer.name="
                     f"{optimizer.name}, got {value!r}: it is for {name}"
                 )
+
+
+def _check_task(config, task):
+    """Refuse a value for a field that the task does not look at."""
+    values, defaults = (flatten(to_dict(c)) for c in (config, Config()))
+    for path in task.unheeded:
+        if values[path] != defaults[path]:
+            heeding = [t.noun for t in TASKS.values() if path not in t.unheeded]
+            raise ValueError(
+                f"{path} must be {defaults[path]!r} for {task.noun}, got "
+                f"{values[path]!r}: it is for {' and '.join(heeding)}"
+            )
 
 
 def _check_direct(config):
