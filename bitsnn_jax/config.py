@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 Activation = Literal["qcfs", "clipped_relu", "relu", "relu6", "gelu", "spiking"]
 DType = Literal["float32", "bfloat16"]
 Stem = Literal["cifar", "imagenet"]
+Pyramid = Literal["spikes", "currents"]
 
 # Fields that may change between a run and its continuation: they train the same.
 _WITHOUT_EFFECT = {
@@ -77,6 +78,9 @@ class Model:
     hidden_act: Literal["gelu", "relu"] = "gelu"
     attention: Literal["softmax", "relu"] = "softmax"
     dropout: float = 0.0
+    # Of detectors: what the maps that the heads look at are; a norm inside the heads.
+    pyramid: Pyramid = "spikes"
+    head_norm: Literal["none", "batch"] = "none"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from bitsnn_jax.models.encoder import Block, Codes
 from bitsnn_jax.models.mobilenet import MOBILENET_V2, MobileNetV2
 from bitsnn_jax.models.plif_net import PLIFNet
 from bitsnn_jax.models.resnet import ResNet
+from bitsnn_jax.models.retinanet import RetinaNet
 from bitsnn_jax.models.sdt_v2 import SpikeDrivenTransformer
 from bitsnn_jax.models.small import Small
 from bitsnn_jax.models.spikformer import Spikformer
@@ -21,12 +22,14 @@ from bitsnn_jax.models.vit import VIT_SIZES, ViT
 from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
 
 __all__ = [
+    "DETECTORS",
     "MODELS",
     "TEXT_MODELS",
     "Bert",
     "MobileNetV2",
     "PLIFNet",
     "ResNet",
+    "RetinaNet",
     "Small",
     "SpikeDrivenTransformer",
     "Spikformer",
@@ -73,7 +76,8 @@ def build_model(
 
     Returns:
       A module to call as `model.apply(variables, x, train=False)`: float [n, h, w, c]
-      images, or tokens as `Bert` takes them, to [n, num_classes] logits.
+      images, or tokens as `Bert` takes them, to [n, num_classes] logits; those of
+      `DETECTORS` to what `RetinaNet` returns.
 
     Raises:
       ValueError: unknown name, a width that is not positive, or a field that the
@@ -141,10 +145,26 @@ def _activation(config):
     return made_by[config.activation]
 
 
-def _resnet(config, *, image_shape, blocks, widths, **layers):
+def _resnet(config, *, image_shape, size, **layers):
     del image_shape  # the global average takes any size
-    widths = _scaled(widths, config.width)
-    return ResNet(blocks, widths, stem=config.stem, **layers)
+    blocks, widths = size
+    return ResNet(blocks, _scaled(widths, config.width), stem=config.stem, **layers)
+
+
+def _retinanet(config, *, image_shape, size, features, num_classes, **layers):
+    backbone = _resnet(
+        config, image_shape=image_shape, size=size, num_classes=None, **layers
+    )
+    (features,) = _scaled((features,), config.width)
+    return RetinaNet(
+        backbone,
+        num_classes,
+        features,
+        act=layers["act"],
+        head_norm=layers["norm"] if config.head_norm == "batch" else None,
+        pyramid=config.pyramid,
+        dtype=layers["dtype"],
+    )
 
 
 def _vgg16(config, *, image_shape, **layers):
@@ -248,12 +268,15 @@ def _transformer(config, size, *, act, norm, pool, **options):
     return head * size.heads, block
 
 
+_RESNETS = {  # blocks and channels of each stage
+    "resnet18": ((2, 2, 2, 2), (64, 128, 256, 512)),
+    "resnet20": ((3, 3, 3), (16, 32, 64)),
+    "resnet34": ((3, 4, 6, 3), (64, 128, 256, 512)),
+}
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": _mobilenetv2,
     "plif_net": _plif_net,
-    "resnet18": partial(_resnet, blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512)),
-    "resnet20": partial(_resnet, blocks=(3, 3, 3), widths=(16, 32, 64)),
-    "resnet34": partial(_resnet, blocks=(3, 4, 6, 3), widths=(64, 128, 256, 512)),
+    **{name: partial(_resnet, size=size) for name, size in _RESNETS.items()},
     "sdt_v2_small": partial(_sdt_v2, width=64, heads=4),
     "small": _small,
     "spikformer_small": partial(_spikformer, width=64, heads=4, hidden=128),
@@ -263,29 +286,35 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 TEXT_MODELS: dict[str, Callable[..., nn.Module]] = {
     name: partial(_bert, size=size) for name, size in BERT_SIZES.items()
 }
-_ALL = MODELS | TEXT_MODELS
+DETECTORS: dict[str, Callable[..., nn.Module]] = {
+    f"retinanet_{name}": partial(_retinanet, size=_RESNETS[name], features=features)
+    for name, features in (("resnet20", 64), ("resnet34", 256))
+}
+_ALL = MODELS | TEXT_MODELS | DETECTORS
 _TRANSFORMERS = VIT_SIZES.keys() | TEXT_MODELS.keys()
 _CONVOLUTIONAL = MODELS.keys() - _TRANSFORMERS
 _OF_ONE_STEM = {"plif_net", "sdt_v2_small", "small", "spikformer_small"}
 
 # Layers that only some networks are made of.
 _LAYERS_OF = {
-    "block": {"resnet18", "resnet20", "resnet34"},
+    "block": _RESNETS.keys(),
     "dropout": {"plif_net"},
 }
 
 # Fields, or values of them, that are of some networks only; elsewhere a field must be
 # left at its default.
 _HEEDED_BY = {
-    "stem": _CONVOLUTIONAL - _OF_ONE_STEM,
-    "pool": _CONVOLUTIONAL - {"sdt_v2_small"},
+    "stem": _CONVOLUTIONAL - _OF_ONE_STEM | DETECTORS.keys(),
+    "pool": _CONVOLUTIONAL - {"sdt_v2_small"} | DETECTORS.keys(),
     "bottleneck": {"mobilenetv2"},
     ("norm", "none"): {"vgg16"},
     ("norm", "layer"): _TRANSFORMERS,
-    ("activation", "clipped_relu"): _CONVOLUTIONAL,
-    ("activation", "relu6"): _CONVOLUTIONAL,
+    ("activation", "clipped_relu"): _CONVOLUTIONAL | DETECTORS.keys(),
+    ("activation", "relu6"): _CONVOLUTIONAL | DETECTORS.keys(),
     ("activation", "spiking"): _CONVOLUTIONAL,
     "hidden_act": _TRANSFORMERS,
     "attention": _TRANSFORMERS,
     "dropout": _TRANSFORMERS | {"plif_net"},
+    "pyramid": DETECTORS.keys(),
+    "head_norm": DETECTORS.keys(),
 }

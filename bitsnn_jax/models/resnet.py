@@ -69,7 +69,7 @@ class ResNet(nn.Module):
     Attributes:
       blocks: how many for each stage.
       widths: channels of each stage.
-      num_classes: how many logits.
+      num_classes: how many logits; None for what each stage gives in their place.
       act: makes an activation, e.g. `partial(QCFS, levels=15)`; called with `name`.
       norm: makes a normalisation, see `ConvNorm`.
       stem: "cifar", 3x3; or "imagenet", 7x7 with stride 2, then 3x3 pooling with
@@ -94,7 +94,7 @@ class ResNet(nn.Module):
 
     blocks: tuple[int, ...]
     widths: tuple[int, ...]
-    num_classes: int
+    num_classes: int | None
     act: Callable[..., Any]
     norm: Callable[..., Any]
     stem: str = "cifar"
@@ -110,8 +110,13 @@ class ResNet(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Compute logits [n, num_classes] of images [n, h, w, c]."""
+    def __call__(
+        self, x: jax.Array, *, train: bool
+    ) -> jax.Array | tuple[jax.Array, ...]:
+        """Compute logits [n, num_classes] of images [n, h, w, c]; or a map a stage.
+
+        That of a stage is [n, h / stride, w / stride, width], rounded up.
+        """
         kernel_size, strides, pooled = _STEMS[self.stem]
         x = ConvNorm(
             self.widths[0],
@@ -125,6 +130,7 @@ class ResNet(nn.Module):
         if pooled:
             x = self.pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
+        maps = []
         for i, (num_blocks, width) in enumerate(
             zip(self.blocks, self.widths, strict=True)
         ):
@@ -137,6 +143,9 @@ class ResNet(nn.Module):
                     dtype=self.dtype,
                     name=f"stages_{i}_{j}",
                 )(x, train=train)
+            maps.append(x)
+        if self.num_classes is None:
+            return tuple(maps)
         x = x.mean(axis=(1, 2))
         return nn.Dense(self.num_classes, name="head")(x)
 

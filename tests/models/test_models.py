@@ -530,6 +530,18 @@ def test_kernels_start_with_the_variance_of_he():
             Model(name="minilm", activation="gelu", hidden_act="relu"),
             "model.hidden_act must be 'gelu' for model.activation=gelu",
         ),
+        (
+            Model(pyramid="currents"),
+            "model.pyramid must be 'spikes' for resnet20, .* it is for retinanet_resn",
+        ),
+        (
+            Model(name="retinanet_resnet34", norm="none"),
+            "model.norm must be 'batch' for retinanet_resnet34, got 'none'",
+        ),
+        (
+            Model(name="retinanet_resnet34", activation="spiking"),
+            "model.activation must be 'qcfs' for retinanet_resnet34, got 'spiking'",
+        ),
         (Model(width=0.0), "model.width must be positive, got 0.0"),
     ],
 )
@@ -544,8 +556,9 @@ def test_every_choice_of_a_field_builds_a_network():
         for field, kind in get_type_hints(Model).items()
         if get_origin(kind) is Literal
     }
-    assert len(choices) == 8
+    assert len(choices) == 10
     of = {"bottleneck": "mobilenetv2", "hidden_act": "bert_tiny", "attention": "minilm"}
+    of |= dict.fromkeys(("pyramid", "head_norm"), "retinanet_resnet20")
     for field, values in choices.items():
         for value in values:
             if value == "spiking":  # those come from a method of direct training
