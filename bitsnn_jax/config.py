@@ -47,6 +47,8 @@ class Data:
     random_resized_crop: bool = False  # of 8 to 100 % of the area, to image_size
     crop: int = 0  # random crop after padding by this many pixels
     flip: bool = False  # random horizontal flip
+    # Of pictures with boxes: scaled by 1 / (1 + s) .. 1 + s, then cropped or padded.
+    scale_jitter: float = 0.0
     autoaugment: bool = False  # the policy found on CIFAR-10
     color_jitter: float = 0.0  # of brightness, contrast and saturation
     cutout: int = 0  # side of a square that is blanked out

@@ -6,6 +6,12 @@ from bitsnn_jax.data.batches import (
     shuffled,
     steps_per_epoch,
 )
+from bitsnn_jax.data.box_batches import (
+    boxes_as_evaluated,
+    eval_box_batches,
+    train_box_batches,
+)
+from bitsnn_jax.data.boxed import BOXES, BoxedPictures, load_boxes
 from bitsnn_jax.data.examples import (
     Examples,
     InMemory,
@@ -20,8 +26,10 @@ from bitsnn_jax.data.sentences import SENTENCES, Sentences, load_sentences
 from bitsnn_jax.data.sources import SOURCES, load, load_pictures
 
 __all__ = [
+    "BOXES",
     "SENTENCES",
     "SOURCES",
+    "BoxedPictures",
     "Examples",
     "InMemory",
     "Normalisation",
@@ -29,9 +37,12 @@ __all__ = [
     "Streamed",
     "TrainBatches",
     "as_evaluated",
+    "boxes_as_evaluated",
     "eval_batches",
+    "eval_box_batches",
     "in_order",
     "load",
+    "load_boxes",
     "load_pictures",
     "load_sentences",
     "normalise",
@@ -40,4 +51,5 @@ __all__ = [
     "shuffled",
     "steps_per_epoch",
     "train_batches",
+    "train_box_batches",
 ]

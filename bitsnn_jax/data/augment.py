@@ -96,13 +96,14 @@ def resize_and_crop(image: Pixels, *, size: int) -> UInt8[np.ndarray, "size size
     """
     height, width, _ = image.shape
     shorter = round(size * 256 / 224)
-    scaled = [int(shorter * n / min(height, width)) for n in (width, height)]
+    wide, high = (int(shorter * n / min(height, width)) for n in (width, height))
+    scaled = wide, high
     left, top = (round((n - size) / 2) for n in scaled)
     if math.prod(scaled) > _WHOLE:
         x, y = width / scaled[0], height / scaled[1]  # pixels of the image for one
         middle = left * x, top * y, (left + size) * x, (top + size) * y
-        return _resized(image, (size, size), middle)
-    return _resized(image, scaled)[top : top + size, left : left + size]
+        return resize(image, (size, size), middle)
+    return resize(image, scaled)[top : top + size, left : left + size]
 
 
 def random_resized_crop(
@@ -202,11 +203,22 @@ def _window_resized(image, window, size, *, mirrored=False):
     if inside.size <= _LARGE:
         _check_channels(image)
         return resized(inside, size=size, mirrored=mirrored)
-    whole = _resized(inside, (size, size))
+    whole = resize(inside, (size, size))
     return whole[:, ::-1] if mirrored else whole
 
 
-def _resized(image, size, box=None):
+def resize(
+    image: Pixels,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float] | None = None,
+) -> Pixels:
+    """Resize as Pillow does: bilinear, over as many pixels as fall together.
+
+    Args:
+      image: of any height and width, 1 or 3 channels.
+      size: of the result: width and height.
+      box: the part to take, x0, y0, x1, y1 in pixels; by default all.
+    """
     bilinear = Image.Resampling.BILINEAR
     if image.size <= _LARGE:
         return _pixels(_picture(image).resize(size, bilinear, box))

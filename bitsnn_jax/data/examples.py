@@ -10,6 +10,9 @@ from jaxtyping import Float32, Int, Int32, UInt8
 
 from bitsnn_jax.data.images import decode
 
+# Mean and deviation as they are commonly given, so that published weights fit.
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)  # arrays have no single truth value
 class Examples:

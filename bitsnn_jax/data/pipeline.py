@@ -46,7 +46,7 @@ def train_batches(
       ValueError: a batch size that memory does not hold, `data.crop` out of range, what
         `batches.shuffled` raises; and `Unreadable` by the iterator.
     """
-    _check_room("data.batch_size", data.batch_size // num_shards, examples)
+    check_room("data.batch_size", data.batch_size // num_shards, examples)
     side = min(examples.image_shape[:2])
     if data.crop >= side:
         raise ValueError(
@@ -61,7 +61,7 @@ def train_batches(
     # The papers blank images out after normalisation, with 0: the mean colour.
     blank = np.rint(examples.mean * examples.white).astype(int).tolist()
     return shuffled(
-        _Readable(examples) if data.unreadable == "skip" else examples,
+        Readable(examples) if data.unreadable == "skip" else examples,
         seed=seed,
         batch_size=data.batch_size,
         change=partial(augment, settings=data, blank=blank),
@@ -99,7 +99,7 @@ def eval_batches(
         raises; and `Unreadable` while it is iterated over.
     """
     size = data.eval_batch_size if batch_size is None else batch_size
-    _check_room("data.eval_batch_size", size // num_shards, examples)
+    check_room("data.eval_batch_size", size // num_shards, examples)
     return in_order(
         examples,
         partial(as_evaluated, data, examples),
@@ -125,7 +125,7 @@ def as_evaluated(data: config.Data, examples: Examples, index: int) -> dict:
     except Unreadable as error:
         if data.unreadable != "skip":
             raise
-        _warn(error, "it counts as an error of the network")
+        warn_of(error, "it counts as an error of the network")
         return {
             "image": np.zeros(examples.image_shape, np.uint8),
             "label": np.int32(-1),
@@ -136,7 +136,7 @@ def as_evaluated(data: config.Data, examples: Examples, index: int) -> dict:
 
 
 @dataclass(frozen=True)
-class _Readable:
+class Readable:
     """Examples of which a damaged one is replaced by the next that is whole."""
 
     examples: Examples
@@ -149,17 +149,17 @@ class _Readable:
             try:
                 return self.examples[(index + i) % len(self)]
             except Unreadable as error:
-                _warn(error, "another one takes its place")
+                warn_of(error, "another one takes its place")
         raise Unreadable("data.directory: expected a whole image, found none")
 
 
-def _warn(error, consequence):
+def warn_of(error, consequence):
     # Python shows a warning of the same text once in a process.
     found, _, _ = str(error).rpartition(";")
     warnings.warn(f"{found}; {consequence}", stacklevel=2)
 
 
-def _check_room(field, rows, examples):
+def check_room(field, rows, examples):
     """Check that one batch fits, as the pixels that it is here."""
     shape = " x ".join(map(str, examples.image_shape))
     what = f"{field}: {rows} rows of {shape} (data.image_size)"

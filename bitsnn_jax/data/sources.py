@@ -10,7 +10,13 @@ import numpy as np
 
 from bitsnn_jax import config
 from bitsnn_jax.data import idx
-from bitsnn_jax.data.examples import Examples, InMemory, Records, Streamed
+from bitsnn_jax.data.examples import (
+    IMAGENET,
+    Examples,
+    InMemory,
+    Records,
+    Streamed,
+)
 from bitsnn_jax.data.folder import open_folder, open_pictures
 from bitsnn_jax.data.prepared import open_prepared
 from bitsnn_jax.data.splits import SPLITS, held_out, permutation, tenth
@@ -229,12 +235,11 @@ def _prepared(directory, part, *, name, test="test"):
     return open_prepared(directory, name=name, split=test if part == "test" else part)
 
 
-# Mean and deviation as they are commonly given, so that published weights fit.
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+# With mean and deviation as they are commonly given.
 _STORED = {
-    "image_folder": Stored(open_folder, **_IMAGENET),
+    "image_folder": Stored(open_folder, **IMAGENET),
     "imagenet2012": Stored(
-        partial(_prepared, name="imagenet2012", test="validation"), **_IMAGENET
+        partial(_prepared, name="imagenet2012", test="validation"), **IMAGENET
     ),
     "cifar10": Stored(
         partial(_prepared, name="cifar10"),

@@ -29,7 +29,7 @@ class ImageClassification(Classification):
     noun = "images"
     sources = data.SOURCES
     models = MODELS
-    unheeded = ("data.max_length", "data.vocabulary", "loss.boxes")
+    unheeded = ("data.scale_jitter", "data.max_length", "data.vocabulary", "loss.boxes")
     score = "accuracy"
     place = "patch"
 

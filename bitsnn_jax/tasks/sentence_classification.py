@@ -35,7 +35,8 @@ class SentenceClassification(Classification):
     models = TEXT_MODELS
     unheeded = (
         *("data.image_size", "data.random_resized_crop", "data.crop", "data.flip"),
-        *("data.autoaugment", "data.color_jitter", "data.cutout", "loss.boxes"),
+        *("data.scale_jitter", "data.autoaugment", "data.color_jitter", "data.cutout"),
+        "loss.boxes",
     )
 
     def load(self, settings: config.Data, split: str) -> data.Sentences:

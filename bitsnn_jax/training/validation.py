@@ -163,6 +163,7 @@ _RULES = {
     "data.image_size": _within(0, 4096),
     "data.max_length": _within(4, 2**14),
     "data.crop": _within(0, 4096),
+    "data.scale_jitter": _within(0, 10),
     "data.color_jitter": _BELOW_ONE,
     "data.cutout": _within(0, 4096),
     "data.workers": _within(0, 1024),
