@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitsnn_jax.detection.boxes import area, clip, decode
+from bitsnn_jax.detection.boxes import area, at_least_float32, clip, decode
 from bitsnn_jax.detection.suppression import nms
 
 SCORE = 0.05  # the least
@@ -60,6 +60,7 @@ def detect(
             f"expected as many anchors as the levels {level_sizes} have, got "
             f"{len(anchors)}, and logits of {logits.shape[1]}"
         )
+    logits, offsets, anchors = at_least_float32(logits, offsets, anchors)
 
     def of_one(logits, offsets):
         boxes, scores, classes = _candidates(logits, offsets, anchors, level_sizes)

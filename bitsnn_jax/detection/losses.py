@@ -5,11 +5,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from bitsnn_jax.detection.boxes import area, decode, encode, intersection
+from bitsnn_jax.detection.boxes import (
+    area,
+    at_least_float32,
+    decode,
+    encode,
+    intersection,
+)
 from bitsnn_jax.detection.matching import IGNORED, match
 
 ALPHA, GAMMA = 0.25, 2.0
-BETA = 1 / 9
+BETA = 0.11
 EPSILON = 1e-7
 
 
@@ -52,7 +58,7 @@ def smooth_l1(
 ) -> jax.Array:
     """Return |d| - beta / 2, or d^2 / (2 beta) where |d| < beta; d: the difference.
 
-    Gradient: d / beta, cut off at -1 and 1. beta is 1/9 as in Detectron's RetinaNet; it
+    Gradient: d / beta, cut off at -1 and 1. beta is .11 as in Detectron's RetinaNet; it
     is 1 in Fast R-CNN.
 
     >>> smooth_l1(jnp.array([0.1, 2.0]), jnp.zeros(2), beta=1.0)
@@ -115,8 +121,8 @@ def loss(
 
     Each is a sum over anchors, divided by the number of anchors that have a box, or by
     1. The classes of anchors that have a box or are background count, and the offsets
-    of anchors that have a box (`match`). Gradient: exactly 0 for all others, whatever
-    stands in rows of `boxes` that are none.
+    of anchors that have a box (`match`). Computed in float32 or more. Gradient: exactly
+    0 for all others, whatever stands in rows of `boxes` that are none.
 
     Args:
       logits: [n, A, K].
@@ -137,13 +143,13 @@ def loss(
         raise ValueError(
             f"box_loss must be one of {', '.join(BOX_LOSSES)}; got {box_loss!r}"
         )
-    anchors = jnp.asarray(anchors)
+    logits, offsets, anchors, boxes = at_least_float32(logits, offsets, anchors, boxes)
 
     def of_one(logits, offsets, boxes, classes, crowd):
         matched = match(anchors, boxes, classes, crowd)
         positive, index = matched >= 0, jnp.maximum(matched, 0)
         found = jnp.where(positive, classes[index], -1)
-        targets = jax.nn.one_hot(found, logits.shape[-1])
+        targets = found[:, None] == jnp.arange(logits.shape[-1])
         each = focal_loss(logits, targets).sum(axis=-1)
         of_classes = jnp.where(matched == IGNORED, 0, each).sum()
         # Where there is no box, nothing is computed that could overflow: 0 times that
