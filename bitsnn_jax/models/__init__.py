@@ -22,6 +22,7 @@ from bitsnn_jax.models.vit import VIT_SIZES, ViT
 from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
 
 __all__ = [
+    "BACKBONES",
     "DETECTORS",
     "MODELS",
     "TEXT_MODELS",
@@ -286,10 +287,13 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 TEXT_MODELS: dict[str, Callable[..., nn.Module]] = {
     name: partial(_bert, size=size) for name, size in BERT_SIZES.items()
 }
+_FEATURES = {"resnet20": 64, "resnet34": 256}  # of a pyramid over each
 DETECTORS: dict[str, Callable[..., nn.Module]] = {
     f"retinanet_{name}": partial(_retinanet, size=_RESNETS[name], features=features)
-    for name, features in (("resnet20", 64), ("resnet34", 256))
+    for name, features in _FEATURES.items()
 }
+# The classifier with the same stages.
+BACKBONES = {f"retinanet_{name}": name for name in _FEATURES}
 _ALL = MODELS | TEXT_MODELS | DETECTORS
 _TRANSFORMERS = VIT_SIZES.keys() | TEXT_MODELS.keys()
 _CONVOLUTIONAL = MODELS.keys() - _TRANSFORMERS

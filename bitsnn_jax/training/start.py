@@ -3,7 +3,7 @@
 The paper's cheap way to a quantised network (A.10): train with ReLU, then 30 epochs
 with QCFS. `config.start_from` names the first run, or a folder of Hugging Face's with
 the weights of a transformer; `conversion.calibration` finds the thresholds that it does
-not have.
+not have. A detector also starts from a classifier, whose stages are its backbone.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from bitsnn_jax.interop.huggingface import (
 from bitsnn_jax.runs.checkpoint import FOLDER, CheckpointError, Checkpoints, Run
 from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.tasks import Examples, task_of
+from bitsnn_jax.training.backbone_start import is_backbone, with_backbone
 from bitsnn_jax.training.fitting import fitted, thetas
 from bitsnn_jax.training.log import say
 from bitsnn_jax.training.spiking_start import check_activation, into_neurons
@@ -93,7 +94,7 @@ def start(
     Returns:
       The state, and {} or {"start": {"run", "step", "commit", "version", ...}} with
       the origin of that run, if it had one, inside; or {"start": {"folder", "sha256",
-      "random"}}.
+      "random"}}. "random" lists modules that are; a classifier's run has it too.
 
     Raises:
       ValueError: no such network, or the first of its arrays that does not fit the
@@ -105,22 +106,29 @@ def start(
         (saved,) = checkpoints.read(checkpoints.latest, "metadata")
         return state, {key: saved[key] for key in {"start"} & saved.keys()}
     source = _source(config)
-    found = source.variables
+    found, origin = source.variables, source.origin
     for module in source.random:
         say(f"{config.start_from} has no {module}, which stays random")
         found = _with_random(found, state.params[module], module)
+    if source.is_backbone:
+        found, random = with_backbone(found, state.variables)
+        origin = {**origin, "random": list(random)}
+        say(
+            f"{config.start_from} is a classifier: its stem and stages are the "
+            f"backbone, its head is left out; {', '.join(random)} stay random"
+        )
     if source.run and config.direct.method:
         inputs = partial(_inputs, config, examples)
         variables = into_neurons(
             source.run, state.variables, config, examples.input_shape, inputs
         )
-        return dataclasses.replace(state, **variables), {"start": source.origin}
+        return dataclasses.replace(state, **variables), {"start": origin}
     variables = fitted(found, state.variables, name=config.start_from)
     if thetas(variables) != thetas(state.variables):
         apply_fn = ann_fn(config, examples.input_shape)
         batches = list(_inputs(config, examples))  # gone through twice
         variables = calibrate_network(apply_fn, variables, batches, cap=source.cap)
-    return dataclasses.replace(state, **variables), {"start": source.origin}
+    return dataclasses.replace(state, **variables), {"start": origin}
 
 
 class _Source(NamedTuple):
@@ -132,6 +140,7 @@ class _Source(NamedTuple):
       cap: of its ReLUs, if they have one.
       random: modules that it does not have.
       run: that it is of; None for a folder of Hugging Face's.
+      is_backbone: whether it is to be a part of this one, see `backbone_start`.
     """
 
     variables: dict
@@ -139,13 +148,14 @@ class _Source(NamedTuple):
     cap: float | None = None
     random: tuple[str, ...] = ()
     run: Run | None = None
+    is_backbone: bool = False
 
 
 def _source(config: Config) -> _Source:
     try:
         if is_huggingface(config.start_from):
             return _of_huggingface(config)
-        return _of_run(find_run(config.start_from))
+        return _of_run(find_run(config.start_from), config)
     except ValueError as error:
         other = "" if Path(config.start_from).is_dir() else _OR_HUGGING_FACE
         raise CheckpointError(f"start_from: {error}{other}") from error
@@ -157,14 +167,16 @@ _OR_HUGGING_FACE = (
 )
 
 
-def _of_run(run: Run) -> _Source:
+def _of_run(run: Run, config: Config) -> _Source:
     origin = {"run": run.config.name, "step": run.step} | {
         key: run.metadata[key]
         for key in ("commit", "version", "start")
         if key in run.metadata
     }
     cap = CAPS.get(run.config.model.activation)
-    return _Source(run.variables, origin, cap, run=run)
+    return _Source(
+        run.variables, origin, cap, run=run, is_backbone=is_backbone(run, config)
+    )
 
 
 def _of_huggingface(config: Config) -> _Source:
