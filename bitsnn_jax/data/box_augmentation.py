@@ -104,6 +104,27 @@ def fit_boxes(
     return _row(view.pixels(image), found, view.scale, size, most, blank)
 
 
+def fit_unread(
+    truth: Mapping[str, Any],
+    shape: tuple[int, int],
+    *,
+    size: int,
+    most: int,
+    blank: Sequence[int],
+) -> dict[str, Any]:
+    """Return the row of `fit_boxes` for a picture that is not there: nothing is seen.
+
+    Args:
+      truth: an example without its image.
+      shape: height and width that the picture should have.
+      size, most, blank: as in `fit_boxes`.
+    """
+    view = whole_view(*shape, size=size)
+    found = {**truth, "boxes": view.boxes(truth["boxes"])}
+    nothing = np.empty((0, 0, len(blank)), np.uint8)
+    return _row(nothing, found, view.scale, size, most, blank)
+
+
 def augment_boxes(
     example: Mapping[str, Any],
     rng: np.random.Generator,

@@ -7,7 +7,7 @@ import numpy as np
 
 from bitsnn_jax import config
 from bitsnn_jax.data.batches import TrainBatches, in_order, shuffled
-from bitsnn_jax.data.box_augmentation import augment_boxes, fit_boxes
+from bitsnn_jax.data.box_augmentation import augment_boxes, fit_boxes, fit_unread
 from bitsnn_jax.data.boxed import BoxedPictures
 from bitsnn_jax.data.images import Unreadable
 from bitsnn_jax.data.pipeline import Readable, check_room, warn_of
@@ -103,17 +103,15 @@ def boxes_as_evaluated(data: config.Data, examples: BoxedPictures, index: int) -
     Raises:
       Unreadable: the picture is damaged, with `data.unreadable="error"`.
     """
-    blank = _blank(examples)
+    fixed = {"size": data.image_size, "most": examples.most, "blank": _blank(examples)}
     try:
         example = examples[index]
     except Unreadable as error:
         if data.unreadable != "skip":
             raise
         warn_of(error, "the network will miss its boxes")
-        image = np.empty((*examples.size(index), len(blank)), np.uint8)
-        image[:] = np.array(blank, np.uint8)
-        example = {"image": image, **examples.truth(index)}
-    return fit_boxes(example, size=data.image_size, most=examples.most, blank=blank)
+        return fit_unread(examples.truth(index), examples.size(index), **fixed)
+    return fit_boxes(example, **fixed)
 
 
 def _blank(examples) -> list[int]:

@@ -275,6 +275,18 @@ def test_a_picture_that_cannot_be_read_keeps_its_boxes_in_evaluation(tmp_path):
         assert (row["classes"] >= 0).sum() == i
 
 
+def test_a_picture_that_is_not_there_takes_no_memory_for_its_size(tmp_path):
+    data = write_boxes(tmp_path, unreadable="skip")
+    boxes = [annotation(0, [0, 0, 32767, 60000])]
+    file = instances({0: (65535, 65535)}, boxes)
+    path = tmp_path / "annotations" / "instances_val.json"
+    path.write_text(json.dumps(file))
+    with pytest.warns(UserWarning, match="not the 65535 x 65535"):
+        row = boxes_as_evaluated(data, load_boxes(data, "test"), 0)
+    np.testing.assert_allclose(row["boxes"], [[0, 0, 8, 14.6]], atol=0.1)
+    assert len(np.unique(row["image"].reshape(-1, 3), axis=0)) == 1
+
+
 def test_a_picture_of_another_size_than_its_annotations_say_is_named(tmp_path):
     data = write_boxes(tmp_path)
     file = instances({0: (15, 16)}, [annotation(0, [0, 0, 2, 2])])

@@ -11,12 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentences
+from boxed_pictures import write_boxes
 from mutate import mutations
 from pictures import encoded, prepare
 from PIL import Image
 
 from bitsnn_jax.config import Data
-from bitsnn_jax.data import as_evaluated, load, load_pictures, load_sentences
+from bitsnn_jax.data import (
+    as_evaluated,
+    boxes_as_evaluated,
+    load,
+    load_boxes,
+    load_pictures,
+    load_sentences,
+)
 
 pytestmark = pytest.mark.slow
 COUNT = 150  # damaged copies of a file
@@ -143,6 +151,15 @@ def use_sentences(path):
         examples.words(0)
 
 
+def use_boxes(path):
+    settings = {"directory": str(path.parents[1]), "image_size": 16}
+    data = Data(name="coco", unreadable="skip", **settings)
+    for split in ("train", "test"):
+        examples = load_boxes(data, split)
+        for i in range(min(len(examples), 5)):
+            boxes_as_evaluated(data, examples, i)
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_damaged_pictures_are_read_or_refused(tmp_path, name):
     path = tmp_path / name
@@ -179,3 +196,9 @@ def test_damaged_prepared_sets_are_read_or_refused(tmp_path, name):
 def test_damaged_sentences_are_read_or_refused(tmp_path, name):
     sentences.write_sst2(tmp_path)
     check(use_sentences, tmp_path / name)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_damaged_boxes_are_read_or_refused(tmp_path, part):
+    write_boxes(tmp_path)
+    check(use_boxes, tmp_path / "annotations" / f"instances_{part}.json")
