@@ -16,11 +16,11 @@ def match(
     """Return the index of the box that each anchor is to find, or why there is none.
 
     An anchor takes the box of the largest IoU, the first of equal ones, if that is .5
-    or more; it is background below .4, and ignored in between. A box whose best anchors
-    would get nothing by this rule is not lost: each anchor that no other surpasses for
-    some box takes the box that is best for itself (`allow_low_quality_matches` in
-    torchvision). Background is ignored where at least half of the anchor lies inside a
-    crowd box, for which no anchor is responsible.
+    or more; it is background below .4, and ignored in between. So that a box which no
+    anchor reaches is not lost, an anchor that no other surpasses for some box takes its
+    own best box at any IoU (`allow_low_quality_matches` in torchvision). Background is
+    ignored where at least half of the anchor lies inside a crowd box, for which no
+    anchor is responsible.
 
     Args:
       anchors: [A, 4].

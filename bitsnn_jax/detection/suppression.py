@@ -1,11 +1,14 @@
 """Non-maximum suppression, in arrays of fixed size."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from bitsnn_jax.detection.boxes import iou
 
 
+@partial(jax.jit, static_argnames=("limit",))
 def nms(
     boxes: jax.Array,
     scores: jax.Array,
