@@ -1,12 +1,12 @@
 """Pictures and boxes, written in COCO's format."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Bool, Num, UInt8
 from PIL import Image
 
 
@@ -18,12 +18,27 @@ class Boxed(NamedTuple):
       boxes: x0, y0, x1, y1.
       classes: 0..K-1.
       areas: of what is in the boxes, in pixels; None for those of the boxes.
+      crowd: whether a box counts for nothing; None for none.
     """
 
     pixels: UInt8[np.ndarray, "h w *c"]
     boxes: Num[np.ndarray, "n 4"]
     classes: Num[np.ndarray, " n"]
     areas: Num[np.ndarray, " n"] | None = None
+    crowd: Bool[np.ndarray, " n"] | None = None
+
+
+def check_new(folder: Path, option: str) -> None:
+    """Refuse a folder that holds anything, which nobody means to replace.
+
+    Raises:
+      ValueError: there is one, or a file; the message names the option.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(
+            f"{option} must be a new folder, or an empty one, got {folder}: remove it, "
+            "or give another"
+        )
 
 
 def write_boxes(
@@ -75,21 +90,26 @@ class _Instances:
 
     def add(self, name: str, picture: Boxed) -> None:
         height, width = picture.pixels.shape[:2]
-        sides = picture.boxes[:, 2:] - picture.boxes[:, :2]
-        areas = sides.prod(1) if picture.areas is None else picture.areas
-        bboxes = np.concatenate([picture.boxes[:, :2], sides], axis=1).tolist()
+        boxes = list(_annotations(picture))
         for _ in range(self.repeats):
-            identity = len(self.images) + 1
+            image = len(self.images) + 1
             size = {"width": width, "height": height}
-            self.images.append({"id": identity, "file_name": name, **size})
-            for box, area, label in zip(bboxes, areas, picture.classes, strict=True):
-                self.annotations.append(
-                    {
-                        "id": len(self.annotations) + 1,
-                        "image_id": identity,
-                        "category_id": int(label) + 1,
-                        "bbox": box,
-                        "area": float(area),
-                        "iscrowd": 0,
-                    }
-                )
+            self.images.append({"id": image, "file_name": name, **size})
+            for box in boxes:
+                identity = {"id": len(self.annotations) + 1, "image_id": image}
+                self.annotations.append(identity | box)
+
+
+def _annotations(picture: Boxed) -> Iterator[dict]:
+    boxes, classes, areas, crowd = picture[1:]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    areas = sides.prod(1) if areas is None else areas
+    crowd = np.zeros(len(boxes), bool) if crowd is None else crowd
+    places = np.concatenate([boxes[:, :2], sides], axis=1).tolist()
+    for i, place in enumerate(places):
+        yield {
+            "category_id": int(classes[i]) + 1,
+            "bbox": place,
+            "area": float(areas[i]),
+            "iscrowd": int(crowd[i]),
+        }

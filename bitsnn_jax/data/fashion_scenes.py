@@ -17,7 +17,7 @@ import numpy as np
 
 from bitsnn_jax.config import Data
 from bitsnn_jax.data import idx
-from bitsnn_jax.data.coco_writer import Boxed, write_boxes
+from bitsnn_jax.data.coco_writer import Boxed, check_new, write_boxes
 from bitsnn_jax.data.scenes import Objects, draw_scene
 from bitsnn_jax.data.sources import load
 from bitsnn_jax.runtime.cli import SEEDS, Parser, a_path, between, filled, one_line
@@ -92,12 +92,7 @@ def _check(options):
             raise ValueError(
                 f"--{name} must be LOW and HIGH, in this order, got {low} and {high}"
             )
-    out = options.out
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(
-            f"--out must be a new folder, or an empty one, got {out}: remove it, or "
-            "give another"
-        )
+    check_new(options.out, "--out")
 
 
 def _garments(source: str, part: str) -> Objects:

@@ -262,6 +262,13 @@ WRONG = {
         "{tmp}/none": "none",
         "{tmp}/file": "file: expected the source archive of vaderSentiment 3.3.2",
     },
+    "experiments.deepforest_scenes": {
+        "": "the following arguments are required: package",
+        "{tmp}/none": "none: expected the wheel of deepforest 2.1.0",
+        "{tmp}/file": "file: expected the wheel of deepforest 2.1.0",
+        "{tmp}/file --to={tmp}": "--to must be a new folder, or an empty one",
+        "{tmp}/file --tile=8": "--tile must be at least 16, got 8",
+    },
     "experiments.cards": {"nosuch": "nosuch is not a folder"},
     "experiments.conversions": {
         "--parts all": "argument --parts: invalid choice",
