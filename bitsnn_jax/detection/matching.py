@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from bitsnn_jax.detection.boxes import area, coverage, iou
+from bitsnn_jax.detection.boxes import area, at_least_float32, coverage, iou
 
 POSITIVE, NEGATIVE = 0.5, 0.4  # least IoU of a match; background is below the other
 IN_CROWD = 0.5  # least share of an anchor inside a crowd box, for which it is ignored
@@ -44,16 +44,33 @@ def match(
             "expected boxes [M, 4] of at least one row, with class -1 where there is "
             "no box; got none"
         )
+    anchors, boxes = at_least_float32(anchors, boxes)
     some = (classes >= 0) & (area(boxes) > 0)
-    overlap = jnp.where(some & ~crowd, iou(anchors, boxes), -1)
-    # Computed once: a second computation may round otherwise, and the best would not
-    # equal itself below.
-    overlap = jax.lax.optimization_barrier(overlap)
-    own, index = overlap.max(axis=1), overlap.argmax(axis=1).astype(jnp.int32)
+
+    def meet(state, row):
+        own, index, unsurpassed, hidden = state
+        m, box, thing, hides = row
+        overlap = jnp.where(thing, iou(anchors, box[None])[:, 0], 0)
+        # Computed once: a second computation may round otherwise, and the best would
+        # not equal itself.
+        overlap = jax.lax.optimization_barrier(overlap)
+        best = overlap.max()
+        inside = coverage(anchors, box[None])[:, 0] >= IN_CROWD
+        return (
+            jnp.maximum(own, overlap),
+            jnp.where(overlap > own, m, index),
+            unsurpassed | ((overlap == best) & (best > 0)),
+            hidden | (hides & inside),
+        ), None
+
+    # One box after the other: there is no array [A, M], and each step is a few long
+    # vectors.
+    def everywhere(value):
+        return jnp.full(len(anchors), value)
+
+    state = tuple(map(everywhere, (anchors.dtype.type(0), jnp.int32(0), False, False)))
+    rows = jnp.arange(len(boxes), dtype=jnp.int32), boxes, some & ~crowd, some & crowd
+    (own, index, unsurpassed, hidden), _ = jax.lax.scan(meet, state, rows)
     below = jnp.where(own < NEGATIVE, BACKGROUND, IGNORED)
-    best = overlap.max(axis=0)
-    unsurpassed = ((overlap == best) & (best > 0)).any(axis=1)
     matched = jnp.where((own >= POSITIVE) | unsurpassed, index, below)
-    hidden = coverage(anchors, boxes) >= IN_CROWD
-    hidden = (hidden & some & crowd).any(axis=1)
     return jnp.where((matched == BACKGROUND) & hidden, IGNORED, matched)

@@ -86,7 +86,7 @@ def test_gradients_are_differences_of_the_loss(box_loss):
         for s in (h, -h)
     ]
     found = sum(np.vdot(s, d) for s, d in zip(slopes, direction, strict=True))
-    np.testing.assert_allclose(found, (ends[0] - ends[1]).sum() / (2 * h), rtol=1e-7)
+    np.testing.assert_allclose(found, np.subtract(*ends).sum() / (2 * h), rtol=1e-7)
 
 
 @any_box_loss
@@ -154,23 +154,27 @@ def test_smooth_l1_and_its_gradient_are_those_of_the_equation():
     np.testing.assert_allclose(slopes, np.clip(d / 0.11, -1, 1), atol=1e-12)
 
 
+COUNT = 20
+# Of each pair, and the derivatives by the first box.
+giou = jax.jit(jax.vmap(jax.value_and_grad(detection.giou_loss)))
+
+
 def test_giou_loss_is_that_of_a_loop_and_draws_boxes_together():
     """Also those that have nothing in common."""
-    low = RNG.uniform(0, 20, (2, 50, 2))
-    a, b = np.concatenate([low, low + RNG.uniform(1, 20, (2, 50, 2))], axis=-1)
-    loss = jax.jit(detection.giou_loss)
-    found = loss(a, b)
+    low = RNG.uniform(0, 20, (2, COUNT, 2))
+    sides = RNG.uniform(1, 20, (2, COUNT, 2))
+    a, b = np.concatenate([low, low + sides], axis=-1)
+    found, slopes = map(np.asarray, giou(a, b))
+    # 1e-7 in the divisors, which are areas of 1 pixel and more.
     np.testing.assert_allclose(found, list(map(by_hand.giou_loss, a, b)), rtol=1e-6)
-    np.testing.assert_allclose(loss(a, a), np.zeros(50), atol=1e-6)
     assert np.any(found > 1) and np.all((found >= 0) & (found < 2))
-    slope = jax.jit(jax.grad(lambda a: detection.giou_loss(a, b).sum()))(a)
-    assert np.all(loss(a - 1e-3 * slope, b) < found)
+    assert np.all(np.asarray(giou(a - 1e-3 * slopes, b)[0]) < found)
+    np.testing.assert_allclose(giou(a, a)[0], np.zeros(COUNT), atol=1e-6)
 
 
-def test_a_box_without_area_has_a_loss_without_nan():
-    point = np.ones(4)
-    found, slope = jax.jit(jax.value_and_grad(detection.giou_loss))(point, point)
-    assert np.all(np.isfinite(slope)) and np.isfinite(found)
+def test_giou_of_boxes_without_area_is_a_number_and_so_is_its_gradient():
+    for found in giou(*np.ones((2, COUNT, 4))):
+        assert np.all(np.isfinite(found))
 
 
 def test_another_loss_of_boxes_is_refused():

@@ -59,11 +59,6 @@ def test_no_two_kept_boxes_of_a_class_overlap_and_the_others_overlap_a_better_on
     assert found == sorted(found, key=rank.__getitem__) == by_hand.nms(*crowded(seed))
 
 
-def test_a_limit_leaves_the_first():
-    some = jax.jit(partial(detection.nms, limit=3))(*crowded(0))
-    np.testing.assert_array_equal(some, nms(*crowded(0))[:3])
-
-
 def test_boxes_of_many_images_are_suppressed_as_those_of_each():
     images = [crowded(seed) for seed in range(4)]
     found = jax.jit(jax.vmap(partial(detection.nms, limit=MANY)))(
@@ -94,77 +89,79 @@ def same(found, wanted):
 
 
 @pytest.fixture(scope="module")
-def few():
+def detect():
     """`detect` with 20 candidates a level and 8 boxes an image."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detections, "CANDIDATES", 20)
         patch.setattr(detections, "LIMIT", 8)
         with jax.enable_x64(True):
-            given = drawn()
             uncompiled = detection.detect.__wrapped__
-            fn = jax.jit(lambda *args: uncompiled(*args, ANCHORS, SIZES, IMAGE))
-            fn(*given)  # compiled while they are few
+            fn = jax.jit(lambda *args: uncompiled(*args, SIZES, IMAGE))
+            fn(*drawn(), ANCHORS)  # compiled while they are few
     return fn
-
-
-def detect(logits, offsets):
-    return detection.detect(logits, offsets, ANCHORS, SIZES, IMAGE)
 
 
 def by_loop(logits, offsets, **few):
     return by_hand.detect(logits, offsets, ANCHORS, SIZES, IMAGE, **few)
 
 
-def test_detections_are_those_of_a_loop(few):
-    """With fewer candidates and boxes than there are, and with all."""
+def test_detections_are_those_of_a_loop(detect):
     given = drawn()
-    found, best = detect(*given), few(*given)
+    found = detect(*given, ANCHORS)
+    for i, image in enumerate(zip(*given, strict=True)):
+        wanted = by_loop(*image, candidates=20, limit=8)
+        same(rows(found, i), wanted)
+        assert len(wanted) == 8 < len(by_loop(*image, candidates=20))
+
+
+@pytest.mark.slow  # compiled for this test alone
+def test_fewer_detections_than_there_may_be_are_those_of_a_loop():
+    given = drawn()
+    found = detection.detect(*given, ANCHORS, SIZES, IMAGE)
     for i, image in enumerate(zip(*given, strict=True)):
         same(rows(found, i), by_loop(*image))
-        same(rows(best, i), by_loop(*image, candidates=20, limit=8))
-        assert len(rows(best, i)) == 8 < len(rows(found, i))
+        assert 8 < len(rows(found, i)) < 100
 
 
-def test_equal_scores_are_taken_by_position(few):
+def test_equal_scores_are_taken_by_position(detect):
     """All are equal: the first pairs of each level are the candidates."""
     logits = np.zeros((N, len(ANCHORS), CLASSES))
     offsets = np.zeros((N, len(ANCHORS), 4))
     wanted = by_loop(logits[0], offsets[0], candidates=20, limit=8)
-    same(rows(few(logits, offsets), 0), wanted)
+    same(rows(detect(logits, offsets, ANCHORS), 0), wanted)
 
 
-def test_the_order_of_anchors_of_a_level_does_not_matter():
+def test_the_order_of_anchors_of_a_level_does_not_matter(detect):
     logits, offsets = drawn()
     first, second = map(RNG.permutation, SIZES)
     order = np.concatenate([first, SIZES[0] + second])
-    moved = logits[:, order], offsets[:, order], ANCHORS[order]
     jax.tree.map(
         np.testing.assert_array_equal,
-        detection.detect(*moved, SIZES, IMAGE),
-        detect(logits, offsets),
+        detect(logits[:, order], offsets[:, order], ANCHORS[order]),
+        detect(logits, offsets, ANCHORS),
     )
 
 
-def test_an_image_does_not_matter_to_another():
+def test_an_image_does_not_matter_to_another(detect):
     logits, offsets = drawn()
-    found = detect(logits, offsets)
-    turned = detect(logits[::-1], offsets[::-1])
+    found = detect(logits, offsets, ANCHORS)
+    turned = detect(logits[::-1], offsets[::-1], ANCHORS)
     for ours, theirs in zip(found, turned, strict=True):
         np.testing.assert_array_equal(ours, np.asarray(theirs)[::-1])
 
 
-def test_what_is_no_number_is_no_box():
+def test_what_is_no_number_is_no_box(detect):
     logits, offsets = drawn()
     logits[0], offsets[1] = np.nan, np.nan
-    found = detect(logits, offsets)
-    np.testing.assert_array_equal(found.classes, np.full((N, 100), -1))
+    found = detect(logits, offsets, ANCHORS)
+    np.testing.assert_array_equal(found.classes, np.full((N, 8), -1))
 
 
-def test_boxes_outside_the_image_are_none():
+def test_boxes_outside_the_image_are_none(detect):
     logits, offsets = drawn()
     offsets[..., :2], offsets[..., 2:] = 50.0, 0.0
-    found = detect(logits, offsets)
-    np.testing.assert_array_equal(found.scores, np.zeros((N, 100)))
+    found = detect(logits, offsets, ANCHORS)
+    np.testing.assert_array_equal(found.scores, np.zeros((N, 8)))
 
 
 def test_levels_that_are_not_those_of_the_anchors_are_refused():

@@ -12,7 +12,7 @@ from bitsnn_jax.detection import BACKGROUND, IGNORED
 
 IMAGE, SHAPES = (48, 48), [(6, 6), (3, 3)]
 ANCHORS = detection.anchors(IMAGE, SHAPES).astype(float)
-match = jax.jit(detection.match)
+compiled = jax.jit(detection.match)
 ROWS = 4
 
 
@@ -20,6 +20,14 @@ ROWS = 4
 def float64():
     with jax.enable_x64(True):
         yield
+
+
+def match(anchors, *truth):
+    """Of any number of anchors, filled up to one shape with some far away."""
+    count, far = len(anchors), np.array([900.0, 900, 901, 901])
+    filled = np.tile(far, (len(ANCHORS), 1))
+    filled[:count] = anchors
+    return np.asarray(compiled(filled, *truth))[:count]
 
 
 @st.composite
