@@ -112,7 +112,7 @@ def clip(boxes: jax.Array, image_shape: tuple[int, int]) -> jax.Array:
 
 
 def at_least_float32(*arrays: jax.Array) -> list[jax.Array]:
-    """Bring arrays to one type, the widest: half precision moves boxes by pixels.
+    """Return arrays of one type, the widest: half precision moves boxes by pixels.
 
     >>> [x.dtype.name for x in at_least_float32(jnp.ones(1, jnp.bfloat16))]
     ['float32']

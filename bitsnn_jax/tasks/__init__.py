@@ -1,6 +1,7 @@
 """Tasks by name: what is learnt, and how it is judged."""
 
 from bitsnn_jax.config import Config
+from bitsnn_jax.tasks.detection import Detection
 from bitsnn_jax.tasks.image_classification import ImageClassification
 from bitsnn_jax.tasks.sentence_classification import SentenceClassification
 from bitsnn_jax.tasks.task import Batch, Batches, Examples, Numbers, Task
@@ -8,6 +9,7 @@ from bitsnn_jax.tasks.task import Batch, Batches, Examples, Numbers, Task
 __all__ = ["TASKS", "Batch", "Batches", "Examples", "Numbers", "Task", "task_of"]
 
 TASKS: dict[str, Task] = {
+    "detection": Detection(),
     "image_classification": ImageClassification(),
     "sentence_classification": SentenceClassification(),
 }
