@@ -87,6 +87,12 @@ def test_decode_overflows_nowhere():
     np.testing.assert_allclose(found[0], [-246, -246, 254, 254])
 
 
+def test_a_box_with_a_corner_out_of_order_has_no_area():
+    """Also with both, where two negative sides would have a positive product."""
+    rows = np.array([[0.0, 0, 2, 3], [2, 0, 0, 3], [0, 3, 2, 0], [2, 3, 0, 0]])
+    np.testing.assert_array_equal(jax.jit(detection.area)(rows), [6, 0, 0, 0])
+
+
 def test_boxes_are_cut_off_at_the_border():
     found = detection.clip(jnp.array([[-3.0, 2, 99, 99], [50, 60, 70, 80]]), (30, 40))
     np.testing.assert_array_equal(found, [[0, 2, 40, 30], [40, 30, 40, 30]])
