@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from bitsnn_jax.config import Config, from_dict, read_config, to_dict
+from bitsnn_jax.detection import flat
 from bitsnn_jax.direct import METHODS
 from bitsnn_jax.tasks import task_of
 from bitsnn_jax.training.validation import validate
@@ -25,8 +26,17 @@ DATA = {
     "cifar10": ((32, 32, 3), 10),
     "cifar100": ((32, 32, 3), 100),
     "image_folder": ((0, 0, 3), 1000),
+    "coco": ((0, 0, 3), 80),
+    "coco of scenes": ((0, 0, 1), 10),
     **dict.fromkeys(("sst2", "qqp", "qnli"), ((3, 0), 2)),
 }
+
+
+def data_of(config: Config) -> str:
+    """Say what the files hold, where two data sets have them in the same form."""
+    scenes = config.data.directory.endswith("scenes")
+    return f"{config.data.name} of scenes" if scenes else config.data.name
+
 
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
@@ -55,6 +65,8 @@ def test_the_name_of_a_file_says_model_and_data(file):
     known_as = {"idx": "fashion", "image_folder": "imagenet"}
     if config.data.directory.endswith("reviews"):  # in the form of SST-2
         known_as["sst2"] = "reviews"
+    if data_of(config) == "coco of scenes":
+        known_as["coco"] = "scenes"
     assert known_as.get(config.data.name, config.data.name) in words
     assert any(config.model.name.startswith(word) for word in words)
 
@@ -62,16 +74,18 @@ def test_the_name_of_a_file_says_model_and_data(file):
 @each_file
 def test_the_network_of_every_file_fits_its_examples_and_classes(file):
     config, task = load(file), task_of(load(file))
-    shape, num_classes = DATA[config.data.name]
+    shape, num_classes = DATA[data_of(config)]
     size = config.data.image_size or config.data.max_length
     shape = tuple(side or size for side in shape)
     model = task.build(config, shape)
-    logits, _ = jax.eval_shape(
+    outputs, _ = jax.eval_shape(
         partial(model.init_with_output, train=False),
         jax.random.key(0),
         task.placeholder(shape),
     )
-    assert logits.shape == (1, num_classes)
+    if config.task == "detection":  # which has logits for each anchor
+        outputs, _ = jax.eval_shape(flat, outputs)
+    assert (outputs.shape[0], outputs.shape[-1]) == (1, num_classes)
 
 
 @each_file

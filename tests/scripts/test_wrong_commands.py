@@ -257,6 +257,12 @@ WRONG = {
         "--width=0": "--width must be above 0",
         "--together=4": "--together must be at most 3",
     },
+    "experiments.retinanet_at_512": {
+        "--size=0": "--size must be at least 1, got 0",
+        "--width=0": "--width must be above 0",
+        "--parts all": "argument --parts: invalid choice",
+        "--out=": "--out must not be empty",
+    },
     "experiments.reviews": {
         "": "the following arguments are required: sdist",
         "{tmp}/none": "none",
