@@ -53,15 +53,16 @@ class Simulated(NamedTuple):
     """What came out, for each step t = 1..T at which the output may be read.
 
     Attributes:
-      outputs: [T, n, ...]: the mean up to and with t, or the value so far. Layer by
-        layer [1, n, ...], that at T, unless neurons can be read on the way.
+      outputs: [T, n, ...] in the place of each array that the program returns: the mean
+        up to and with t, or the value so far. Layer by layer [1, n, ...], that at T,
+        unless neurons can be read on the way.
       spikes: path -> float32 [T], spikes at that step, over the batch; those of the
         warm-up are all in the first, those of steps after T in the last.
       synaptic_operations: float32 [T], the same weighted by each neuron's fan-out; zero
         if the fan-out was not given.
     """
 
-    outputs: Array
+    outputs: Any
     spikes: OrderedDict[str, Array]
     synaptic_operations: Array
 
@@ -83,7 +84,7 @@ def simulate(
     """Run a program with other neurons at its QCFS sites.
 
     Args:
-      apply_fn: pure, (variables, x) -> one array; its activations are `qcfs`.
+      apply_fn: pure, (variables, x) -> output; its activations are `qcfs`.
       neuron: the neurons of the method.
       steps: T, at least 1; without the warm-up.
       found: what the method's `prepare` returned.
@@ -125,18 +126,17 @@ def simulate(
 
 
 def _each_step(apply_fn, neuron, steps, options, variables, x) -> Simulated:
-    program, _ = trace(apply_fn, variables, x)
+    program, shapes = trace(apply_fn, variables, x)
     inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
     reading_of = _SoFar if isinstance(neuron, SumNeuron) else _EachStep
     # Nothing is sent yet: XLA drops the operations that would see only zeros.
     starting = reading_of(neuron, None, 0, **options)
-    [value] = read(starting, program, *inputs)
-    is_mean = isinstance(value, Current)
+    are_means = [isinstance(v, Current) for v in read(starting, program, *inputs)]
 
     def step(carried, t):
         reading = reading_of(neuron, carried, t, **options)
-        [output] = read(reading, program, *inputs)
-        return reading.carried, (output.value, reading.spikes, reading.operations)
+        results = [each.value for each in read(reading, program, *inputs)]
+        return reading.carried, (results, reading.spikes, reading.operations)
 
     carried, before = starting.carried, None
     if neuron.warm_up:
@@ -149,7 +149,16 @@ def _each_step(apply_fn, neuron, steps, options, variables, x) -> Simulated:
             tuple(before),
             (spikes, operations),
         )
-    return Simulated(_means(outputs) if is_mean else outputs, spikes, operations)
+    outputs = [
+        _means(each) if is_mean else each
+        for each, is_mean in zip(outputs, are_means, strict=True)
+    ]
+    return Simulated(_tree_of(shapes, outputs), spikes, operations)
+
+
+def _tree_of(shapes, outputs) -> Any:
+    """Return outputs as the program does."""
+    return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 
 def _means(outputs) -> Array:
@@ -159,16 +168,19 @@ def _means(outputs) -> Array:
 
 
 def _layer_by_layer(apply_fn, neuron, steps, options, variables, x) -> Simulated:
-    program, _ = trace(apply_fn, variables, x)
+    program, shapes = trace(apply_fn, variables, x)
     reading = _LayerByLayer(neuron, steps, **options)
     inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
-    [output] = read(reading, program, *inputs)
-    if not isinstance(output, Current):
-        outputs = output.value[None]
-    elif neuron.on_the_way and not reading.waits:
-        outputs = _means(output.value[:steps])
-    else:
-        outputs = output.value[:steps].mean(0, keepdims=True)
+    results = read(reading, program, *inputs)
+
+    def read_out(output):
+        if not isinstance(output, Current):
+            return output.value[None]
+        if neuron.on_the_way and not reading.waits:
+            return _means(output.value[:steps])
+        return output.value[:steps].mean(0, keepdims=True)
+
+    outputs = _tree_of(shapes, [read_out(each) for each in results])
     operations = jnp.broadcast_to(reading.operations, (reading.length,))
     spikes, operations = jax.tree.map(
         lambda counts: counts[:steps].at[-1].add(counts[steps:].sum()),
