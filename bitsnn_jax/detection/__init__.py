@@ -1,5 +1,6 @@
 """Boxes: anchors, offsets, matching, losses, detections, average precision."""
 
+from bitsnn_jax.detection.agreement import Agreement, agreement
 from bitsnn_jax.detection.anchor_grid import ANCHORS_PER_PLACE, anchors, level_sizes
 from bitsnn_jax.detection.boxes import area, clip, decode, encode, iou
 from bitsnn_jax.detection.detections import Detections, detect
@@ -20,7 +21,9 @@ __all__ = [
     "BACKGROUND",
     "BOX_LOSSES",
     "IGNORED",
+    "Agreement",
     "Detections",
+    "agreement",
     "anchors",
     "area",
     "average_precision",
