@@ -80,8 +80,7 @@ def lower(apply_fn: ApplyFn, variables: Any, example: Any) -> Graph:
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)
         raise ValueError(f"expected one input with a batch of 1, got {shapes}")
     program, shapes = trace(apply_fn, variables, example)
-    count = len(jax.tree.leaves(shapes))
-    outputs = [f"output_{i + 1}" for i in range(count)] if count > 1 else ["output"]
+    outputs = output_names(len(jax.tree.leaves(shapes)))
     constants = jax.tree.leaves(variables)
     reading = _Lowering(outputs, neuron_paths(program, constants, leaves))
     start = reading.node(Node("input", "input", leaves[0].shape))
@@ -92,6 +91,15 @@ def lower(apply_fn: ApplyFn, variables: Any, example: Any) -> Graph:
     if difference := graph_difference(graph, apply_fn, variables, _input(leaves[0])):
         raise LoweringError(f"the layer graph is another network: {difference}")
     return graph
+
+
+def output_names(count: int) -> list[str]:
+    """Return the names of the output nodes, in the order of `jax.tree.leaves`.
+
+    >>> output_names(1), output_names(2)
+    (['output'], ['output_1', 'output_2'])
+    """
+    return [f"output_{i + 1}" for i in range(count)] if count > 1 else ["output"]
 
 
 def _input(example):

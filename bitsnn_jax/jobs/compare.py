@@ -17,6 +17,7 @@ from bitsnn_jax.comparators.method import Method
 from bitsnn_jax.comparators.structure import Structure, structure
 from bitsnn_jax.direct import METHODS as DIRECT
 from bitsnn_jax.integers.energy import Profile, profile
+from bitsnn_jax.integers.lowering import lower
 from bitsnn_jax.jobs.compare_direct import DirectCase, direct_runs
 from bitsnn_jax.jobs.compare_examples import BATCH, batches, calibration_inputs
 from bitsnn_jax.jobs.compare_integers import (
@@ -29,7 +30,7 @@ from bitsnn_jax.jobs.compare_integers import (
 from bitsnn_jax.jobs.compare_networks import Ann, load_source, other_runs
 from bitsnn_jax.jobs.compare_rows import Case
 from bitsnn_jax.jobs.compare_store import ComparisonStore
-from bitsnn_jax.jobs.integers import float_pass, lower_pixels
+from bitsnn_jax.jobs.numbers import of_examples
 from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.jobs.training_cost import (
     QCFS,
@@ -39,6 +40,7 @@ from bitsnn_jax.jobs.training_cost import (
     trained_run,
     trainee,
 )
+from bitsnn_jax.reports.scores import with_unit
 from bitsnn_jax.results.comparison import (
     ComparisonResult,
     Failure,
@@ -148,7 +150,7 @@ def _compare(source: RunSource, options: CompareOptions) -> ComparisonResult:
     store = ComparisonStore(options.out / "compare.json", bench.begun())
     for each in bench.direct:
         store.check_run(each.method.name, each.steps, each.seed, each.source)
-    print(_HEAD, flush=True)
+    print(_head(bench.task.score), flush=True)
     for method in options.chosen:
         store.begin(method.name, bench.missing)
         case = bench.case(method)
@@ -215,7 +217,7 @@ def _add_rows(
         rows = case.rows(todo, seed=seed, calibration=calibration, shown=bench.shown)
         for row, about in rows:
             store.add(row, about)
-            print(_line(row), flush=True)
+            print(_line(row, bench.task.score), flush=True)
     except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
         text = " ".join(str(error).split())
         store.fail(Failure(method=method.name, error=text))
@@ -270,26 +272,30 @@ class _Bench:
         return structure(*network, nonspiking="decode"), synapses
 
     def _integers(self) -> RoundedNetworks | None:
-        """Return the networks in integers, which are those of images."""
-        if self.task.noun != "images":
-            self.missing += [
-                Failure(
-                    method=name,
-                    error="compare.py has networks in integers of images only, got "
-                    f"{self.task.noun}: convert.py has those of others",
-                )
-                for name in INTEGERS
-            ]
-            return None
+        """Return the networks in integers, which are those of pixels."""
         apply_fn, variables, _ = self.anns["qcfs"].network
+        try:
+            numbers = self.task.numbers(self.main.config, self.test)
+        except ValueError as error:
+            return self._without_integers(str(error))
+        if numbers.key != "image":
+            return self._without_integers(
+                "compare.py has networks in integers of images only, got "
+                f"{self.task.noun}: convert.py has those of others"
+            )
+        shown = of_examples(apply_fn, numbers, self.test)
         return RoundedNetworks(
             Pixels(
-                graph=lambda: lower_pixels(apply_fn, variables, self.test),
-                ann=float_pass(apply_fn, variables, self.test),
+                graph=lambda: lower(shown.apply_fn, variables, shown.example),
+                ann=shown.float_pass(variables),
                 task=self.task,
                 shown=self.shown,
+                outputs=partial(shown.outputs, variables=variables),
             )
         )
+
+    def _without_integers(self, error: str) -> None:
+        self.missing += [Failure(method=name, error=error) for name in INTEGERS]
 
     def _anns(self, runs: Mapping[str, tuple[Run, str]]) -> dict[str, Ann]:
         calibration = self.calibration(0)
@@ -347,20 +353,22 @@ class _Bench:
             rows=(),
             failed=(),
             noun=self.task.noun,
+            measure=self.task.score,
             trained=self._trained(),
         )
 
 
-_HEAD = (
-    "method          T  window  seed  accuracy  as the ANN  spikes/neuron  "
-    "synaptic operations  ms"
-)
+def _head(measure: str) -> str:
+    return (
+        f"method          T  window  seed {measure:>9}  as the ANN  spikes/neuron  "
+        "synaptic operations  ms"
+    )
 
 
-def _line(row: MethodRow) -> str:
+def _line(row: MethodRow, measure: str) -> str:
     return (
         f"{row.method:14} {row.steps:2} {row.window:7} {row.seed:5} "
-        f"{row.accuracy:9.2%} {row.agreement:11.2%} "
+        f"{with_unit(row.accuracy, measure):>9} {row.agreement:11.2%} "
         f"{row.spikes_per_neuron:14.3f} {row.synaptic_operations:20,.0f} "
         f"{row.milliseconds:6.2f}"
     )

@@ -14,11 +14,11 @@ from bitsnn_jax.comparators.structure import structure
 from bitsnn_jax.config import Config
 from bitsnn_jax.direct import method_of
 from bitsnn_jax.integers.energy import Profile
-from bitsnn_jax.jobs.compare_examples import Shown, each_batch, score
+from bitsnn_jax.jobs.compare_examples import Shown, each_batch, of_all_devices
 from bitsnn_jax.jobs.compare_integers import INTEGERS
 from bitsnn_jax.jobs.compare_networks import Ann
 from bitsnn_jax.jobs.compare_rows import nanojoules
-from bitsnn_jax.jobs.evaluation import differing
+from bitsnn_jax.jobs.tally import Tally
 from bitsnn_jax.results.comparison import MethodRecord, MethodRow
 from bitsnn_jax.runs.checkpoint import Run
 from bitsnn_jax.runs.loading import ann_fn, find_run, trains_fn
@@ -200,24 +200,23 @@ class DirectCase:
         run, shape = self.direct.run, self.structure
         counted = partial(_counted, trains_fn(run.config, run.input_shape))
         given = run.variables, self.synapses
-        results, seconds = each_batch(split_over_devices(counted), given, shown)
-        outputs = [
-            (jax.tree.map(np.concatenate, each), batch) for (each, *_), batch in results
-        ]
-        guesses = [self.task.predictions(each) for each, _ in outputs]
-        joined = jax.tree.map(lambda *rows: np.concatenate(rows), *guesses)
-        examples = sum(len(batch["mask"]) for _, batch in outputs)
+        tally, counts = Tally(self.task), []
+
+        def take(results, batch):
+            parts, *each = results
+            tally.add(of_all_devices(parts), batch)
+            counts.append([float(np.sum(rows, dtype=float)) for rows in each])
+
+        seconds = each_batch(split_over_devices(counted), given, shown, take)
         spikes, operations = (
-            sum(float(np.sum(counts[i], dtype=float)) for counts, _ in results)
-            / examples
-            for i in (1, 2)
+            sum(each) / tally.examples for each in zip(*counts, strict=True)
         )
-        unlike = differing(joined, self.ann.predictions)
+        unlike = self.task.deviation(tally.predictions, self.ann.predictions)
         return {
             "window": steps,
             "until_output": steps * (shape.depth if self.method.waits else 1),
-            "accuracy": score(self.task, outputs),
-            "agreement": 1 - unlike / examples,
+            "accuracy": tally.score,
+            "agreement": 1 - unlike.total / tally.examples,
             "spikes_per_neuron": spikes / shape.neurons,
             "synaptic_operations": operations,
             "nanojoules": nanojoules(shape, steps, spikes, operations, self.prices),

@@ -65,23 +65,13 @@ def batches(
         yield task.inputs(batch), batch
 
 
-def score(task: Task, outputs: Iterable[tuple[Any, Batch]]) -> float:
-    """Return the score of a task, of the outputs for all batches."""
-    counts, evidence, examples = [], [], 0
-    for each, batch in outputs:
-        counted = task.counts(each, batch)
-        counts.append({name: np.sum(rows, 0) for name, rows in counted.items()})
-        evidence.append(task.evidence(each, batch))
-        examples += len(batch["mask"])
-    sums = {name: sum(each[name] for each in counts) for name in counts[0]}
-    joined = jax.tree.map(lambda *rows: np.concatenate(rows), *evidence)
-    return task.judged(sums, examples, joined)[task.score]
-
-
 def each_batch(
-    run: Callable[[Any, Any], Any], variables: Any, shown: Iterable[tuple[Any, Batch]]
-) -> tuple[list[tuple[Any, Batch]], float]:
-    """Return (results, batch) of all batches, and the median seconds an example.
+    run: Callable[[Any, Any], Any],
+    variables: Any,
+    shown: Iterable[tuple[Any, Batch]],
+    take: Callable[[Any, Batch], None],
+) -> float:
+    """Run all batches, and return the median seconds an example.
 
     A batch of a new size compiles and is not timed, unless there are no others: the
     last is run again then.
@@ -90,18 +80,24 @@ def each_batch(
       run: (variables, inputs) -> results.
       variables: that it is given.
       shown: inputs of each batch, and the batch.
+      take: is given the results of each batch, and the batch.
     """
-    results, seconds = [], []
+    seconds: list[float] = []
     compiled: set[int] = set()
     again: Callable[[], Any] = list
     for inputs, batch in shown:
         again = partial(_timed, run, variables, inputs, len(batch["mask"]))
         result, taken = again()
-        results.append((result, batch))
+        take(result, batch)
         if len(batch["mask"]) in compiled:
             seconds.append(taken)
         compiled.add(len(batch["mask"]))
-    return results, float(np.median(seconds or again()[1]))
+    return float(np.median(seconds or again()[1]))
+
+
+def of_all_devices(parts: Any, *, axis: int = 0) -> Any:
+    """Join arrays [devices, ...] of a pytree along an axis of the parts."""
+    return jax.tree.map(lambda each: np.concatenate(each, axis), parts)
 
 
 def _timed(run, variables, inputs, count):

@@ -3,7 +3,7 @@
 import functools
 import operator
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,11 +17,11 @@ from bitsnn_jax.integers.fixed_point import FixedPointError, fixed_point
 from bitsnn_jax.integers.graph import Graph
 from bitsnn_jax.integers.network import IntegerNetwork
 from bitsnn_jax.integers.operations import count, term_paths
-from bitsnn_jax.jobs.compare_examples import Shown, score
+from bitsnn_jax.jobs.compare_examples import Shown
 from bitsnn_jax.jobs.compare_networks import Ann
 from bitsnn_jax.jobs.compare_rows import nanojoules
-from bitsnn_jax.jobs.evaluation import differing
 from bitsnn_jax.jobs.pass_times import EXECUTIONS, ROUNDS, Pass
+from bitsnn_jax.jobs.tally import Tally
 from bitsnn_jax.results.comparison import MethodRecord, MethodRow
 from bitsnn_jax.runs.provenance import commit, machine
 from bitsnn_jax.runtime.devices import split_over_devices
@@ -69,12 +69,14 @@ class Pixels(NamedTuple):
       ann: the float network as a function of pixels.
       task: of the network, on the test images.
       shown: begins these anew; their batches have the pixels.
+      outputs: of sums of a network in integers, see `OfNumbers.outputs`.
     """
 
     graph: Callable[[], Graph]
     ann: Pass
     task: Task
     shown: Shown
+    outputs: Callable[[IntegerNetwork], Callable[[Mapping[str, Any]], Any]]
 
 
 class RoundedNetworks:
@@ -153,24 +155,24 @@ class IntegerCase:
         shape, steps = self.structure, network.steps
         run = EXECUTIONS[self.method.execution](network)
         compiled, paths = jax.jit(run), term_paths(network)
-        pixels, counts, outputs = self.networks.pixels, [], []
+        pixels, counts = self.networks.pixels, []
+        tally, outputs_of = Tally(pixels.task), pixels.outputs(network)
         for _, batch in pixels.shown():
             result = compiled(batch["image"])
             size = len(batch["mask"])
             counts.append(count(network, result.codes, examples=size, paths=paths))
-            outputs.append((np.asarray(result.outputs["output"]), batch))
+            tally.add(outputs_of(result.outputs), batch)
         counted = functools.reduce(operator.add, counts)
-        guesses = [pixels.task.predictions(each) for each, _ in outputs]
-        unlike = differing(np.concatenate(guesses), self.ann.predictions)
+        unlike = pixels.task.deviation(tally.predictions, self.ann.predictions)
         operations = counted.total("synaptic_operations") / counted.examples
         spikes = counted.spikes_per_neuron * shape.neurons
-        milliseconds, passes = self._time(lambda _, x: run(x).outputs["output"])
+        milliseconds, passes = self._time(lambda _, x: run(x).outputs)
         neuron = bit_serial.neuron(steps)
         return {
             "window": neuron.window(steps),
             "until_output": neuron.until_output(steps, shape.depth),
-            "accuracy": score(pixels.task, outputs),
-            "agreement": 1 - unlike / counted.examples,
+            "accuracy": tally.score,
+            "agreement": 1 - unlike.total / counted.examples,
             "spikes_per_neuron": counted.spikes_per_neuron,
             "synaptic_operations": operations,
             "nanojoules": nanojoules(shape, steps, spikes, operations, self.prices),
@@ -178,7 +180,7 @@ class IntegerCase:
             "ann_passes": passes,
         }
 
-    def _time(self, logits: Callable[[Any, Any], Any]) -> tuple[float, float]:
+    def _time(self, outputs: Callable[[Any, Any], Any]) -> tuple[float, float]:
         """Return milliseconds an image, and the ratio to the float network's."""
         _, batch = next(self.networks.pixels.shown())
         pixels = batch["image"]
@@ -189,7 +191,7 @@ class IntegerCase:
 
         passes = {
             "ann": started(lambda _, x: self.networks.pixels.ann(x)),
-            "integers": started(logits),
+            "integers": started(outputs),
         }
         seconds = in_turns(passes, rounds=ROUNDS)
         median = float(np.median(seconds["integers"]))

@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import jax
-import numpy as np
-
 from bitsnn_jax.comparators.method import Network
 from bitsnn_jax.conversion.calibration import calibrate_network
-from bitsnn_jax.jobs.compare_examples import Shown, each_batch, score
+from bitsnn_jax.jobs.compare_examples import Shown, each_batch, of_all_devices
+from bitsnn_jax.jobs.tally import Tally
 from bitsnn_jax.results.comparison import Failure, NetworkResult
 from bitsnn_jax.runs import pretrained
 from bitsnn_jax.runs.checkpoint import CheckpointError, Run
@@ -146,13 +144,15 @@ def load_source(
     apply_fn = ann_fn(dataclasses.replace(main.config, model=model), shape)
     if activation == "relu":
         variables = calibrate_network(apply_fn, variables, calibration)
-    results, seconds = each_batch(split_over_devices(own_fn), run.variables, shown())
-    outputs = [(jax.tree.map(np.concatenate, each), batch) for each, batch in results]
-    predictions = [task.predictions(each) for each, _ in outputs]
+    tally = Tally(task)
+
+    def take(parts, batch):
+        tally.add(of_all_devices(parts), batch)
+
+    own = split_over_devices(own_fn), run.variables
+    seconds = each_batch(*own, shown(), take)
     return Ann(
         Network(apply_fn, variables, activation),
-        jax.tree.map(lambda *rows: np.concatenate(rows), *predictions),
-        NetworkResult(
-            accuracy=score(task, outputs), milliseconds=1e3 * seconds, source=source
-        ),
+        tally.predictions,
+        NetworkResult(accuracy=tally.score, milliseconds=1e3 * seconds, source=source),
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from bitsnn_jax.comparators.layer import TrainNeuron
@@ -13,13 +14,13 @@ from bitsnn_jax.comparators.simulation import simulate
 from bitsnn_jax.comparators.structure import Structure
 from bitsnn_jax.integers.energy import Profile, energy
 from bitsnn_jax.integers.operations import NodeOperations, Operations
-from bitsnn_jax.jobs.compare_examples import Shown, each_batch, score
+from bitsnn_jax.jobs.compare_examples import Shown, each_batch, of_all_devices
 from bitsnn_jax.jobs.compare_networks import Ann
-from bitsnn_jax.jobs.evaluation import differing
+from bitsnn_jax.jobs.tally import Tally
 from bitsnn_jax.results.comparison import MethodRecord, MethodRow
 from bitsnn_jax.runs.provenance import commit, machine
 from bitsnn_jax.runtime.devices import split_over_devices
-from bitsnn_jax.tasks import Batch, Task
+from bitsnn_jax.tasks import Task
 
 
 class Case:
@@ -78,7 +79,8 @@ class Case:
                 trained_with=method.trained_with,
                 seconds=time.perf_counter() - started,
             )
-            reached = self._reached(self.run_of(last), found, shown())
+            places = {t: -1 if t == last else t - 1 for t in readouts}
+            reached = self._reached(self.run_of(last), found, shown(), places)
             for t in readouts:
                 measured = self._measured(t, last, reached)
                 yield MethodRow(steps=t, seed=seed, **measured, **where), record
@@ -107,37 +109,39 @@ class Case:
 
         return run
 
-    def _reached(self, run, found, shown) -> "_Reached":
-        variables = self.ann.network.variables
-        results, median = each_batch(run, (variables, found), shown)
-        sums: Any = 0.0
-        outputs: list[tuple[np.ndarray, Batch]] = []  # [T, n, ...] of each batch
-        for (parts, *counts), batch in results:
-            outputs.append((np.concatenate(parts, 1), batch))
-            sums = sums + np.cumsum(np.sum(np.asarray(counts, float), 1), 1)
-        seen = sum(len(batch["mask"]) for _, batch in outputs)
-        spikes, operations = sums / seen
-        scores, equal = [], []
-        for at in range(len(outputs[0][0])):
-            read = [(each[at], batch) for each, batch in outputs]
-            scores.append(score(self.task, read))
-            predictions = [self.task.predictions(each) for each, _ in read]
-            unlike = differing(np.concatenate(predictions), self.ann.predictions)
-            equal.append((seen - unlike) / seen)
+    def _reached(self, run, found, shown, places: Mapping[int, int]) -> "_Reached":
+        """Run all batches; `places` says where each T is among the outputs."""
+        tallies, sums = {t: Tally(self.task) for t in places}, []
+
+        def take(results, batch):
+            parts, *counts = results
+            outputs = of_all_devices(parts, axis=1)  # [T, n, ...]
+            for t, place in places.items():
+                read = jax.tree.map(lambda each, i=place: each[i], outputs)
+                tallies[t].add(read, batch)
+            sums.append(np.cumsum(np.sum(np.asarray(counts, float), 1), 1))
+
+        median = each_batch(run, (self.ann.network.variables, found), shown, take)
+        seen = next(iter(tallies.values())).examples
+        spikes, operations = sum(sums, np.zeros(())) / seen
+        equal = {}
+        for t, tally in tallies.items():
+            unlike = self.task.deviation(tally.predictions, self.ann.predictions)
+            equal[t] = (seen - unlike.total) / seen
+        scores = {t: tally.score for t, tally in tallies.items()}
         return _Reached(scores, equal, spikes, operations, median)
 
     def _measured(self, t: int, last: int, reached: "_Reached") -> dict[str, Any]:
         shape, neuron = self.structure, self.method.neuron(last)
         window = neuron.window(t)
-        read = -1 if t == last else t - 1
         sent = min(neuron.length(t), last) - 1
         spikes, operations = reached.spikes[sent], reached.operations[sent]
         return {
             "method": self.method.name,
             "window": window,
             "until_output": neuron.until_output(t, shape.depth),
-            "accuracy": float(reached.accuracy[read]),
-            "agreement": float(reached.agreement[read]),
+            "accuracy": float(reached.accuracy[t]),
+            "agreement": float(reached.agreement[t]),
             "spikes_per_neuron": float(spikes / shape.neurons),
             "synaptic_operations": float(operations),
             "nanojoules": nanojoules(shape, window, spikes, operations, self.prices),
@@ -146,10 +150,10 @@ class Case:
 
 
 class _Reached(NamedTuple):
-    """For one example: at each read-out, or the last; spikes up to each step."""
+    """For one example: at each T that is read; spikes up to each step."""
 
-    accuracy: Sequence[float]
-    agreement: Sequence[float]
+    accuracy: Mapping[int, float]
+    agreement: Mapping[int, float]
     spikes: np.ndarray
     operations: np.ndarray
     seconds: float

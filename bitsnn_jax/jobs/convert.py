@@ -17,6 +17,7 @@ from bitsnn_jax.config import to_dict
 from bitsnn_jax.conversion.bias_shift import Conversion, convert
 from bitsnn_jax.jobs.changes import changes_of
 from bitsnn_jax.jobs.evaluation import without_spikes
+from bitsnn_jax.jobs.gallery import Gallery
 from bitsnn_jax.jobs.hardware import measure_hardware
 from bitsnn_jax.jobs.integers import (
     IntegerOptions,
@@ -25,16 +26,19 @@ from bitsnn_jax.jobs.integers import (
     round_weights,
 )
 from bitsnn_jax.jobs.measure import measure_at, on_examples, spikes_of_first
+from bitsnn_jax.jobs.numbers import IMAGES
 from bitsnn_jax.jobs.places import attention_spikes
 from bitsnn_jax.jobs.sources import Network, Source
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.reports.conversion_page import write_report
-from bitsnn_jax.reports.verdict import outside_in_words
+from bitsnn_jax.reports.scores import named, with_unit
+from bitsnn_jax.reports.verdict import apart_in_words, outside_in_words
 from bitsnn_jax.results.conversion import (
     AnnResult,
     ConversionResult,
     ConvertedRun,
     IntegersAtSteps,
+    IntegersResult,
     StepsResult,
 )
 from bitsnn_jax.runs.checkpoint import load_variables, save_variables
@@ -43,7 +47,7 @@ from bitsnn_jax.runtime.files import replace_json
 from bitsnn_jax.runtime.locks import work_folder
 from bitsnn_jax.tracing.attention import attention
 
-LARGE_COST = 0.002  # of accuracy, above which rounding asks for fine-tuning
+LARGE_COST = 0.002  # of the score, above which rounding asks for fine-tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,34 +164,20 @@ def _save(built: _Built, out: Path) -> Any:
 
 def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionResult:
     network, config = built.network, built.network.config
-    ann = on_examples(network, without_spikes(network.apply_fn), network.variables)
+    ann_fn, gallery = without_spikes(network.apply_fn), Gallery(network)
+    ann = on_examples(network, ann_fn, network.variables)
+    gallery.add("ANN", ann_fn, network.variables)
     count, noun = len(network.examples), network.task.noun
-    print(f"{config.name}: {count} test {noun}, ANN {ann.accuracy:.2%}")
+    print(f"{config.name}: {count} test {noun}, ANN {named(ann.score, ann.measure)}")
     changes = changes_of(network, built.conversion.report)
     if changes.nonspiking:
         print(f"{outside_in_words(changes)}, see the report")
-    rows = _rows(built, saved, options)
+    rows = _rows(built, saved, options, gallery)
     found = attention(network.apply_fn, network.variables, network.placeholder)
-    integers = None
-    if built.integers and options.integers:
-        integers = measure_integers(
-            built.integers,
-            network,
-            carriers=options.integers.carriers,
-            native=built.native,
-            out=options.out / "fixed_point",
-        )
-        if options.integers.targets:
-            hardware = measure_hardware(
-                built.integers.networks,
-                config.data,
-                network.examples,
-                names=options.integers.targets,
-            )
-            integers = structs.replace(integers, hardware=hardware)
-        _warn_of_cost(
-            _at(built.native, rows), _at(built.native, integers.steps), integers.bits
-        )
+    integers = _measured_integers(built, options)
+    if integers:
+        at_native = _at(built.native, rows), _at(built.native, integers.steps)
+        _warn_of_cost(*at_native, integers.bits, noun)
     return ConversionResult(
         run=ConvertedRun(
             **structs.asdict(about_run(network, options.command)),
@@ -198,7 +188,7 @@ def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionRe
         machine=about_machine(),
         examples=count,
         ann=AnnResult(
-            accuracy=ann.accuracy,
+            accuracy=ann.score,
             milliseconds_per_example=ann.milliseconds_per_example,
             measures=ann.others,
         ),
@@ -210,12 +200,40 @@ def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionRe
         if found
         else None,
         noun=noun,
+        measure=ann.measure,
+        answers=network.task.answers,
+        gallery=gallery.pictures(),
     )
 
 
-def _rows(built: _Built, saved: Any, options: ConvertOptions) -> list[StepsResult]:
+def _measured_integers(built: _Built, options: ConvertOptions) -> IntegersResult | None:
+    network = built.network
+    if not (built.integers and options.integers):
+        return None
+    integers = measure_integers(
+        built.integers,
+        network,
+        carriers=options.integers.carriers,
+        native=built.native,
+        out=options.out / "fixed_point",
+    )
+    if not options.integers.targets:
+        return integers
+    hardware = measure_hardware(
+        built.integers.networks,
+        network.config.data,
+        network.examples,
+        names=options.integers.targets,
+    )
+    return structs.replace(integers, hardware=hardware)
+
+
+def _rows(
+    built: _Built, saved: Any, options: ConvertOptions, gallery: Gallery
+) -> list[StepsResult]:
     """Compute a row for each T, printed as soon as it is there."""
     network, rows = built.network, []
+    task = network.task
     print(_HEAD, flush=True)
     for t in options.each_step:
         converted = saved
@@ -227,9 +245,13 @@ def _rows(built: _Built, saved: Any, options: ConvertOptions) -> list[StepsResul
             steps=t,
             modes=options.modes,
             precisions=options.precisions,
+            gallery=gallery,
         )
         rows.append(row)
-        print(_line(row), flush=True)
+        print(_line(row, task.score), flush=True)
+        if row.snn and row.snn.apart:
+            count = len(network.examples)
+            print(f"    {apart_in_words(row.snn, count, task.noun, task.answers)}")
     return rows
 
 
@@ -237,14 +259,17 @@ def _at(steps, rows):
     return next(row for row in rows if row.steps == steps)
 
 
-def _warn_of_cost(row: StepsResult, integers: IntegersAtSteps, bits: int) -> None:
+def _warn_of_cost(
+    row: StepsResult, integers: IntegersAtSteps, bits: int, noun: str
+) -> None:
     """Say so where the integers are right less often than the float SNN."""
     assert row.snn is not None  # some mode was run
     cost = row.snn.accuracy - integers.accuracy
     if cost > LARGE_COST:
+        advice = ": fine-tune them (longer) with --qat_epochs"
         print(
-            f"weights of {bits} bits cost {100 * cost:.2f} points at T = {row.steps}: "
-            "fine-tune them (longer) with --qat_epochs"
+            f"weights of {bits} bits cost {100 * cost:.2f} points at T = {row.steps}"
+            f"{advice if noun == IMAGES.noun else ''}"
         )
 
 
@@ -254,10 +279,12 @@ _HEAD = (
 )
 
 
-def _line(row: StepsResult) -> str:
+def _line(row: StepsResult, measure: str) -> str:
     accuracies = [row.ann_accuracy]
     accuracies += [mode.accuracy if mode else None for mode in (row.fused, row.stepped)]
-    shown = "".join("        -" if a is None else f"{a:9.2%}" for a in accuracies)
+    shown = "".join(
+        f"{'-' if a is None else with_unit(a, measure):>9}" for a in accuracies
+    )
     assert row.snn is not None  # some mode was run
     proofs = [(row.certificate or {}).get(p) for p in ("float64", "float32")]
     found = [f"{p.differing} of {p.neurons}" if p else "-" for p in proofs]

@@ -36,6 +36,7 @@ class Evaluation(NamedTuple):
     """What a network did on some examples.
 
     Attributes:
+      measure: the name of the score of the task.
       predictions: of the task, [examples, ...] in each array, in an order that depends
         on the devices only.
       measures: of the task, over all examples.
@@ -45,6 +46,7 @@ class Evaluation(NamedTuple):
         evaluated before on inputs of this shape.
     """
 
+    measure: str
     predictions: Any
     measures: dict[str, float]
     stats: SpikeStats
@@ -57,9 +59,14 @@ class Evaluation(NamedTuple):
         return self.measures["accuracy"]
 
     @property
+    def score(self) -> float:
+        """Return the score of the task."""
+        return self.measures[self.measure]
+
+    @property
     def others(self) -> dict[str, float]:
         """Return the measures beside it, such as F1."""
-        return {k: v for k, v in self.measures.items() if k != "accuracy"}
+        return {k: v for k, v in self.measures.items() if k != self.measure}
 
 
 def evaluate(
@@ -111,26 +118,13 @@ def evaluate(
     assert count == len(examples), f"{count} of {len(examples)} examples counted"
     predictions, evidence = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
     return Evaluation(
+        task.score,
         predictions,
         task.judged(counts, count, evidence),
         stats,
         1e3 * seconds / size,
         first_seconds - seconds,
     )
-
-
-def differing(one: Any, other: Any) -> int:
-    """Count the examples for which two networks predict differently in any entry.
-
-    >>> differing(np.array([3, 1, 4]), np.array([3, 1, 5]))
-    1
-    """
-    unlike = jax.tree.map(_rows_differing, one, other)
-    return int(np.sum(np.any(jax.tree.leaves(unlike), axis=0)))
-
-
-def _rows_differing(one, other):
-    return (one != other).reshape(len(one), -1).any(1)
 
 
 @functools.lru_cache(maxsize=_PROGRAMS)

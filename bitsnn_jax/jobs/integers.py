@@ -37,7 +37,9 @@ from bitsnn_jax.jobs.pass_times import (
     pass_times,
 )
 from bitsnn_jax.jobs.sources import Network
+from bitsnn_jax.jobs.tally import Tally
 from bitsnn_jax.jobs.ties import tied_for
+from bitsnn_jax.reports.scores import with_unit
 from bitsnn_jax.results.conversion import (
     IntegerLayer,
     IntegersAtSteps,
@@ -47,7 +49,7 @@ from bitsnn_jax.results.conversion import (
     TiesResult,
     TuningResult,
 )
-from bitsnn_jax.tasks import Numbers
+from bitsnn_jax.tasks import Numbers, Task
 from bitsnn_jax.tracing.program import ApplyFn
 
 BATCH = 125  # all codes of a batch are in memory
@@ -135,6 +137,11 @@ def round_weights(
     numbers, task = shown.numbers, network.task
     graph = lower(shown.apply_fn, network.variables, shown.example)
     if options.qat_epochs:
+        if task.noun != IMAGES.noun:
+            raise ValueError(
+                "weights are fine-tuned for images of one class only: leave "
+                f"--qat_epochs out for a network of {task.noun}"
+            )
         check_trainable(graph)
     if options.targets and task.noun != IMAGES.noun:
         raise ValueError(
@@ -308,7 +315,8 @@ def measure_integers(
     """
     shown, examples = of_numbers(network), network.examples
     bits, carriers = rounded.networks[0].bits, [checked(c) for c in carriers]
-    print(f"in integers, weights of {bits} bits\n T  accuracy  spikes/neuron")
+    measure = network.task.score
+    print(f"in integers, weights of {bits} bits\n T  {measure:>8}  spikes/neuron")
     rows = []
     before = {untuned.steps: untuned for untuned in rounded.before}
     for each in rounded.networks:
@@ -319,7 +327,7 @@ def measure_integers(
         if rounded.ties:
             row = structs.replace(row, ties=rounded.ties[len(rows)])
         rows.append(row)
-        print(_line(row), flush=True)
+        print(_line(row, network.task), flush=True)
     [saved] = [each for each in rounded.networks if each.steps == native]
     passes = {FLOAT: shown.float_pass(network.variables)}
     passes |= integer_passes(saved, carriers)
@@ -365,20 +373,20 @@ def _compared(
             jnp.sum(jax.lax.population_count(code) * along(mask, code))
             for code in first.codes.values()
         )
-        return codes, outputs, spikes, first.outputs["output"]
+        return codes, outputs, spikes, first.outputs
 
     neurons = sum(int(np.prod(node.shape)) for node in network.of_kind("neurons"))
-    totals = np.zeros(3, np.int64)  # codes and logits that differ, spikes
-    correct = 0
+    totals = np.zeros(3, np.int64)  # codes and outputs that differ, spikes
+    tally, outputs_of = Tally(trained.task), shown.outputs(network, trained.variables)
     for batch in _batches(trained):
-        *counts, logits = compare(batch[shown.numbers.key], batch["mask"])
+        *counts, sums = compare(batch[shown.numbers.key], batch["mask"])
         totals += np.array(counts, np.int64)
-        correct += count_right(logits, batch)
+        tally.add(outputs_of(sums), batch)
     codes, outputs, spikes = totals.tolist()
     names = [f"{c}, {mode}" for c in carriers for mode in EXECUTIONS]
     return IntegersAtSteps(
         steps=network.steps,
-        accuracy=correct / len(examples),
+        accuracy=tally.score,
         spikes_per_neuron=spikes / (neurons * len(examples)),
         codes=neurons * len(examples),
         differing=codes,
@@ -414,12 +422,13 @@ def count_right(logits, batch) -> int:
     return int(np.sum(right & batch["mask"]))
 
 
-def _line(row: IntegersAtSteps) -> str:
-    before = ""
+def _line(row: IntegersAtSteps, task: Task) -> str:
+    before, score = "", with_unit(row.accuracy, task.score)
+    sums = "logits" if task.answers == Task.answers else "outputs"
     if row.accuracy_before is not None:
         before = f"; {row.accuracy_before:.2%} before fine-tuning"
     return (
-        f"{row.steps:2}  {row.accuracy:8.2%} {row.spikes_per_neuron:14.3f}  "
+        f"{row.steps:2}  {score:>8} {row.spikes_per_neuron:14.3f}  "
         f"{row.differing} of {row.codes} codes and {row.outputs_differing} "
-        f"logits differ; sums below {row.bound:,}{before}"
+        f"{sums} differ; sums below {row.bound:,}{before}"
     )

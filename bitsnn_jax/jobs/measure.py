@@ -1,4 +1,4 @@
-"""What a network and its spiking form do on the images: accuracy, spikes, proof."""
+"""What a network and its spiking form do on examples: score, spikes, proof."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +9,15 @@ import numpy as np
 from bitsnn_jax.conversion.readings import OneShot, Stepped, run
 from bitsnn_jax.conversion.spiking import spiking
 from bitsnn_jax.jobs.certify import certificates
-from bitsnn_jax.jobs.evaluation import Evaluation, NetworkFn, differing, evaluate
+from bitsnn_jax.jobs.evaluation import Evaluation, NetworkFn, evaluate
+from bitsnn_jax.jobs.gallery import Gallery
 from bitsnn_jax.jobs.places import by_head_and_place
 from bitsnn_jax.jobs.sources import Network
 from bitsnn_jax.numerics.spikes import spike_planes
-from bitsnn_jax.results.conversion import ModeResult, StepsResult
+from bitsnn_jax.results.conversion import Apart, ModeResult, StepsResult
+from bitsnn_jax.results.pictures import NamedBox
 from bitsnn_jax.results.spikes import LayerPlaces, LayerRaster, LayerSpikes, Raster
+from bitsnn_jax.tasks import Task
 from bitsnn_jax.tracing.attention import Attention
 
 SAMPLED_NEURONS = 12  # of each layer, in the raster
@@ -41,6 +44,7 @@ def measure_at(
     steps: int,
     modes: Sequence[str],
     precisions: Sequence[str],
+    gallery: Gallery | None = None,
 ) -> StepsResult:
     """Measure the re-quantised network and its spiking form at T steps.
 
@@ -50,6 +54,7 @@ def measure_at(
       steps: T.
       modes: "fused", "stepped", or both.
       precisions: of the certificates.
+      gallery: that the spiking network is shown, in the last of the modes.
     """
 
     def requantised(variables, x):
@@ -58,20 +63,23 @@ def measure_at(
         return output, reading.stats()
 
     ann = on_examples(network, requantised, network.variables)
-    found, layers = {}, None
+    found, layers, shown = {}, None, None
     for mode in modes:
         snn_fn = spiking(
             network.apply_fn, steps=steps, mode=mode, nonspiking=network.nonspiking
         )
         weights = converted if mode == "stepped" else network.variables
         snn = on_examples(network, snn_fn, weights)
-        found[mode] = _mode(snn, ann)
+        found[mode] = _mode(snn, ann, network.task)
         layers = _layers(snn, len(network.examples))
+        shown = snn_fn, weights
+    if gallery and shown:
+        gallery.add(f"SNN, T = {steps}", *shown)
     return StepsResult(
         steps=steps,
         levels=2**steps - 1,
         requantised=network.config.model.levels != 2**steps - 1,
-        ann_accuracy=ann.accuracy,
+        ann_accuracy=ann.score,
         fused=found.get("fused"),
         stepped=found.get("stepped"),
         layers=layers,
@@ -81,14 +89,19 @@ def measure_at(
     )
 
 
-def _mode(snn: Evaluation, ann: Evaluation) -> ModeResult:
+def _mode(snn: Evaluation, ann: Evaluation, task: Task) -> ModeResult:
+    deviation = task.deviation(snn.predictions, ann.predictions)
     return ModeResult(
-        accuracy=snn.accuracy,
+        accuracy=snn.score,
         spikes_per_neuron=float(snn.stats.spikes_per_neuron),
         milliseconds_per_example=snn.milliseconds_per_example,
         compile_seconds=snn.compile_seconds,
-        predictions_differing=differing(snn.predictions, ann.predictions),
+        predictions_differing=deviation.total,
         measures=snn.others,
+        apart=tuple(
+            Apart(part=part, largest=largest, unit=unit)
+            for (part, unit), largest in deviation.largest().items()
+        ),
     )
 
 
@@ -154,8 +167,7 @@ def spikes_of_first(
     return Raster(
         example=0,
         steps=steps,
-        **facts,
-        **task.answer(outputs),
+        **_said(facts, task.answer(outputs)),
         layers=tuple(
             LayerRaster(
                 path=path, neurons_total=total, spikes=trains.astype(int).tolist()
@@ -172,3 +184,13 @@ def spikes_of_first(
             if path in by_place
         ),
     )
+
+
+def _said(facts: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """Say what the example is and what the network answers.
+
+    A picture with boxes is in the gallery.
+    """
+    if "found" not in answer:
+        return facts | answer
+    return {"found": tuple(NamedBox(**each) for each in answer["found"])}

@@ -1,6 +1,6 @@
 """A network as a function of the integers that its examples are stored as."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from bitsnn_jax import config, data
+from bitsnn_jax.integers.lowering import output_names
+from bitsnn_jax.integers.network import IntegerNetwork
 from bitsnn_jax.jobs.sources import Network
 from bitsnn_jax.tasks import TASKS, Numbers, Task
 from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
@@ -37,6 +39,29 @@ class OfNumbers:
             return self.numbers.example
         return jax.ShapeDtypeStruct(self.shape, self.numbers.dtype)
 
+    def outputs(
+        self, network: IntegerNetwork, variables: Any
+    ) -> Callable[[Mapping[str, Any]], Any]:
+        """Return a function of sums of output nodes: the outputs they stand for.
+
+        They are the integers times the unit of their node, in float64 and on the host:
+        integers that differ stay apart.
+
+        Args:
+          network: in integers, whose sums they are.
+          variables: of the float network.
+        """
+        shapes = jax.eval_shape(self.apply_fn, variables, self.example)
+        structure = jax.tree.structure(shapes)
+        names = output_names(structure.num_leaves)
+        units = {name: np.asarray(network[name].unit, np.float64) for name in names}
+
+        def outputs(sums: Mapping[str, Any]) -> Any:
+            values = [np.asarray(sums[name]) * units[name] for name in names]
+            return jax.tree.unflatten(structure, values)
+
+        return outputs
+
     def float_pass(self, variables: Any) -> Callable[[Any], Any]:
         """Return the float network as a function of numbers."""
         network, dtype = with_fast_convolutions(self.apply_fn), self.numbers.dtype
@@ -50,15 +75,23 @@ def of_numbers(network: Network) -> OfNumbers:
       ValueError: the examples of its task are no integers.
     """
     numbers = network.task.numbers(network.config, network.examples)
-    return _made(network.apply_fn, numbers, network.examples)
+    return of_examples(network.apply_fn, numbers, network.examples)
 
 
 def of_pixels(apply_fn: ApplyFn, examples: data.Examples) -> OfNumbers:
     """Return that of a network of normalised images."""
-    return _made(apply_fn, IMAGES.numbers(config.Config(), examples), examples)
+    return of_examples(apply_fn, IMAGES.numbers(config.Config(), examples), examples)
 
 
-def _made(apply_fn, numbers: Numbers, examples: Any) -> OfNumbers:
+def of_examples(apply_fn: ApplyFn, numbers: Numbers, examples: Any) -> OfNumbers:
+    """Return that of a network of the inputs that numbers stand for.
+
+    Args:
+      apply_fn: (variables, inputs) -> outputs.
+      numbers: what examples are stored as.
+      examples: any of them, for their shape.
+    """
+
     def of_stored(variables, stored):
         return apply_fn(variables, numbers.normalised(stored))
 

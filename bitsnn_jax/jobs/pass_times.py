@@ -16,17 +16,17 @@ ROUNDS = 5
 EXECUTIONS = {"one-shot": one_shot, "stepped": stepped}
 FLOAT = "ANN"
 
-Pass = Callable[[Any], Any]  # pixels [n, ...] -> logits
+Pass = Callable[[Any], Any]  # pixels [n, ...] -> outputs
 
 
 def integer_passes(network: IntegerNetwork, carriers: Sequence[str]) -> dict[str, Pass]:
-    """Return each execution in each carrier, as a function that gives the logits."""
+    """Return each execution in each carrier, as a function that gives the outputs."""
 
-    def logits(run):
-        return lambda pixels: run(pixels).outputs["output"]
+    def outputs(run):
+        return lambda pixels: run(pixels).outputs
 
     return {
-        f"{carrier}, {mode}": logits(make(network, carrier=carrier))
+        f"{carrier}, {mode}": outputs(make(network, carrier=carrier))
         for carrier in carriers
         for mode, make in EXECUTIONS.items()
     }

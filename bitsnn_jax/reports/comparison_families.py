@@ -11,8 +11,7 @@ from bitsnn_jax.reports.comparison_numbers import (
     markdown_table,
     with_spread,
 )
-from bitsnn_jax.reports.comparison_plots import short
-from bitsnn_jax.reports.conversion_page import number
+from bitsnn_jax.reports.scores import headed, number, short
 from bitsnn_jax.results.comparison import ComparisonResult
 
 
@@ -41,14 +40,14 @@ def at_the_same_steps(results: ComparisonResult, ours: str) -> list[dict[str, An
     return found
 
 
-def family_lines(families: Sequence[Mapping[str, Any]]) -> list[str]:
+def family_lines(families: Sequence[Mapping[str, Any]], measure: str) -> list[str]:
     """Write that as lines of Markdown."""
-    head = ["method", "model", "T", "until output", "accuracy (%)", "as QCFS (%)"]
+    head = ["method", "model", "T", "until output", headed(measure), "as QCFS (%)"]
     head += ["spikes/neuron", "synaptic operations", "nJ", "ms"]
     rows = [
         [
             *(each["title"], each["model"], f"{at.steps}"),
-            *(f"{at.mean['until_output']:,.0f}", with_spread(at)),
+            *(f"{at.mean['until_output']:,.0f}", with_spread(at, measure)),
             f"{100 * at.mean['agreement']:.2f}",
             number(at.mean["spikes_per_neuron"]),
             short(at.mean["synaptic_operations"]),

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from bitsnn_jax.reports.conversion_page import number
+from bitsnn_jax.reports.scores import bare, number
 from bitsnn_jax.results.comparison import MethodRow
 
 _MEASURED = (
@@ -60,14 +60,14 @@ def _average(rows: Sequence[MethodRow]) -> Reached:
     return Reached(rows[0].method, rows[0].steps, len(rows), mean, spread)
 
 
-def with_spread(reached: Reached | None) -> str:
-    """Write accuracy in percent, with the spread between seeds; a dash for none."""
+def with_spread(reached: Reached | None, measure: str) -> str:
+    """Write a score without unit, with the spread between seeds; a dash for none."""
     if reached is None:
         return "–"
-    text = f"{100 * reached.mean['accuracy']:.2f}"
-    return text + (
-        f" ± {100 * reached.spread['accuracy']:.2f}" if reached.spread else ""
-    )
+    text = bare(reached.mean["accuracy"], measure)
+    if not reached.spread:
+        return text
+    return f"{text} ± {bare(reached.spread['accuracy'], measure)}"
 
 
 def markdown_table(

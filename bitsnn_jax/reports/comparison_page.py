@@ -31,9 +31,9 @@ from bitsnn_jax.reports.comparison_plots import (
     WITHIN,
     Series,
     is_equal,
-    short,
 )
-from bitsnn_jax.reports.conversion_page import number, render
+from bitsnn_jax.reports.conversion_page import render
+from bitsnn_jax.reports.scores import bare, headed, in_words, number, short
 from bitsnn_jax.results.comparison import ComparisonResult, MethodRow
 from bitsnn_jax.runtime.files import write_files
 
@@ -109,7 +109,7 @@ def as_csv(rows: Iterable[MethodRow]) -> str:
 
 def as_markdown(results: ComparisonResult) -> str:
     """Write the tables: accuracy, cost of equal accuracy, what failed."""
-    run, view = results.run, _view(results)
+    run, view, measure = results.run, _view(results), results.measure
     families = "conversion and of direct training" if view["direct"] else "conversion"
     lines = [
         f"# Methods of {families}: {run.model} on {run.dataset}",
@@ -117,7 +117,7 @@ def as_markdown(results: ComparisonResult) -> str:
         f"Checkpoint `{run.name}` at step {run.checkpoint_step:,}, "
         f"{results.examples:,} test {results.noun}.",
         "",
-        "## Accuracy (%)",
+        f"## {in_words(headed(measure), capital=True)}",
         "",
         *markdown_table(
             [
@@ -128,8 +128,8 @@ def as_markdown(results: ComparisonResult) -> str:
                 *(f"T = {t}" for t in view["steps"]),
             ],
             [
-                [m["title"], m["network"], f"{100 * m['ann']:.2f}", m["extra"] or "–"]
-                + [with_spread(cell) for cell in m["cells"]]
+                [m["title"], m["network"], bare(m["ann"], measure), m["extra"] or "–"]
+                + [with_spread(cell, measure) for cell in m["cells"]]
                 for m in view["methods"]
             ],
             names=2,
@@ -138,18 +138,18 @@ def as_markdown(results: ComparisonResult) -> str:
         "T leaves warm-up out; beside T: what a layer takes on top."
         + (f" {view['seeds']}." if view["seeds"] else ""),
         "",
-        "## Cost of equal accuracy",
+        f"## Cost of equal {measure}",
         "",
         "At the least T within 1 point of the network that the method starts from. "
         "Window: steps of a layer, warm-up included. Until output: steps when layers "
         "wait for one another.",
         "",
         *markdown_table(
-            ["method", "T", "window", "until output", "accuracy (%)"]
+            ["method", "T", "window", "until output", headed(measure)]
             + ["spikes/neuron", "synaptic operations", "nJ", "ms", "x ANN"],
-            [_cost_cells(m) for m in view["by_cost"]],
+            [_cost_cells(m, measure) for m in view["by_cost"]],
         ),
-        *(family_lines(view["families"]) if view["direct"] else ()),
+        *(family_lines(view["families"], measure) if view["direct"] else ()),
         *(training_lines(view["trained"]) if view["direct"] else ()),
     ]
     if results.failed:
@@ -157,20 +157,21 @@ def as_markdown(results: ComparisonResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cost_cells(method: Mapping[str, Any]) -> list[str]:
+def _cost_cells(method: Mapping[str, Any], measure: str) -> list[str]:
     at = method["equal"]
     if at is None:
         best = method["best"]
         note = "–"
         if best:
-            note = f"{100 * best.mean['accuracy']:.2f} at best, T = {best.steps}"
+            score = bare(best.mean["accuracy"], measure)
+            note = f"{score} at best, T = {best.steps}"
         return [method["title"], "–", "–", "–", note, *"–––––"]
     return [
         method["title"],
         f"{at.steps}",
         f"{at.mean['window']:,.0f}",
         f"{at.mean['until_output']:,.0f}",
-        with_spread(at),
+        with_spread(at, measure),
         number(at.mean["spikes_per_neuron"]),
         short(at.mean["synaptic_operations"]),
         amount(at.mean.get("nanojoules")),
@@ -283,16 +284,13 @@ def _figures(results: ComparisonResult) -> dict[str, Figure]:
     ]
     used = {m["trained_with"] for m in view["methods"] if m["best"] is not None}
     anns = {k: v.accuracy for k, v in results.networks.items() if k in used}
+    axis = {"examples": examples, "measure": results.measure}
     draw = comparison_plots
     return {
-        "accuracy_against_steps": draw.accuracy_against_steps(
-            series, anns, examples=examples
-        ),
-        "one_by_one": draw.one_by_one(series, examples=examples, within=WITHIN),
-        "accuracy_against_spikes": draw.accuracy_against_spikes(
-            series, anns, examples=examples
-        ),
-        "accuracy_front": draw.accuracy_front(series, anns, examples=examples),
+        "accuracy_against_steps": draw.accuracy_against_steps(series, anns, **axis),
+        "one_by_one": draw.one_by_one(series, within=WITHIN, **axis),
+        "accuracy_against_spikes": draw.accuracy_against_spikes(series, anns, **axis),
+        "accuracy_front": draw.accuracy_front(series, anns, **axis),
     }
 
 

@@ -6,15 +6,15 @@ hollow markers on dashed lines. Those of direct training have markers with a dar
 on dotted lines.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from bitsnn_jax.reports.comparison_axes import log_axis, score_axis
 from bitsnn_jax.reports.plots import INK, MUTED, PAPER, RULE, styled
 
 OURS = "#d55e00"
@@ -27,7 +27,6 @@ MARKERS = "osD^vPXp"
 DIRECT_MARKERS = "dh<>8^vs"
 NETWORKS = {"qcfs": "QCFS", "relu": "ReLU", "clipped_relu": "clipped ReLU"}
 _DASHES = ((0, (5, 3)), (0, (1, 1.6)), (0, (6, 2, 1, 2)))
-_TICKS = (0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 0.995)
 
 
 class Series(NamedTuple):
@@ -72,7 +71,11 @@ def front(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
 
 @styled
 def accuracy_against_steps(
-    series: Sequence[Series], anns: Mapping[str, float], *, examples: int
+    series: Sequence[Series],
+    anns: Mapping[str, float],
+    *,
+    examples: int,
+    measure: str = "accuracy",
 ) -> Figure:
     """Draw accuracy against steps: of each layer's window, and to the output.
 
@@ -80,6 +83,7 @@ def accuracy_against_steps(
       series: the methods, in the order of the legend.
       anns: accuracy of each network that methods start from, drawn as a line.
       examples: that were evaluated; bounds the axis.
+      measure: what stands in the place of accuracy, here and in the other pictures.
     """
     figure = Figure(figsize=(9.2, 5.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
@@ -88,34 +92,42 @@ def accuracy_against_steps(
     for ax, (field, label) in zip(axes, fields.items(), strict=True):
         _draw_anns(ax, anns)
         _draw(ax, series, field)
-        _log_axis(ax, [p[field] for s in series for p in s.points], base=2)
+        log_axis(ax, [p[field] for s in series for p in s.points], base=2)
         ax.set_xlabel(label)
-    _accuracy_axis(axes[0], series, anns.values(), examples)
-    axes[0].set_title("accuracy")
+    score_axis(axes[0], _scores(series, anns.values()), examples, measure)
+    axes[0].set_title(measure)
     _legend(figure, series, anns)
     return figure
 
 
 @styled
 def accuracy_against_spikes(
-    series: Sequence[Series], anns: Mapping[str, float], *, examples: int
+    series: Sequence[Series],
+    anns: Mapping[str, float],
+    *,
+    examples: int,
+    measure: str = "accuracy",
 ) -> Figure:
     """Draw accuracy against spikes per neuron, a curve a method."""
     figure = Figure(figsize=(9.2, 4.1), layout="constrained")
     ax = figure.add_subplot()
     _draw_anns(ax, anns)
     _draw(ax, series, "spikes_per_neuron")
-    _log_axis(ax, [p["spikes_per_neuron"] for s in series for p in s.points])
+    log_axis(ax, [p["spikes_per_neuron"] for s in series for p in s.points])
     ax.set_xlabel("spikes per neuron and example")
-    _accuracy_axis(ax, series, anns.values(), examples)
-    ax.set_title("accuracy")
+    score_axis(ax, _scores(series, anns.values()), examples, measure)
+    ax.set_title(measure)
     _legend(figure, series, anns, loc="outside right center", ncols=1)
     return figure
 
 
 @styled
 def accuracy_front(
-    series: Sequence[Series], anns: Mapping[str, float], *, examples: int
+    series: Sequence[Series],
+    anns: Mapping[str, float],
+    *,
+    examples: int,
+    measure: str = "accuracy",
 ) -> Figure:
     """Draw accuracy against synaptic operations and energy; dominated points faded.
 
@@ -134,11 +146,11 @@ def accuracy_front(
     fields = {f: label for f, label in fields.items() if all(f in p for p in points)}
     figure = Figure(figsize=(9.2, 5.4), layout="constrained")
     axes = figure.subplots(1, len(fields), sharey=True, squeeze=False)[0]
-    _accuracy_axis(axes[0], shown, anns.values(), examples, room=0.26)
-    axes[0].set_title("accuracy")
+    score_axis(axes[0], _scores(shown, anns.values()), examples, measure, room=0.26)
+    axes[0].set_title(measure)
     for ax, (field, label) in zip(axes, fields.items(), strict=True):
         _draw_anns(ax, anns)
-        _log_axis(ax, [p[field] for s in shown for p in s.points], room=0.45)
+        log_axis(ax, [p[field] for s in shown for p in s.points], room=0.45)
         _draw_front(ax, shown, field)
         ax.set_xlabel(label)
     _legend(figure, series, anns, lines=False)
@@ -151,7 +163,11 @@ def _useful(each: Series, anns: Mapping[str, float]) -> list[Mapping[str, Any]]:
 
 @styled
 def one_by_one(
-    series: Sequence[Series], *, examples: int, within: float = WITHIN
+    series: Sequence[Series],
+    *,
+    examples: int,
+    within: float = WITHIN,
+    measure: str = "accuracy",
 ) -> Figure:
     """Draw each method small: its accuracy against steps, before all the others.
 
@@ -166,14 +182,15 @@ def one_by_one(
     figure = Figure(figsize=(9.2, 0.5 + 1.55 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     everything = [p["window"] for s in series for p in s.points]
-    _accuracy_axis(axes[0, 0], series, [s.ann for s in series], examples, gap=0.15)
+    scores = _scores(series, [each.ann for each in series])
+    score_axis(axes[0, 0], scores, examples, measure, gap=0.15)
     for i, (ax, each) in enumerate(zip(axes.flat, series, strict=False)):
         ax.plot(*_gapped([*series[:i], *series[i + 1 :]]), color=RULE, linewidth=0.9)
         colour = _look(series, i)["color"]
         ax.axhline(each.ann, color=MUTED, linestyle=_DASHES[0], linewidth=0.8)
         alone = {"marker": "o", "markersize": 4} if len(each.points) == 1 else {}
         _curve(ax, each, "window", color=colour, linewidth=1.8, zorder=3, **alone)
-        _log_axis(ax, everything, base=2)
+        log_axis(ax, everything, base=2)
         ax.set_title(each.title, fontweight="bold" if each.ours else "normal")
         equal = [p for p in each.points if is_equal(p["accuracy"], each.ann, within)]
         if equal:
@@ -190,6 +207,10 @@ def one_by_one(
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("time steps")
     return figure
+
+
+def _scores(series: Sequence[Series], anns: Iterable[float]) -> list[float]:
+    return [p["accuracy"] for s in series for p in s.points] + list(anns)
 
 
 def _gapped(series: Sequence[Series]) -> tuple[list[float], list[float]]:
@@ -303,75 +324,6 @@ def _name_points(ax: Axes, named) -> None:
             bbox={"facecolor": PAPER, "linewidth": 0, "pad": 0.6},
             **where,
         )
-
-
-def _accuracy_axis(ax, series, anns, examples, *, gap=0.055, room=0.05):
-    """Show errors on a log scale, which keeps the last points before the ANN apart.
-
-    Ticks are at least `gap` of the axis apart; `room` is left above the best.
-    """
-    floor = 0.5 / examples  # no errors at all would be infinitely far up
-    values = [p["accuracy"] for s in series for p in s.points] + list(anns)
-
-    def forward(accuracy):
-        return -np.log10(np.maximum(1 - np.asarray(accuracy), floor))
-
-    ax.set_yscale("function", functions=(forward, lambda y: 1 - 10.0 ** -np.asarray(y)))
-    low, high = forward(min(values)), forward(max(values))
-    span = max(high - low, 0.1)
-    low, high = low - 0.04 * span, high + room * span
-    ax.set_ylim(1 - 10**-low, 1 - 10**-high)
-    ticks = []
-    for tick in _TICKS:
-        at = (forward(tick) - low) / (high - low)
-        if 0 <= at <= 1 and (not ticks or at - ticks[-1][0] >= gap):
-            ticks.append((at, tick))
-    ax.yaxis.set_major_locator(FixedLocator([tick for _, tick in ticks]))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda a, _: f"{100 * a:.3g} %"))
-    ax.yaxis.set_minor_locator(NullLocator())
-
-
-def _log_axis(ax, values, *, base=10, room=0.0):
-    """Make a log axis over all `values` but silence, which has no place on it.
-
-    `room` is left before the least, as a part of what there is between them.
-    """
-    positive = [v for v in values if v > 0] or [1]
-    low, high = min(positive), max(positive)
-    margin = (high / low) ** 0.05 if high > low else 2
-    left = low / margin / (high / low) ** room
-    ax.set_xlim(left, high * margin)
-    ax.set_xscale("log", base=base)
-    ax.set_xlim(left, high * margin)
-    first, last = np.log(low) / np.log(base), np.log(high) / np.log(base)
-    powers = np.arange(np.floor(first), np.ceil(last) + 1)
-    if base == 2:
-        # Labels must not touch.
-        powers = powers[:: 2 if len(powers) > 7 else 1]
-        ticks, shown = 2.0**powers, "{:,.0f}".format
-    else:
-        steps = (1, 2, 5) if last - first < 2.5 else (1,)
-        ticks = np.ravel([s * 10.0**p for p in powers for s in steps])
-        shown = short
-    inside = [t for t in ticks if left <= t <= high * margin]
-    ax.xaxis.set_major_locator(FixedLocator(inside))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: shown(x)))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.grid(axis="y", color=RULE, linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines.left.set_visible(False)
-
-
-def short(value: float) -> str:
-    """Write a number with three digits and a unit.
-
-    >>> [short(x) for x in (0.25, 16, 1234, 40_800_000)]
-    ['0.25', '16', '1.23 k', '40.8 M']
-    """
-    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= 0.9995 * size:  # 999.5 and more has four digits
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
 
 
 def _legend(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from msgspec import structs
 
-from bitsnn_jax.reports import place_plots, plots
+from bitsnn_jax.reports import box_plots, place_plots, plots
 from bitsnn_jax.reports.overview import overview
+from bitsnn_jax.reports.scores import bare, in_words, number, unit_of, with_unit
 from bitsnn_jax.reports.verdict import is_exact, outside_in_words, verdict
-from bitsnn_jax.results.conversion import ConversionResult
+from bitsnn_jax.results.conversion import Apart, ConversionResult
 from bitsnn_jax.runtime.files import write_files
 
 PICTURES = (
     "overview",
     "accuracy",
+    "boxes",
     "spike_raster",
     "spikes_by_place",
     "spikes_by_head",
@@ -54,7 +57,14 @@ def write_report(results: ConversionResult, folder: str | os.PathLike[str]) -> P
 def _figures(results: ConversionResult) -> Iterator[tuple[str, Figure]]:
     yield "overview", overview(results)
     curves = plots.accuracy_curves(results.steps)
-    yield "accuracy", plots.accuracy_against_steps(curves, ann=results.ann.accuracy)
+    yield (
+        "accuracy",
+        plots.accuracy_against_steps(
+            curves, ann=results.ann.accuracy, measure=results.measure
+        ),
+    )
+    if results.gallery:
+        yield "boxes", box_plots.boxes_by_network(results.gallery)
     if (raster := results.raster) and raster.places:
         yield "spikes_by_place", place_plots.spikes_by_place(raster)
     elif raster:
@@ -80,6 +90,8 @@ def _page(results: ConversionResult, figures: Mapping[str, Figure]) -> str:
         native=results.native,
         one=results.noun.removesuffix("s"),  # of them
         measures=_measures(results),
+        apart=_apart(results),
+        least_score=box_plots.LEAST,
         outside=outside_in_words(results.conversion),
         verdict=verdict(results),
         is_exact=is_exact,
@@ -93,6 +105,12 @@ def _measures(results: ConversionResult) -> list[str]:
     rows = [row.snn.measures if row.snn else {} for row in results.steps]
     named = results.ann.measures
     return [name for name in named if all(name in row for row in rows)]
+
+
+def _apart(results: ConversionResult) -> list[Apart]:
+    """Name the parts of predictions that are compared in real numbers."""
+    stepped = [row.stepped for row in results.steps if row.stepped]
+    return list(stepped[0].apart) if stepped else []
 
 
 def render(template: str, **values: Any) -> str:
@@ -109,6 +127,10 @@ def render(template: str, **values: Any) -> str:
     )
     page.filters |= {
         "percent": percent,
+        "score": partial(with_unit, space=" "),
+        "bare": bare,
+        "named": in_words,
+        "unit": unit_of,
         "count": count,
         "number": number,
         "whole": whole,
@@ -150,12 +172,3 @@ def whole(value: float) -> str:
     '12,346'
     """
     return f"{value:,.0f}"
-
-
-def number(value: float | None) -> str:
-    """Write three digits.
-
-    >>> number(0.51)
-    '0.510'
-    """
-    return "–" if value is None else f"{value:#.3g}".rstrip(".")

@@ -4,6 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from bitsnn_jax.reports.box_plots import colours_of, draw_boxes
 from bitsnn_jax.reports.place_plots import draw_words
 from bitsnn_jax.reports.plots import (
     GRADES,
@@ -16,6 +17,7 @@ from bitsnn_jax.reports.plots import (
     plane_legend,
     styled,
 )
+from bitsnn_jax.reports.scores import named
 from bitsnn_jax.reports.verdict import verdict
 from bitsnn_jax.results.conversion import ConversionResult, StepsResult
 from bitsnn_jax.results.spikes import Raster
@@ -24,16 +26,16 @@ from bitsnn_jax.results.spikes import Raster
 @styled
 def overview(results: ConversionResult) -> Figure:
     """Draw the story at a glance: an example, its spikes, the accuracy, the verdict."""
-    raster, ann = results.raster, results.ann.accuracy
+    raster, ann, measure = results.raster, results.ann.accuracy, results.measure
     curves = accuracy_curves(results.steps)
-    panels = [(2.6, lambda ax: draw_accuracy(ax, curves, ann))]
+    panels = [(2.6, lambda ax: draw_accuracy(ax, curves, ann, measure))]
+    if raster and raster.logits is not None:
+        panels = [(0.8, lambda ax: draw_logits(ax, raster)), *panels]
     if raster:
-        panels = [
-            (4.2, lambda ax: _draw_spikes(ax, raster)),
-            (0.8, lambda ax: draw_logits(ax, raster)),
-            *panels,
-        ]
-    if raster and raster.image is not None:
+        panels = [(4.2, lambda ax: _draw_spikes(ax, raster)), *panels]
+    if results.gallery:
+        panels = [(2.2, lambda ax: _draw_picture(ax, results)), *panels]
+    elif raster and raster.image is not None:
         panels = [(1.25, lambda ax: draw_image(ax, raster)), *panels]
     widths = [width for width, _ in panels]
     width = max(7, 1.35 * sum(widths))
@@ -52,8 +54,8 @@ def overview(results: ConversionResult) -> Figure:
     figure.text(
         0.012,
         0.875,
-        f"{run.model} on {run.dataset}: trained network {ann:.2%}, spiking "
-        f"network {_snn_accuracy(results.native)}",
+        f"{run.model} on {run.dataset}: trained network {named(ann, measure)}, "
+        f"spiking network {_snn_accuracy(results.native, measure)}",
         va="top",
         color=MUTED,
         fontsize=9,
@@ -69,7 +71,15 @@ def _draw_spikes(ax: Axes, raster: Raster) -> None:
         draw_raster(ax, raster, names=False)
 
 
-def _snn_accuracy(row: StepsResult) -> str:
+def _draw_picture(ax: Axes, results: ConversionResult) -> None:
+    picture = results.gallery[0]
+    at_native = f"SNN, T = {results.native.steps}"
+    name = at_native if at_native in picture.found else list(picture.found)[-1]
+    draw_boxes(ax, picture, name, colours_of(results.gallery))
+    ax.set_title(name)
+
+
+def _snn_accuracy(row: StepsResult, measure: str) -> str:
     if row.snn is None:
         return "not evaluated"
-    return f"{row.snn.accuracy:.2%} in {row.steps} time steps"
+    return f"{named(row.snn.accuracy, measure)} in {row.steps} time steps"

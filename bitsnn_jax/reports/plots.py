@@ -20,6 +20,7 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.ticker import PercentFormatter
 
+from bitsnn_jax.reports.scores import form_of, in_words
 from bitsnn_jax.results.conversion import StepsResult
 from bitsnn_jax.results.spikes import LayerSpikes, Raster
 
@@ -101,15 +102,18 @@ def _snn_curves(rows: Sequence[StepsResult], field: str) -> Curves:
 
 
 @styled
-def accuracy_against_steps(curves: Curves, *, ann: float | None = None) -> Figure:
+def accuracy_against_steps(
+    curves: Curves, *, ann: float | None = None, measure: str = "accuracy"
+) -> Figure:
     """Draw accuracy against T, a curve a method; `ann` is a dashed line.
 
     Args:
       curves: name -> {T: accuracy in 0..1}, in the order of the legend.
       ann: accuracy of the trained network.
+      measure: what stands in the place of accuracy.
     """
     figure, ax = _single(4.6, 3.1)
-    draw_accuracy(ax, curves, ann)
+    draw_accuracy(ax, curves, ann, measure)
     return figure
 
 
@@ -145,14 +149,19 @@ def spikes_by_layer(layers: Sequence[LayerSpikes]) -> Figure:
 def spike_raster(raster: Raster) -> Figure:
     """Draw one image on its way through the network: pixels, spikes, logits.
 
+    Of a picture with boxes the spikes alone.
+
     A block is a layer, a row a sampled neuron, a column a time step, first step (most
     significant bit) leftmost; the colour is what a spike of that step is worth.
     """
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
-    image, blocks, logits = figure.subplots(1, 3, width_ratios=(1.35, 6, 1.15))
-    draw_image(image, raster)
-    draw_raster(blocks, raster, names=True)
-    draw_logits(logits, raster)
+    if raster.logits is None:
+        draw_raster(figure.subplots(), raster, names=True)
+    else:
+        image, blocks, logits = figure.subplots(1, 3, width_ratios=(1.35, 6, 1.15))
+        draw_image(image, raster)
+        draw_raster(blocks, raster, names=True)
+        draw_logits(logits, raster)
     plane_legend(figure, raster.steps, loc="outside lower center")
     return figure
 
@@ -213,7 +222,9 @@ def _single(width, height):
     return figure, figure.add_subplot()
 
 
-def draw_accuracy(ax: Axes, curves: Curves, ann: float | None) -> None:
+def draw_accuracy(
+    ax: Axes, curves: Curves, ann: float | None, measure: str = "accuracy"
+) -> None:
     """Draw accuracy against T, and a line for the network as it was trained."""
     if ann is not None:
         ax.axhline(ann, color=INK, linestyle=(0, (5, 3)), linewidth=0.9)
@@ -224,8 +235,13 @@ def draw_accuracy(ax: Axes, curves: Curves, ann: float | None) -> None:
     spread = max(values) - min(values)
     margin = max(0.06 * spread, 0.005)
     ax.set_ylim(min(values) - margin, max(values) + margin)
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=int(spread < 0.06)))
-    ax.set_title("accuracy")
+    form = form_of(measure)
+    if form.unit:
+        percent = PercentFormatter(1, decimals=int(spread < 0.06))
+        ax.yaxis.set_major_formatter(percent)
+    else:
+        ax.yaxis.set_major_formatter(lambda value, _: f"{form.times * value:.3g}")
+    ax.set_title(in_words(measure))
     ax.legend(loc="lower right")
 
 

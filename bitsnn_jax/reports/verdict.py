@@ -8,6 +8,7 @@ from bitsnn_jax.results.conversion import (
     CertificateResult,
     Changes,
     ConversionResult,
+    ModeResult,
     StepsResult,
 )
 
@@ -45,14 +46,18 @@ def verdict(results: ConversionResult) -> Verdict:
     unequal = row.stepped.predictions_differing if row.stepped else 0
     precision, proof = _proof(row)
     if proof:
-        grade, claim = _claim(precision, proof, unequal)
+        grade, claim = _claim(precision, proof, unequal, results.answers)
         claim += f": {proof.differing:,} of {proof.neurons:,} codes differ"
         claim += f" at T = {row.steps} in {precision}"
     else:
         grade = "open"
         claim = f"Not checked: no certificate was made at T = {row.steps}"
     if row.stepped:
-        claim += f"; {examples - unequal:,} of {examples:,} predictions equal"
+        equal = f"{examples - unequal:,} of {examples:,}"
+        if row.stepped.apart:
+            claim += f"; {equal} {results.noun} with equal {results.answers}"
+        else:
+            claim += f"; {equal} {results.answers} equal"
     return Verdict(grade, claim + ".", tuple(_remarks(results, row)))
 
 
@@ -65,9 +70,11 @@ def _proof(row: StepsResult) -> tuple[str, CertificateResult | None]:
     return "", None
 
 
-def _claim(precision: str, proof: CertificateResult, unequal: int) -> tuple[str, str]:
+def _claim(
+    precision: str, proof: CertificateResult, unequal: int, answers: str
+) -> tuple[str, str]:
     if is_exact(proof) and unequal:
-        return "open", "Equal codes, unequal predictions"
+        return "open", f"Equal codes, unequal {answers}"
     if is_exact(proof):
         return "exact", "Exact"
     if precision == "float64":
@@ -77,6 +84,11 @@ def _claim(precision: str, proof: CertificateResult, unequal: int) -> tuple[str,
 
 def _remarks(results: ConversionResult, row: StepsResult) -> Iterator[str]:
     run, (precision, proof) = results.run, _proof(row)
+    if row.stepped and row.stepped.apart:
+        told = apart_in_words(
+            row.stepped, results.examples, results.noun, results.answers
+        )
+        yield f"In float32, {told}."
     if row.steps != run.steps:
         yield f"T = {run.steps}, the T of the training, was not evaluated."
     elif row.levels != run.levels:
@@ -103,6 +115,25 @@ def _remarks(results: ConversionResult, row: StepsResult) -> Iterator[str]:
         yield f"Fed by real numbers in place of spikes: {layers}."
     if results.conversion.nonspiking:
         yield f"{outside_in_words(results.conversion)}."
+
+
+def apart_in_words(mode: ModeResult, examples: int, noun: str, answers: str) -> str:
+    """Say how a spiking network predicts otherwise than the ANN, in real numbers too.
+
+    Args:
+      mode: what it does, with parts that are apart.
+      examples: how many there are.
+      noun: what they are called.
+      answers: what predictions are called.
+    """
+    parts = [
+        f"{each.part} are at most {each.largest:.2g}{' ' * bool(each.unit)}{each.unit}"
+        for each in mode.apart
+    ]
+    return (
+        f"{mode.predictions_differing:,} of {examples:,} {noun} have other {answers}; "
+        f"in those that have the same, {' and '.join(parts)} apart"
+    )
 
 
 def outside_in_words(changes: Changes) -> str:

@@ -11,7 +11,7 @@ class NetworkResult(Struct, frozen=True, kw_only=True):
     """A network that methods start from, without spikes.
 
     Attributes:
-      accuracy: on the test examples.
+      accuracy: on the test examples; of a task with another score, that.
       milliseconds: of one.
       source: its run or name.
     """
@@ -156,6 +156,7 @@ class ComparisonResult(Struct, frozen=True, kw_only=True):
       rows: what was measured.
       failed: what could not be.
       noun: what examples are called.
+      measure: the name of the score that stands in each `accuracy`.
       trained: runs beside which the directly trained ones stand, and these, by what
         they were found by.
     """
@@ -173,6 +174,7 @@ class ComparisonResult(Struct, frozen=True, kw_only=True):
     rows: tuple[MethodRow, ...]
     failed: tuple[Failure, ...]
     noun: str = "images"
+    measure: str = "accuracy"
     trained: dict[str, TrainedRun] = {}
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from msgspec import Struct
 
 from bitsnn_jax.results.hardware import HardwareAtSteps
+from bitsnn_jax.results.pictures import Picture
 from bitsnn_jax.results.provenance import MachineRecord, RunRecord
 from bitsnn_jax.results.spikes import AttentionSpikes, LayerSpikes, Raster
 
@@ -27,7 +28,7 @@ class AnnResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the network does as it was trained.
 
     Attributes:
-      accuracy: on all examples.
+      accuracy: on all examples; of a task with another score, that.
       milliseconds_per_example: without compilation; None in older files.
       measures: of the task, the others, by name.
     """
@@ -37,16 +38,31 @@ class AnnResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     measures: dict[str, float] = {}
 
 
+class Apart(Struct, frozen=True, kw_only=True):
+    """How far a part of what two networks predict is apart, at most.
+
+    Attributes:
+      part: in the plural, such as "boxes".
+      largest: over the examples on which they predict alike.
+      unit: in the plural, such as "pixels"; "" for none.
+    """
+
+    part: str
+    largest: float
+    unit: str = ""
+
+
 class ModeResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the spiking network does in one mode, at one T.
 
     Attributes:
-      accuracy: on all examples.
+      accuracy: on all examples; of a task with another score, that.
       spikes_per_neuron: over all steps, the mean of examples and neurons.
       milliseconds_per_example: without compilation.
       compile_seconds: of that.
       predictions_differing: from those of the ANN at the same L.
       measures: of the task, the others, by name.
+      apart: how far equal predictions are apart, of those with parts that are real.
     """
 
     accuracy: float
@@ -55,6 +71,7 @@ class ModeResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     compile_seconds: float
     predictions_differing: int
     measures: dict[str, float] = {}
+    apart: tuple[Apart, ...] = ()
 
 
 class LayerCodes(Struct, frozen=True, kw_only=True):
@@ -269,7 +286,7 @@ class IntegersAtSteps(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
       steps: T.
-      accuracy: on all examples.
+      accuracy: on all examples; of a task with another score, that.
       spikes_per_neuron: over all steps.
       codes: that were compared, of each execution with the first.
       differing, outputs_differing: codes and logits that differ.
@@ -368,6 +385,9 @@ class ConversionResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
       raster: one example, spike by spike.
       attention: spikes by head and by place; None without attention.
       noun: what examples are called, in the plural.
+      measure: the name of the score that stands in each `accuracy`.
+      answers: what predictions are called, in the plural.
+      gallery: examples and the boxes that networks find in them; none of other tasks.
     """
 
     run: ConvertedRun
@@ -380,6 +400,9 @@ class ConversionResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     raster: Raster | None = None
     attention: AttentionSpikes | None = None
     noun: str = "images"
+    measure: str = "accuracy"
+    answers: str = "predictions"
+    gallery: tuple[Picture, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.steps:

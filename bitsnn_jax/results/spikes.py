@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from bitsnn_jax.results.pictures import NamedBox
+
 # An image as nested lists: [H, W] or [H, W, C].
 Pixels = tuple[tuple[int | float | tuple[int | float, ...], ...], ...]
 
@@ -35,10 +37,12 @@ class Raster(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
       example: which one.
-      label, prediction: its class, and what the network says.
+      label, prediction: its class, and what the network says; None of an example with
+        boxes.
       steps: T.
       layers: spikes of some neurons of each.
-      logits: the output.
+      logits: the output; None of an example with boxes.
+      found: boxes that the network finds; None of an example of one class.
       image: its pixels; None of an example that is no image.
       words: what stands at its places, without padding; none of an image.
       places: spikes at each of those places, or of the patches of an image; none of a
@@ -46,14 +50,20 @@ class Raster(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     example: int
-    label: int
-    prediction: int
+    label: int | None = None
+    prediction: int | None = None
     steps: int
     layers: tuple[LayerRaster, ...]
-    logits: tuple[float, ...]
+    logits: tuple[float, ...] | None = None
+    found: tuple[NamedBox, ...] | None = None
     image: Pixels | None = None
     words: tuple[str, ...] = ()
     places: tuple[LayerPlaces, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("label", "prediction", "logits"):
+            if self.found is None and getattr(self, name) is None:
+                raise ValueError(f"Object missing required field `{name}`")
 
 
 class HeadSpikes(Struct, frozen=True, kw_only=True):

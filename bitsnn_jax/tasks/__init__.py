@@ -4,9 +4,27 @@ from bitsnn_jax.config import Config
 from bitsnn_jax.tasks.detection import Detection
 from bitsnn_jax.tasks.image_classification import ImageClassification
 from bitsnn_jax.tasks.sentence_classification import SentenceClassification
-from bitsnn_jax.tasks.task import Batch, Batches, Examples, Numbers, Task
+from bitsnn_jax.tasks.task import (
+    Batch,
+    Batches,
+    Deviation,
+    Distance,
+    Examples,
+    Numbers,
+    Task,
+)
 
-__all__ = ["TASKS", "Batch", "Batches", "Examples", "Numbers", "Task", "task_of"]
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Batches",
+    "Deviation",
+    "Distance",
+    "Examples",
+    "Numbers",
+    "Task",
+    "task_of",
+]
 
 TASKS: dict[str, Task] = {
     "detection": Detection(),

@@ -11,7 +11,7 @@ import numpy as np
 
 from bitsnn_jax import config, data, detection
 from bitsnn_jax.models import DETECTORS, build_model
-from bitsnn_jax.tasks.task import Batch, Numbers, Task
+from bitsnn_jax.tasks.task import Batch, Deviation, Distance, Numbers, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Detection(Task):
     noun = "pictures"
     sources = data.BOXES
     models = DETECTORS
-    score = "AP"
+    score, answers = "AP", "detections"
     unheeded = (
         *("data.max_length", "data.vocabulary", "data.random_resized_crop"),
         *("data.crop", "data.autoaugment", "data.cutout", "loss.label_smoothing"),
@@ -148,6 +148,15 @@ class Detection(Task):
         sizes = detection.level_sizes(detection.shapes(outputs))
         anchors = self._anchors(outputs)
         return detection.detect(logits, offsets, anchors, sizes, self.image_shape)
+
+    def deviation(self, one: Any, other: Any) -> Deviation:
+        """Compare boxes in pixels of the network's input, in whatever order they are.
+
+        An example differs where a class has more boxes in one than in the other.
+        """
+        found = detection.agreement(one, other)
+        boxes = Distance("boxes", found.boxes, "pixels")
+        return Deviation(found.unlike, (boxes, Distance("scores", found.scores)))
 
     def shown(
         self, settings: config.Data, examples: data.BoxedPictures, index: int

@@ -69,11 +69,56 @@ class Numbers(NamedTuple):
     calibrated: int = 1024
 
 
+class Distance(NamedTuple):
+    """How far a part of the predictions of two networks is apart.
+
+    Attributes:
+      part: in the plural, such as "boxes".
+      largest: of each example, [n].
+      unit: in the plural, such as "pixels"; "" for none.
+    """
+
+    part: str
+    largest: np.ndarray
+    unit: str = ""
+
+
+class Deviation(NamedTuple):
+    """Where two networks predict differently, and how far equal predictions are apart.
+
+    Attributes:
+      differing: of each example whether they do, [n].
+      distances: of parts that are real numbers; they say nothing of an example on which
+        the networks differ.
+    """
+
+    differing: np.ndarray
+    distances: tuple[Distance, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Return on how many examples they differ."""
+        return int(np.sum(self.differing))
+
+    def largest(self) -> dict[tuple[str, str], float]:
+        """Return the largest distances of examples that do not differ.
+
+        Returns:
+          (part, unit) -> distance; 0 where all examples differ.
+        """
+        alike = ~np.asarray(self.differing, bool)
+        return {
+            (each.part, each.unit): float(np.max(each.largest[alike], initial=0))
+            for each in self.distances
+        }
+
+
 class Task(ABC):
     """Data, model, loss, metrics, predictions and part of the report.
 
     Attributes:
       noun: what examples are called in messages, in the plural.
+      answers: what predictions are called, in the plural.
       sources: the names that `data.name` may be.
       models: the names that `model.name` may be.
       place: what attention looks at in an example, in the singular, such as "word".
@@ -85,6 +130,7 @@ class Task(ABC):
     models: Collection[str]
     place: str = "place"
     unheeded: Collection[str] = ()
+    answers: str = "predictions"
 
     @property
     @abstractmethod
@@ -293,8 +339,16 @@ class Task(ABC):
     def predictions(self, outputs: Any) -> Any:
         """Return what the network answers: arrays [n, ...].
 
-        An ANN and the SNN made of it are compared in them, entry by entry.
+        An ANN and the SNN made of it are compared in them, see `deviation`.
         """
+
+    def deviation(self, one: Any, other: Any) -> Deviation:
+        """Compare the predictions of two networks, [n, ...] in each array of NumPy.
+
+        By default an example differs if any entry does.
+        """
+        unlike = jax.tree.map(_rows_differing, one, other)
+        return Deviation(np.any(jax.tree.leaves(unlike), axis=0))
 
     def whole(self, batch: Batch) -> jax.Array:
         """Return which rows, [n], hold examples that were read: no padding."""
@@ -308,10 +362,18 @@ class Task(ABC):
 
         Returns:
           (batch, facts): a batch of it alone, as in `eval_batches`; and what the report
-          says of it, for JSON: its "label", and what can be drawn of it, as "image",
-          pixels, or as "words", one for each place that is `filled`.
+          says of it, for JSON: its "label", or "truth", boxes as `results.pictures` has
+          them; and what can be drawn of it, as "image", pixels, or as "words", one for
+          each place that is `filled`.
         """
 
     def answer(self, outputs: Any) -> dict:
-        """Return what the report says of the outputs for one example, for JSON."""
+        """Return what the report says of the outputs for one example, for JSON.
+
+        Its "prediction" and "logits", or "found", boxes with their scores.
+        """
         return {"prediction": np.asarray(self.predictions(outputs))[0].tolist()}
+
+
+def _rows_differing(one, other):
+    return (one != other).reshape(len(one), -1).any(1)

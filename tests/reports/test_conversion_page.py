@@ -20,6 +20,7 @@ from bitsnn_jax.results.spikes import LayerSpikes, Raster
 from bitsnn_jax.runtime.reading import ReadingError, typed
 
 OF_ATTENTION = {"spikes_by_place", "spikes_by_head"}
+OF_OTHERS = OF_ATTENTION | {"boxes"}
 
 
 def write_report(results, folder):
@@ -139,9 +140,9 @@ def test_ids_of_the_inline_pictures_do_not_collide(page):
 def test_pictures_are_written_beside_the_page(report):
     assert {path.name for path in report.iterdir()} == {
         "index.html",
-        *(f"{name}.png" for name in PICTURES if name not in OF_ATTENTION),
+        *(f"{name}.png" for name in PICTURES if name not in OF_OTHERS),
     }
-    for name in set(PICTURES) - OF_ATTENTION:
+    for name in set(PICTURES) - OF_OTHERS:
         pixels = np.asarray(Image.open(report / f"{name}.png").convert("RGB"))
         assert min(pixels.shape[:2]) > 400
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20  # not a blank sheet

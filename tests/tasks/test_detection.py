@@ -191,3 +191,15 @@ def test_a_detector_resumes_to_the_same_bits(tmp_path, monkeypatch):
     assert resumed["test"] == result["test"]
     one, other = (load_run(tmp_path / name).variables for name in ("whole", "killed"))
     jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_networks_that_find_the_same_boxes_deviate_by_what_is_measured():
+    rng, classes = np.random.default_rng(0), np.array([[2, 0, 0, -1]] * 3)
+    boxes, scores = rng.uniform(0, 32, (3, 4, 4)), rng.uniform(0.05, 1, (3, 4))
+    one = detection.Detections(boxes, scores, classes)
+    moved, other = boxes.copy(), classes.copy()
+    moved[1, 2, 3] += 0.125
+    other[2, 1] = 1
+    apart = DETECTION.deviation(one, detection.Detections(moved, scores, other))
+    assert apart.total == 1 and apart.differing.tolist() == [False, False, True]
+    assert apart.largest() == {("boxes", "pixels"): 0.125, ("scores", ""): 0.0}

@@ -13,7 +13,7 @@ import pytest
 
 from bitsnn_jax import convert, data, spiking
 from bitsnn_jax.config import Config
-from bitsnn_jax.jobs.evaluation import differing, evaluate, without_spikes
+from bitsnn_jax.jobs.evaluation import evaluate, without_spikes
 from bitsnn_jax.numerics.layers import QCFS
 from bitsnn_jax.runs.checkpoint import load_run
 from bitsnn_jax.runs.loading import load_ann
@@ -195,9 +195,9 @@ def test_its_networks_are_evaluated_and_compared_as_any(trained):
     for name, value in ann.measures.items():
         # float32 sums of 54 errors of order one, in another order.
         assert value == pytest.approx(result["test"][name], rel=1e-5)
-    assert differing(ann.predictions, snn.predictions) == 0
+    assert task.deviation(ann.predictions, snn.predictions).total == 0
     changed = ann.predictions | {"large": ~ann.predictions["large"]}
-    assert differing(ann.predictions, changed) == 54
+    assert task.deviation(ann.predictions, changed).total == 54
 
 
 def test_names_are_those_of_the_task():
