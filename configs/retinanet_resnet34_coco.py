@@ -10,8 +10,8 @@ or from torchvision's weights,
 
 python convert.py --torch resnet34-b627a593.pth --model resnet34 --calibrate IMAGES
 
-with --config.start_from=runs/resnet34_torch/ann --config.model.pool=max. The paper quantises after training
-with ReLU, without retraining; fine-tuning is usually better:
+with --config.start_from=runs/resnet34_torch/ann --config.model.pool=max. The paper
+quantises a network trained with ReLU, and does not retrain it. To fine-tune such a one:
 
 python train.py --config configs/retinanet_resnet34_coco.py \\
     --config.name=retinanet_resnet34_coco_relu --config.model.activation=relu \\
