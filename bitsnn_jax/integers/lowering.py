@@ -96,10 +96,14 @@ def lower(apply_fn: ApplyFn, variables: Any, example: Any) -> Graph:
 def output_names(count: int) -> list[str]:
     """Return the names of the output nodes, in the order of `jax.tree.leaves`.
 
-    >>> output_names(1), output_names(2)
-    (['output'], ['output_1', 'output_2'])
+    They are sorted, since `jit` returns dictionaries in the order of their keys.
+
+    >>> output_names(1), output_names(2), output_names(10)[-2:]
+    (['output'], ['output_1', 'output_2'], ['output_09', 'output_10'])
     """
-    return [f"output_{i + 1}" for i in range(count)] if count > 1 else ["output"]
+    digits = len(str(count))
+    names = [f"output_{i:0{digits}}" for i in range(1, count + 1)]
+    return names if count > 1 else ["output"]
 
 
 def _input(example):
