@@ -120,8 +120,13 @@ def tune(
       The graph with trained numbers, and the losses.
 
     Raises:
-      FixedPointError, ValueError: as `fixed_point`.
+      FixedPointError, ValueError: as `fixed_point`; or several outputs.
     """
+    if len(outputs := graph.of_kind("output")) > 1:
+        raise ValueError(
+            f"expected a graph with one output, of logits, got {len(outputs)}, the "
+            f"first {outputs[0].name}: round its weights without fine-tuning"
+        )
     network, params, low, high = latent(graph, steps=steps, bits=bits, white=white)
     run = forward(network)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))

@@ -313,3 +313,13 @@ def test_widths_are_kept():
         for term in node.terms:
             if not isinstance(term.weight, Scale):
                 assert np.abs(term.weight.kernel).max() == 1
+
+
+def test_weights_of_several_outputs_are_not_fine_tuned():
+    def two(variables, x):
+        codes = qcfs(x @ variables, 1.0)
+        return codes @ variables, codes
+
+    graph = lower(two, np.eye(2, dtype="f4"), np.ones((1, 2), "f4"))
+    with pytest.raises(ValueError, match="one output, of logits, got 2, the first out"):
+        qat.tune(graph, [], steps=4, bits=8, num_steps=1)
