@@ -2,6 +2,7 @@
 
 import math
 
+import hypothesis
 import numpy as np
 import pytest
 from boxed_pictures import write_boxes
@@ -50,6 +51,7 @@ def around(mask):
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
+@hypothesis.settings(max_examples=40)
 @given(seed=SEEDS, jitter=st.floats(0, 2), flip=st.booleans())
 def test_boxes_stay_around_what_was_in_them(seed, jitter, flip):
     example = marked(90, 120, [(20, 30, 60, 70), (70, 10, 110, 50)])
@@ -65,6 +67,7 @@ def test_boxes_stay_around_what_was_in_them(seed, jitter, flip):
     np.testing.assert_array_equal(example["image"], before)
 
 
+@hypothesis.settings(max_examples=40)
 @given(seed=SEEDS, height=SIDES, width=SIDES, jitter=st.floats(0, 10))
 def test_a_view_lies_inside_the_picture_and_the_square(seed, height, width, jitter):
     rng = np.random.default_rng(seed)
@@ -82,6 +85,7 @@ def test_a_view_lies_inside_the_picture_and_the_square(seed, height, width, jitt
     )
 
 
+@hypothesis.settings(max_examples=40)
 @given(height=SIDES, width=SIDES, size=st.integers(1, 200))
 def test_the_longer_side_has_the_size_and_boxes_scale_back(height, width, size):
     view = whole_view(height, width, size=size)

@@ -229,6 +229,10 @@ def test_grey_pictures_say_so_in_the_file(tmp_path):
     test = load_boxes(data, "test")
     assert test.image_shape == (16, 16, 1) and test[0]["image"].shape == (16, 16, 1)
     assert (test.mean, test.std) == (0.25, 0.5)
+    # Without numbers it is the scale of ImageNet, averaged over its channels.
+    path.write_text(json.dumps(file | {"info": {"pixels": {"channels": 1}}}))
+    test = load_boxes(data, "test")
+    np.testing.assert_allclose([test.mean, test.std], [[0.449], [0.226]], rtol=1e-6)
     for info in (None, "COCO 2017", {"year": 2017}, {"pixels": {}}):
         path.write_text(json.dumps(file | {"info": info}))
         assert read_head(path).pixels == Pixels()

@@ -1,5 +1,6 @@
 """What is written in COCO's format is what the reader reads."""
 
+import importlib
 import zipfile
 
 import commands
@@ -11,6 +12,7 @@ from PIL import Image
 from bitsnn_jax.config import Data
 from bitsnn_jax.data import load_boxes
 from bitsnn_jax.data.coco_writer import Boxed, write_boxes
+from bitsnn_jax.data.splits import held_out, tenth
 
 
 def drawn(count, *, side=16):
@@ -103,6 +105,19 @@ def test_tiles_cover_the_scenes_and_all_are_trained_on(wheel, tmp_path, monkeypa
     assert first["crowd"].tolist() == [False, False]  # half of a tree is one
     assert second["boxes"].tolist() == [[0, 3, 4, 9], [9, 4, 15, 12]]
     assert test[20]["boxes"].tolist() == [[2, 0, 8, 5], [13, 0, 16, 8]]
+
+
+@pytest.mark.parametrize("count", [4, 26, 123, 186])
+def test_one_of_each_tile_is_trained_on_and_none_is_listed_in_vain(count, monkeypatch):
+    monkeypatch.syspath_prepend(str(commands.ROOT / "experiments"))
+    times = importlib.import_module("deepforest_scenes").repeats(count)
+
+    def trained(times):
+        order, _ = held_out(count * times, tenth(count * times))
+        return len(set(order // times))
+
+    assert trained(times) == count
+    assert times == 2 or trained(times - 1) < count
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "no wheel"])

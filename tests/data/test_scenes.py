@@ -30,7 +30,7 @@ def scene(seed, **options):
 
 def test_boxes_are_tight_around_the_pixels_that_are_seen():
     met = 0
-    for seed in range(40):
+    for seed in range(20):
         drawn = scene(seed)
         for box, label, area in zip(*drawn[1:], strict=True):
             if (drawn.classes == label).sum() > 1:
@@ -43,7 +43,7 @@ def test_boxes_are_tight_around_the_pixels_that_are_seen():
             assert all(edge.any() for edge in edges)
             assert inside.sum() == area and seen.sum() - area < 5
             met += 1
-    assert met > 100
+    assert met > 50
 
 
 def test_every_object_shows_at_least_half_of_its_pixels():
@@ -51,7 +51,7 @@ def test_every_object_shows_at_least_half_of_its_pixels():
     totals = (objects.images > 0).sum((1, 2))
     shares = [
         drawn.areas / totals[drawn.classes]
-        for drawn in (scene(seed, count=(12, 12)) for seed in range(20))
+        for drawn in (scene(seed, count=(12, 12)) for seed in range(10))
     ]
     assert min(map(len, shares)) < 12  # for some there was no place
     assert 0.5 <= np.concatenate(shares).min() < 0.7
