@@ -192,10 +192,14 @@ def certifier(
     steps: int,
     bias_shift: str = "parameters",
     nonspiking: str = "error",
+    take: Callable[[Any, Any], None] | None = None,
 ) -> Callable[[Any], Certificate]:
     """Make `verify` a function x -> Certificate, for batches that come one by one.
 
     Compiles once for each shape of x. Add the certificates of the batches.
+
+    Args:
+      take: is given the outputs of both networks for each batch, the ANN's first.
     """
 
     @jax.jit
@@ -211,10 +215,14 @@ def certifier(
         pairs = [(a[1], b[1]) for a, b in zip(ann.seen, snn.seen, strict=True)]
         results = map(jax.tree.leaves, (ann_output, snn_output))
         outputs = [_compare_outputs(a, b) for a, b in zip(*results, strict=True)]
-        return layers, outputs, _examples_differing(pairs, _num_examples(x))
+        rows = _examples_differing(pairs, _num_examples(x))
+        return (layers, outputs, rows), (ann_output, snn_output) if take else None
 
     def certify(x):
-        layers, outputs, rows = jax.device_get(compare(variables, snn_variables, x))
+        found, both = jax.device_get(compare(variables, snn_variables, x))
+        layers, outputs, rows = found
+        if take:
+            take(*both)
         for path, (*_, theta) in layers.items():
             check_theta(theta, path)
         cast = {

@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from msgspec import structs
 
 from bitsnn_jax.conversion.bias_shift import convert
 from bitsnn_jax.conversion.certificate import Certificate, certifier
 from bitsnn_jax.conversion.readings import OneShot, run
 from bitsnn_jax.jobs.sources import Network
-from bitsnn_jax.results.conversion import CertificateResult, LayerCodes
+from bitsnn_jax.results.conversion import Apart, CertificateResult, LayerCodes
+from bitsnn_jax.tasks import Deviation
 from bitsnn_jax.tracing.precision import in_float64, narrow_layers, widened
 from bitsnn_jax.tracing.program import ApplyFn
 
@@ -101,6 +103,12 @@ def certify(pair: Pair, network: Network) -> CertificateResult:
     batches = task.eval_batches(
         network.config.data, examples, batch_size=_even_batch(len(examples), most)
     )
+    deviations: list[Deviation] = []
+
+    def take(*outputs):
+        ann, snn = (jax.tree.map(np.asarray, task.predictions(o)) for o in outputs)
+        deviations.append(task.deviation(snn, ann))
+
     shown = (_examples_of(task.inputs(b), b["mask"], pair.precision) for b in batches)
     with jax.enable_x64(pair.precision == "float64"):
         compare = certifier(
@@ -109,9 +117,11 @@ def certify(pair: Pair, network: Network) -> CertificateResult:
             pair.converted,
             steps=pair.steps,
             nonspiking=network.nonspiking,
+            take=take if task.has_distances else None,
         )
         first = compare(next(shown))
-        return _result(sum(map(compare, shown), first))
+        certificate = sum(map(compare, shown), first)
+    return structs.replace(_result(certificate), **_predictions(deviations))
 
 
 def _examples_of(inputs: Any, mask: Any, precision: str) -> Any:
@@ -137,6 +147,21 @@ def _even_batch(count: int, most: int) -> int:
     """Find the largest batch without a smaller last one, which would compile anew."""
     even = [n for n in range(1, most + 1) if count % n == 0]
     return max(even) if max(even) > most // 8 else most
+
+
+def _predictions(deviations: Sequence[Deviation]) -> dict[str, Any]:
+    if not deviations:
+        return {}
+    whole = Deviation.merge(*deviations)
+    return {"predictions_differing": whole.total, "apart": apart(whole)}
+
+
+def apart(deviation: Deviation) -> tuple[Apart, ...]:
+    """Write down the largest distances."""
+    return tuple(
+        Apart(part=part, largest=largest, unit=unit)
+        for (part, unit), largest in deviation.largest().items()
+    )
 
 
 def _result(certificate: Certificate) -> CertificateResult:

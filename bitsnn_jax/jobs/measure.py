@@ -8,13 +8,13 @@ import numpy as np
 
 from bitsnn_jax.conversion.readings import OneShot, Stepped, run
 from bitsnn_jax.conversion.spiking import spiking
-from bitsnn_jax.jobs.certify import certificates
+from bitsnn_jax.jobs.certify import apart, certificates
 from bitsnn_jax.jobs.evaluation import Evaluation, NetworkFn, evaluate
 from bitsnn_jax.jobs.gallery import Gallery
 from bitsnn_jax.jobs.places import by_head_and_place
 from bitsnn_jax.jobs.sources import Network
 from bitsnn_jax.numerics.spikes import spike_planes
-from bitsnn_jax.results.conversion import Apart, ModeResult, StepsResult
+from bitsnn_jax.results.conversion import ModeResult, StepsResult
 from bitsnn_jax.results.pictures import NamedBox
 from bitsnn_jax.results.spikes import LayerPlaces, LayerRaster, LayerSpikes, Raster
 from bitsnn_jax.tasks import Task
@@ -98,10 +98,7 @@ def _mode(snn: Evaluation, ann: Evaluation, task: Task) -> ModeResult:
         compile_seconds=snn.compile_seconds,
         predictions_differing=deviation.total,
         measures=snn.others,
-        apart=tuple(
-            Apart(part=part, largest=largest, unit=unit)
-            for (part, unit), largest in deviation.largest().items()
-        ),
+        apart=apart(deviation),
     )
 
 

@@ -43,8 +43,12 @@ def verdict(results: ConversionResult) -> Verdict:
     equal ones still prove equality.
     """
     row, examples = results.native, results.examples
-    unequal = row.stepped.predictions_differing if row.stepped else 0
     precision, proof = _proof(row)
+    # Of predictions with real parts the certificate compares these too.
+    compared: ModeResult | CertificateResult | None = row.stepped
+    if proof and proof.predictions_differing is not None:
+        compared, examples = proof, proof.examples
+    unequal = (compared.predictions_differing or 0) if compared else 0
     if proof:
         grade, claim = _claim(precision, proof, unequal, results.answers)
         claim += f": {proof.differing:,} of {proof.neurons:,} codes differ"
@@ -52,9 +56,9 @@ def verdict(results: ConversionResult) -> Verdict:
     else:
         grade = "open"
         claim = f"Not checked: no certificate was made at T = {row.steps}"
-    if row.stepped:
+    if compared:
         equal = f"{examples - unequal:,} of {examples:,}"
-        if row.stepped.apart:
+        if compared.apart:
             claim += f"; {equal} {results.noun} with equal {results.answers}"
         else:
             claim += f"; {equal} {results.answers} equal"
@@ -84,11 +88,14 @@ def _claim(
 
 def _remarks(results: ConversionResult, row: StepsResult) -> Iterator[str]:
     run, (precision, proof) = results.run, _proof(row)
+    named = results.noun, results.answers
+    for kind, found in (row.certificate or {}).items():
+        if found.apart:
+            told = apart_in_words(found, found.examples, *named)
+            yield f"Certified in {kind}: {told}."
     if row.stepped and row.stepped.apart:
-        told = apart_in_words(
-            row.stepped, results.examples, results.noun, results.answers
-        )
-        yield f"In float32, {told}."
+        told = apart_in_words(row.stepped, results.examples, *named)
+        yield f"As simulated on all {results.noun}, in float32, {told}."
     if row.steps != run.steps:
         yield f"T = {run.steps}, the T of the training, was not evaluated."
     elif row.levels != run.levels:
@@ -117,11 +124,13 @@ def _remarks(results: ConversionResult, row: StepsResult) -> Iterator[str]:
         yield f"{outside_in_words(results.conversion)}."
 
 
-def apart_in_words(mode: ModeResult, examples: int, noun: str, answers: str) -> str:
+def apart_in_words(
+    mode: ModeResult | CertificateResult, examples: int, noun: str, answers: str
+) -> str:
     """Say how a spiking network predicts otherwise than the ANN, in real numbers too.
 
     Args:
-      mode: what it does, with parts that are apart.
+      mode: what it does, or its certificate, with parts that are apart.
       examples: how many there are.
       noun: what they are called.
       answers: what predictions are called.

@@ -83,7 +83,7 @@ class LayerCodes(Struct, frozen=True, kw_only=True):
     largest_membrane_difference: float
 
 
-class CertificateResult(Struct, frozen=True, kw_only=True):
+class CertificateResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """ANN and spiking network, compared code by code in one precision.
 
     Attributes:
@@ -96,6 +96,9 @@ class CertificateResult(Struct, frozen=True, kw_only=True):
       largest_output_difference: of the logits.
       outputs_agree: that difference is rounding.
       layers: the same, layer by layer.
+      predictions_differing: examples on which what follows from the outputs differs;
+        None of predictions without parts that are real.
+      apart: how far equal predictions are apart.
     """
 
     exact: bool
@@ -106,6 +109,8 @@ class CertificateResult(Struct, frozen=True, kw_only=True):
     largest_output_difference: float
     outputs_agree: bool
     layers: tuple[LayerCodes, ...]
+    predictions_differing: int | None = None
+    apart: tuple[Apart, ...] = ()
 
 
 class StepsResult(Struct, frozen=True, kw_only=True, omit_defaults=True):

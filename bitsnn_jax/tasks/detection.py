@@ -36,7 +36,7 @@ class Detection(Task):
     noun = "pictures"
     sources = data.BOXES
     models = DETECTORS
-    score, answers = "AP", "detections"
+    score, answers, has_distances = "AP", "detections", True
     unheeded = (
         *("data.max_length", "data.vocabulary", "data.random_resized_crop"),
         *("data.crop", "data.autoaugment", "data.cutout", "loss.label_smoothing"),

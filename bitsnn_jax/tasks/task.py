@@ -95,6 +95,18 @@ class Deviation(NamedTuple):
     differing: np.ndarray
     distances: tuple[Distance, ...] = ()
 
+    @classmethod
+    def merge(cls, *parts: "Deviation") -> Self:
+        """Join what was found of different examples."""
+        distances = zip(*(part.distances for part in parts), strict=True)
+        return cls(
+            np.concatenate([part.differing for part in parts]),
+            tuple(
+                each[0]._replace(largest=np.concatenate([d.largest for d in each]))
+                for each in distances
+            ),
+        )
+
     @property
     def total(self) -> int:
         """Return on how many examples they differ."""
@@ -119,6 +131,7 @@ class Task(ABC):
     Attributes:
       noun: what examples are called in messages, in the plural.
       answers: what predictions are called, in the plural.
+      has_distances: whether `deviation` has any.
       sources: the names that `data.name` may be.
       models: the names that `model.name` may be.
       place: what attention looks at in an example, in the singular, such as "word".
@@ -131,6 +144,7 @@ class Task(ABC):
     place: str = "place"
     unheeded: Collection[str] = ()
     answers: str = "predictions"
+    has_distances: bool = False
 
     @property
     @abstractmethod

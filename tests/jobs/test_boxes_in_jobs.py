@@ -74,7 +74,7 @@ class FindSquares(Task):
     """As the real detection, of one box a picture."""
 
     noun, sources, models = "pictures", {"squares"}, {"finder"}
-    score, answers = "AP", "detections"
+    score, answers, has_distances = "AP", "detections", True
 
     def load(self, settings, split):
         return squares(40 if split == "train" else 11, len(split))
@@ -222,9 +222,14 @@ def test_the_score_of_the_task_stands_where_accuracy_did(converted):
 
 
 @pytest.mark.slow
-def test_integers_are_judged_as_the_real_numbers_that_they_stand_for(tmp_path):
+def test_boxes_are_certified_and_integers_judged_as_what_they_stand_for(tmp_path):
     options = {"integers": IntegerOptions(rounding="nearest"), "modes": ["fused"]}
     found = convert(tmp_path, precisions=["float64"], **options)
+    proof = found["steps"][0]["certificate"]["float64"]
+    assert proof["exact"] and proof["predictions_differing"] == 0
+    assert all(0 <= each["largest"] < 1e-12 for each in proof["apart"])
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "11 of 11 pictures with equal detections" in page
     for integers, row in zip(
         found["fixed_point"]["steps"], found["steps"], strict=True
     ):
