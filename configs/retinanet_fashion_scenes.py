@@ -33,6 +33,11 @@ def get_config() -> config.Config:
         ),
         model=config.Model(name="retinanet_resnet20", stem="imagenet", num_classes=10),
         optimizer=config.Optimizer(
-            learning_rate=0.01, weight_decay=1e-4, warmup_epochs=0.5, epochs=12
+            name="adamw",
+            learning_rate=1e-3,
+            weight_decay=1e-4,
+            warmup_epochs=0.5,
+            clip_norm=10.0,
+            epochs=8,
         ),
     )

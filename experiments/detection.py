@@ -76,13 +76,14 @@ def trainings() -> dict[str, list[str]]:
         "model.stem": "imagenet",
         "optimizer.epochs": 6,
     }
+    quantised = {"optimizer.epochs": 4, "optimizer.learning_rate": 5e-4}
     fine = {"optimizer.epochs": FINE_EPOCHS, "optimizer.learning_rate": FINE_RATE}
     return {
         "classifier": _command(
             "classifier", "configs/resnet20_fashion_mnist.py", "", classifier
         ),
         "relu": _command("relu", CONFIG, "classifier", {"model.activation": "relu"}),
-        "qcfs": _command("qcfs", CONFIG, "relu", {"optimizer.epochs": 4}),
+        "qcfs": _command("qcfs", CONFIG, "relu", quantised),
         **{
             f"fine_{t}": _command(
                 f"fine_{t}",
