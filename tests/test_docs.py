@@ -21,6 +21,8 @@ PAGES = {
 # What the commands are made of, and how they print.
 INTERNAL = {
     "numerics.stored",
+    "reports.box_plots",
+    "reports.comparison_axes",
     "reports.comparison_plots",
     "reports.overview",
     "reports.place_plots",

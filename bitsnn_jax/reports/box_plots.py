@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from bitsnn_jax.reports.plots import CURVES, styled
 from bitsnn_jax.results.pictures import NamedBox, Picture
@@ -93,7 +93,9 @@ def _frame(each: NamedBox, **look) -> Rectangle:
 
 
 def _pixels(picture: Picture) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(picture.image)))
+    # As PNG, which it was written as, whatever a damaged file holds.
+    shares = imread(io.BytesIO(picture.image), format="png")
+    return np.rint(shares * 255).astype(np.uint8)
 
 
 def colours_of(pictures: Sequence[Picture]) -> dict[str, str]:
