@@ -1,6 +1,6 @@
 """Boxes: anchors, offsets, matching, losses, detections, average precision."""
 
-from bitsnn_jax.detection.agreement import Agreement, agreement
+from bitsnn_jax.detection.agreements import Agreement, agreement
 from bitsnn_jax.detection.anchor_grid import ANCHORS_PER_PLACE, anchors, level_sizes
 from bitsnn_jax.detection.boxes import area, clip, decode, encode, iou
 from bitsnn_jax.detection.detections import Detections, detect
