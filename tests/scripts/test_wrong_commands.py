@@ -44,7 +44,7 @@ WRONG = {
         "--config.seed=-1": "seed must be in 0..2**32 - 1, got -1",
         "--config.seed=5000000000": "seed must be in 0..2**32 - 1",
         "--config.seed=1.5": "--config.seed=1.5",
-        "--config.task=poetry": "task must be one of image_classification, sentence_c",
+        "--config.task=poetry": "task must be one of detection, image_classification,",
         "--config.model.pool=avg": "model.pool must be one of average, max; got 'avg'",
         "--config.model.pool=max --config.seed=-1": "seed must be in 0..2**32 - 1",
         "--config.loss.spike_weights=1": "spike_weights must be one of fan_out, neur",

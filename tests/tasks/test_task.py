@@ -206,7 +206,9 @@ def test_names_are_those_of_the_task():
     config.data.name = "digits"
     with pytest.raises(ValueError, match="data.name must be one of random, got 'digi"):
         validate(config)
-    with pytest.raises(ValueError, match="task must be one of image_class.*; got 'no'"):
+    with pytest.raises(
+        ValueError, match="task must be one of detection, im.*; got 'no'"
+    ):
         validate(Config(task="no"))
 
 
