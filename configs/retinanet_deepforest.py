@@ -25,9 +25,7 @@ def get_config() -> config.Config:
             batch_size=8,
             eval_batch_size=41,
         ),
-        model=config.Model(
-            name="retinanet_resnet20", stem="imagenet", num_classes=1, activation="relu"
-        ),
+        model=config.Model(name="retinanet_resnet20", stem="imagenet", num_classes=1),
         optimizer=config.Optimizer(
             name="adamw",
             learning_rate=1e-3,

@@ -28,14 +28,17 @@ DATA = {
     "image_folder": ((0, 0, 3), 1000),
     "coco": ((0, 0, 3), 80),
     "coco of scenes": ((0, 0, 1), 10),
+    "coco of deepforest": ((0, 0, 3), 1),
     **dict.fromkeys(("sst2", "qqp", "qnli"), ((3, 0), 2)),
 }
 
 
 def data_of(config: Config) -> str:
     """Say what the files hold, where two data sets have them in the same form."""
-    scenes = config.data.directory.endswith("scenes")
-    return f"{config.data.name} of scenes" if scenes else config.data.name
+    for what in ("scenes", "deepforest"):
+        if config.data.directory.endswith(what):
+            return f"{config.data.name} of {what}"
+    return config.data.name
 
 
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -65,8 +68,8 @@ def test_the_name_of_a_file_says_model_and_data(file):
     known_as = {"idx": "fashion", "image_folder": "imagenet"}
     if config.data.directory.endswith("reviews"):  # in the form of SST-2
         known_as["sst2"] = "reviews"
-    if data_of(config) == "coco of scenes":
-        known_as["coco"] = "scenes"
+    if data_of(config).startswith("coco of "):
+        known_as["coco"] = data_of(config).split()[-1]
     assert known_as.get(config.data.name, config.data.name) in words
     assert any(config.model.name.startswith(word) for word in words)
 
