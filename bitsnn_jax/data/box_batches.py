@@ -3,14 +3,12 @@
 from collections.abc import Iterable
 from functools import partial
 
-import numpy as np
-
 from bitsnn_jax import config
-from bitsnn_jax.data.batches import TrainBatches, in_order, shuffled
+from bitsnn_jax.data.batches import TrainBatches
 from bitsnn_jax.data.box_augmentation import augment_boxes, fit_boxes, fit_unread
 from bitsnn_jax.data.boxed import BoxedPictures
 from bitsnn_jax.data.images import Unreadable
-from bitsnn_jax.data.pipeline import Readable, check_room, warn_of
+from bitsnn_jax.data.pipeline import changed_batches, mean_colour, read_batches, warn_of
 
 
 def train_box_batches(
@@ -40,19 +38,10 @@ def train_box_batches(
       ValueError: a batch size that memory does not hold, what `batches.shuffled`
         raises; and `Unreadable` by the iterator.
     """
-    check_room("data.batch_size", data.batch_size // num_shards, examples)
-    change = partial(
-        augment_boxes, settings=data, most=examples.most, blank=_blank(examples)
-    )
-    return shuffled(
-        Readable(examples) if data.unreadable == "skip" else examples,
-        seed=seed,
-        batch_size=data.batch_size,
-        change=change,
-        workers=data.workers,
-        shard_index=shard_index,
-        num_shards=num_shards,
-    )
+    fixed = {"most": examples.most, "blank": mean_colour(examples)}
+    change = partial(augment_boxes, settings=data, **fixed)
+    order = {"seed": seed, "shard_index": shard_index, "num_shards": num_shards}
+    return changed_batches(data, examples, change, **order)
 
 
 def eval_box_batches(
@@ -82,16 +71,9 @@ def eval_box_batches(
       ValueError: a batch size that memory does not hold, what `batches.in_order`
         raises; and `Unreadable` while it is iterated over.
     """
-    size = data.eval_batch_size if batch_size is None else batch_size
-    check_room("data.eval_batch_size", size // num_shards, examples)
-    return in_order(
-        examples,
-        partial(boxes_as_evaluated, data, examples),
-        batch_size=size,
-        workers=data.workers,
-        shard_index=shard_index,
-        num_shards=num_shards,
-    )
+    order = {"shard_index": shard_index, "num_shards": num_shards}
+    read = partial(boxes_as_evaluated, data, examples)
+    return read_batches(data, examples, read, batch_size=batch_size, **order)
 
 
 def boxes_as_evaluated(data: config.Data, examples: BoxedPictures, index: int) -> dict:
@@ -103,7 +85,8 @@ def boxes_as_evaluated(data: config.Data, examples: BoxedPictures, index: int) -
     Raises:
       Unreadable: the picture is damaged, with `data.unreadable="error"`.
     """
-    fixed = {"size": data.image_size, "most": examples.most, "blank": _blank(examples)}
+    blank = mean_colour(examples)
+    fixed = {"size": data.image_size, "most": examples.most, "blank": blank}
     try:
         example = examples[index]
     except Unreadable as error:
@@ -112,8 +95,3 @@ def boxes_as_evaluated(data: config.Data, examples: BoxedPictures, index: int) -
         warn_of(error, "the network will miss its boxes")
         return fit_unread(examples.truth(index), examples.size(index), **fixed)
     return fit_boxes(example, **fixed)
-
-
-def _blank(examples) -> list[int]:
-    """Return the mean colour, which is 0 after normalisation."""
-    return np.rint(examples.mean * examples.white).astype(int).tolist()

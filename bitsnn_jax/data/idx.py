@@ -155,6 +155,6 @@ def _find(directory, name):
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"expected {plain} or {zipped.name} beside it, found neither: set "
-        f"data.directory to a folder of IDX files; {_HOW_TO_GET}"
+        f"expected {plain} or {zipped.name} beside it, found neither: give "
+        f"a folder of IDX files (data.directory, or --source of scenes); {_HOW_TO_GET}"
     )

@@ -2,9 +2,10 @@
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,6 @@ def train_batches(
       ValueError: a batch size that memory does not hold, `data.crop` out of range, what
         `batches.shuffled` raises; and `Unreadable` by the iterator.
     """
-    check_room("data.batch_size", data.batch_size // num_shards, examples)
     side = min(examples.image_shape[:2])
     if data.crop >= side:
         raise ValueError(
@@ -58,17 +58,10 @@ def train_batches(
             f"data.autoaugment must be False for data.name={data.name}: it is made for "
             f"pixels of 0..255, and white is {examples.white} there"
         )
-    # The papers blank images out after normalisation, with 0: the mean colour.
-    blank = np.rint(examples.mean * examples.white).astype(int).tolist()
-    return shuffled(
-        Readable(examples) if data.unreadable == "skip" else examples,
-        seed=seed,
-        batch_size=data.batch_size,
-        change=partial(augment, settings=data, blank=blank),
-        workers=data.workers,
-        shard_index=shard_index,
-        num_shards=num_shards,
-    )
+    # The papers blank images out after normalisation, with 0.
+    change = partial(augment, settings=data, blank=mean_colour(examples))
+    order = {"seed": seed, "shard_index": shard_index, "num_shards": num_shards}
+    return changed_batches(data, examples, change, **order)
 
 
 def eval_batches(
@@ -98,16 +91,9 @@ def eval_batches(
       ValueError: a batch size that memory does not hold, what `batches.in_order`
         raises; and `Unreadable` while it is iterated over.
     """
-    size = data.eval_batch_size if batch_size is None else batch_size
-    check_room("data.eval_batch_size", size // num_shards, examples)
-    return in_order(
-        examples,
-        partial(as_evaluated, data, examples),
-        batch_size=size,
-        workers=data.workers,
-        shard_index=shard_index,
-        num_shards=num_shards,
-    )
+    order = {"shard_index": shard_index, "num_shards": num_shards}
+    read = partial(as_evaluated, data, examples)
+    return read_batches(data, examples, read, batch_size=batch_size, **order)
 
 
 def as_evaluated(data: config.Data, examples: Examples, index: int) -> dict:
@@ -135,6 +121,53 @@ def as_evaluated(data: config.Data, examples: Examples, index: int) -> dict:
     return example
 
 
+def changed_batches(
+    data: config.Data,
+    examples: Any,
+    change: Callable[..., Any],
+    *,
+    num_shards: int,
+    **order: int,
+) -> TrainBatches:
+    """Return shuffled batches of changed examples, all of them readable."""
+    _check_room("data.batch_size", data.batch_size // num_shards, examples)
+    return shuffled(
+        Readable(examples) if data.unreadable == "skip" else examples,
+        batch_size=data.batch_size,
+        change=change,
+        workers=data.workers,
+        num_shards=num_shards,
+        **order,
+    )
+
+
+def read_batches(
+    data: config.Data,
+    examples: Any,
+    read: Callable[[int], dict],
+    *,
+    batch_size: int | None,
+    num_shards: int,
+    **order: int,
+) -> Iterable[dict]:
+    """Return what `read` makes of each index, in order."""
+    size = data.eval_batch_size if batch_size is None else batch_size
+    _check_room("data.eval_batch_size", size // num_shards, examples)
+    return in_order(
+        examples,
+        read,
+        batch_size=size,
+        workers=data.workers,
+        num_shards=num_shards,
+        **order,
+    )
+
+
+def mean_colour(examples: Any) -> list[int]:
+    """Return the pixel that is nearest to 0 after normalisation."""
+    return np.rint(examples.mean * examples.white).astype(int).tolist()
+
+
 @dataclass(frozen=True)
 class Readable:
     """Examples of which a damaged one is replaced by the next that is whole."""
@@ -159,7 +192,7 @@ def warn_of(error, consequence):
     warnings.warn(f"{found}; {consequence}", stacklevel=2)
 
 
-def check_room(field, rows, examples):
+def _check_room(field, rows, examples):
     """Check that one batch fits, as the pixels that it is here."""
     shape = " x ".join(map(str, examples.image_shape))
     what = f"{field}: {rows} rows of {shape} (data.image_size)"

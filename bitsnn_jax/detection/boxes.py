@@ -14,14 +14,14 @@ def area(boxes: jax.Array) -> jax.Array:
     >>> area(jnp.array([[0.0, 0.0, 2.0, 3.0], [2.0, 0.0, 0.0, 3.0]]))
     Array([6., 0.], dtype=float32)
     """
-    return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1)
+    return _product(boxes[..., 2:] - boxes[..., :2])
 
 
 def intersection(a: jax.Array, b: jax.Array) -> jax.Array:
     """Return the area that boxes [..., 4] have in common, two by two."""
     low = jnp.maximum(a[..., :2], b[..., :2])
     high = jnp.minimum(a[..., 2:], b[..., 2:])
-    return jnp.prod(jnp.maximum(high - low, 0), axis=-1)
+    return _product(high - low)
 
 
 def iou(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -119,6 +119,12 @@ def at_least_float32(*arrays: jax.Array) -> list[jax.Array]:
     """
     dtype = jnp.result_type(jnp.float32, *arrays)
     return [jnp.asarray(array, dtype) for array in arrays]
+
+
+def _product(sides):
+    # A reduction over two would be folded one by one where boxes are constants.
+    sides = jnp.maximum(sides, 0)
+    return sides[..., 0] * sides[..., 1]
 
 
 def _centre_and_size(boxes):

@@ -211,12 +211,11 @@ class DirectCase:
         spikes, operations = (
             sum(each) / tally.examples for each in zip(*counts, strict=True)
         )
-        unlike = self.task.deviation(tally.predictions, self.ann.predictions)
         return {
             "window": steps,
             "until_output": steps * (shape.depth if self.method.waits else 1),
             "accuracy": tally.score,
-            "agreement": 1 - unlike.total / tally.examples,
+            "agreement": tally.agreement(self.ann.predictions),
             "spikes_per_neuron": spikes / shape.neurons,
             "synaptic_operations": operations,
             "nanojoules": nanojoules(shape, steps, spikes, operations, self.prices),

@@ -163,7 +163,6 @@ class IntegerCase:
             counts.append(count(network, result.codes, examples=size, paths=paths))
             tally.add(outputs_of(result.outputs), batch)
         counted = functools.reduce(operator.add, counts)
-        unlike = pixels.task.deviation(tally.predictions, self.ann.predictions)
         operations = counted.total("synaptic_operations") / counted.examples
         spikes = counted.spikes_per_neuron * shape.neurons
         milliseconds, passes = self._time(lambda _, x: run(x).outputs)
@@ -172,7 +171,7 @@ class IntegerCase:
             "window": neuron.window(steps),
             "until_output": neuron.until_output(steps, shape.depth),
             "accuracy": tally.score,
-            "agreement": 1 - unlike.total / counted.examples,
+            "agreement": tally.agreement(self.ann.predictions),
             "spikes_per_neuron": counted.spikes_per_neuron,
             "synaptic_operations": operations,
             "nanojoules": nanojoules(shape, steps, spikes, operations, self.prices),

@@ -124,10 +124,8 @@ class Case:
         median = each_batch(run, (self.ann.network.variables, found), shown, take)
         seen = next(iter(tallies.values())).examples
         spikes, operations = sum(sums, np.zeros(())) / seen
-        equal = {}
-        for t, tally in tallies.items():
-            unlike = self.task.deviation(tally.predictions, self.ann.predictions)
-            equal[t] = (seen - unlike.total) / seen
+        said = self.ann.predictions
+        equal = {t: tally.agreement(said) for t, tally in tallies.items()}
         scores = {t: tally.score for t, tally in tallies.items()}
         return _Reached(scores, equal, spikes, operations, median)
 

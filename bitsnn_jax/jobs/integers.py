@@ -27,6 +27,7 @@ from bitsnn_jax.jobs.numbers import (
     IMAGES,
     OfNumbers,
     first_numbers,
+    of_images,
     of_numbers,
     of_pixels,
 )
@@ -137,13 +138,13 @@ def round_weights(
     numbers, task = shown.numbers, network.task
     graph = lower(shown.apply_fn, network.variables, shown.example)
     if options.qat_epochs:
-        if task.noun != IMAGES.noun:
+        if not of_images(task):
             raise ValueError(
                 "weights are fine-tuned for images of one class only: leave "
                 f"--qat_epochs out for a network of {task.noun}"
             )
         check_trainable(graph)
-    if options.targets and task.noun != IMAGES.noun:
+    if options.targets and not of_images(task):
         raise ValueError(
             "membranes are measured on images only: leave --target out for a network "
             f"of {task.noun}"

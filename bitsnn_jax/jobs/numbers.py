@@ -18,6 +18,11 @@ from bitsnn_jax.tracing.program import ApplyFn
 IMAGES = TASKS["image_classification"]
 
 
+def of_images(task: Task) -> bool:
+    """Tell whether a task is images of one class each, which some options need."""
+    return task.noun == IMAGES.noun
+
+
 @dataclass(frozen=True, kw_only=True)
 class OfNumbers:
     """A network that is shown pixels, or word ids and a mask.

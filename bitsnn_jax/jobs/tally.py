@@ -43,5 +43,10 @@ class Tally:
         _, evidence = self._joined()
         return self.task.judged(sums, self.examples, evidence)[self.task.score]
 
+    def agreement(self, predictions: Any) -> float:
+        """Return the share of examples on which these say the same."""
+        unlike = self.task.deviation(self.predictions, predictions)
+        return (self.examples - unlike.total) / self.examples
+
     def _joined(self):
         return jax.tree.map(lambda *rows: np.concatenate(rows), *self._rows)

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from bitsnn_jax.config import Pyramid
+from bitsnn_jax.detection import ANCHORS_PER_PLACE
 from bitsnn_jax.numerics.layers import ConvNorm
 
-ANCHORS = 9  # boxes that are proposed at each place: three ratios, three scales
 PRIOR = 0.01  # the probability of each class at the start; most places have no object
 _DEPTH = 4  # hidden convolutions of a head
 
@@ -92,9 +92,9 @@ class RetinaNet(nn.Module):
         head = partial(
             Head, self.features, self.act, norm=self.head_norm, dtype=self.dtype
         )
-        boxes = head(ANCHORS * 4, name="boxes")
+        boxes = head(ANCHORS_PER_PLACE * 4, name="boxes")
         prior = -math.log((1 - PRIOR) / PRIOR)
-        classes = head(ANCHORS * self.num_classes, bias=prior, name="classes")
+        classes = head(ANCHORS_PER_PLACE * self.num_classes, bias=prior, name="classes")
         levels = [f"p{i}" for i in range(3, 8)]
         return {
             name: tuple(

@@ -11,11 +11,12 @@ import numpy as np
 
 from bitsnn_jax import config, data, detection
 from bitsnn_jax.models import DETECTORS, build_model
-from bitsnn_jax.tasks.task import Batch, Deviation, Distance, Numbers, Task
+from bitsnn_jax.tasks.pixels import OfPixels
+from bitsnn_jax.tasks.task import Batch, Deviation, Distance
 
 
 @dataclasses.dataclass(frozen=True)
-class Detection(Task):
+class Detection(OfPixels):
     """Boxes by anchors, of focal loss and offsets; COCO's average precision.
 
     Outputs are {"boxes", "classes"}: an array a level of the pyramid in each, see
@@ -23,13 +24,10 @@ class Detection(Task):
     precision is that of the original pictures.
 
     Attributes:
-      normalisation: of pixels; None without a data set, for pictures that are
-        normalised.
       image_shape: height and width of the network's input.
       categories: their names.
     """
 
-    normalisation: data.Normalisation | None = None
     image_shape: tuple[int, int] = (0, 0)
     categories: tuple[str, ...] = ()
 
@@ -77,26 +75,10 @@ class Detection(Task):
     def on(self, examples: data.BoxedPictures) -> Self:
         height, width, _ = examples.input_shape
         return dataclasses.replace(
-            self,
-            normalisation=data.Normalisation.of(examples),
+            super().on(examples),
             image_shape=(height, width),
             categories=examples.categories,
         )
-
-    def inputs(self, batch: Batch) -> Any:
-        image = batch["image"]
-        if image.dtype != np.uint8:  # normalised already
-            return image
-        if self.normalisation is None:
-            raise ValueError(
-                "expected pictures that are normalised, as floats, got pixels, as "
-                "uint8: take task.on(examples), which normalises them"
-            )
-        return self.normalisation(image)
-
-    def numbers(self, config: config.Config, examples: data.BoxedPictures) -> Numbers:
-        del config
-        return Numbers("image", 255, np.float32, data.normaliser(examples))
 
     def loss(
         self, outputs: Any, batch: Batch, settings: config.Loss | None = None

@@ -1,9 +1,8 @@
 """Images, each of one class."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,18 +12,12 @@ from bitsnn_jax import config, data
 from bitsnn_jax.direct import trained_directly
 from bitsnn_jax.models import MODELS, build_model
 from bitsnn_jax.tasks.classification import Classification
-from bitsnn_jax.tasks.task import Batch, Numbers
+from bitsnn_jax.tasks.pixels import OfPixels
+from bitsnn_jax.tasks.task import Batch
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageClassification(Classification):
-    """Logits of images, and the share of labels that are met.
-
-    Attributes:
-      normalisation: of pixels; None without a data set, for images that are normalised.
-    """
-
-    normalisation: data.Normalisation | None = None
+class ImageClassification(OfPixels, Classification):
+    """Logits of images, and the share of labels that are met."""
 
     noun = "images"
     sources = data.SOURCES
@@ -63,25 +56,6 @@ class ImageClassification(Classification):
             build_model, config.model, image_shape=image_shape, axis_name=axis_name
         )
         return trained_directly(config, network)
-
-    def on(self, examples: data.Examples) -> Self:
-        found = data.Normalisation.of(examples)
-        return dataclasses.replace(self, normalisation=found)
-
-    def inputs(self, batch: Batch) -> Any:
-        image = batch["image"]
-        if image.dtype != np.uint8:  # normalised already
-            return image
-        if self.normalisation is None:
-            raise ValueError(
-                "expected images that are normalised, as floats, got pixels, as uint8: "
-                "take task.on(examples), which normalises them"
-            )
-        return self.normalisation(image)
-
-    def numbers(self, config: config.Config, examples: data.Examples) -> Numbers:
-        del config
-        return Numbers("image", 255, np.float32, data.normaliser(examples))
 
     def counts(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
         return {"correct": self.predictions(outputs) == batch["label"]}

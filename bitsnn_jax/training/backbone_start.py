@@ -21,8 +21,8 @@ def is_backbone(run: Run, config: Config) -> bool:
         return False
     if found != backbone:
         raise ValueError(
-            f"expected a run of {config.model.name}, or of {backbone}, whose stem and "
-            f"stages it has as its backbone; got one of {found}"
+            f"start_from: expected a run of {config.model.name}, or of {backbone}, "
+            f"whose stem and stages it has as its backbone; got one of {found}"
         )
     return True
 

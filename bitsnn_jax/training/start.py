@@ -155,10 +155,11 @@ def _source(config: Config) -> _Source:
     try:
         if is_huggingface(config.start_from):
             return _of_huggingface(config)
-        return _of_run(find_run(config.start_from), config)
+        run = find_run(config.start_from)
     except ValueError as error:
         other = "" if Path(config.start_from).is_dir() else _OR_HUGGING_FACE
         raise CheckpointError(f"start_from: {error}{other}") from error
+    return _of_run(run, config)
 
 
 _OR_HUGGING_FACE = (

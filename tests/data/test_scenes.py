@@ -147,7 +147,10 @@ def test_the_same_options_give_the_same_bits(garments, tmp_path):
         (["--size", "20"], "--size must be at least the 24 pixels of the largest"),
         (["--scales", "1", "9"], "--size must be at least the 108 pixels"),
         (["--train", "0"], "--train must be at least 1, got 0"),
-        (["--source", "nowhere"], "set data.directory to a folder of IDX files"),
+        (
+            ["--source", "nowhere"],
+            "give a folder of IDX files (data.directory, or --source",
+        ),
         (["--out", "{garments}"], "--out must be a new folder, or an empty one, got"),
     ],
 )

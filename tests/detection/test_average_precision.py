@@ -9,8 +9,6 @@ import pytest
 from bitsnn_jax import detection
 from bitsnn_jax.detection import Detections
 
-pytest.importorskip("pycocotools", reason="needs bitsnn-jax[detection]")
-
 ALL = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 A, B, FAR = [0.0, 0, 20, 20], [100.0, 100, 120, 120], [200.0, 0, 220, 20]
 

@@ -6,9 +6,9 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
+from saved_runs import SHAPE, save_state
 
 from bitsnn_jax import config, data
-from bitsnn_jax.config import to_dict
 from bitsnn_jax.conversion.calibration import calibrate_network
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs.checkpoint import Checkpoints, load_run
@@ -17,8 +17,6 @@ from bitsnn_jax.training import train_and_evaluate
 from bitsnn_jax.training.optimizer import sgd
 from bitsnn_jax.training.start import start
 from bitsnn_jax.training.step import init_state
-
-SHAPE = (8, 8, 1)
 
 
 def settings(activation, *, start_from="", **fields):
@@ -47,22 +45,7 @@ def _random_state(fields, seed):
 
 def save_run(folder, settings, **metadata):
     """A run with random weights."""
-    state = random_state(settings, seed=1)
-    with Checkpoints(folder) as checkpoints:
-        checkpoints.save(
-            7,
-            variables=state.variables,
-            optimizer=state.opt_state,
-            progress={},
-            metadata={
-                "config": to_dict(settings),
-                "image_shape": SHAPE,
-                "commit": "abc",
-                "version": "0",
-                **metadata,
-            },
-        )
-    return state.variables
+    return save_state(folder, settings, random_state(settings, seed=1), **metadata)
 
 
 @pytest.fixture(scope="module")

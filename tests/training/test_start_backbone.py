@@ -5,16 +5,15 @@ from functools import cache, partial
 import jax
 import numpy as np
 import pytest
+from saved_runs import SHAPE, save_state
 
 from bitsnn_jax import config, data
-from bitsnn_jax.config import to_dict
 from bitsnn_jax.models import build_model
 from bitsnn_jax.runs.checkpoint import Checkpoints
 from bitsnn_jax.training.optimizer import sgd
 from bitsnn_jax.training.start import check_source, start
 from bitsnn_jax.training.step import State
 
-SHAPE = (8, 8, 1)
 RANDOM = ["boxes", "classes", "pyramid"]
 
 
@@ -56,21 +55,7 @@ def shapes(fields):
 
 
 def save_run(folder, settings):
-    state = random_state(settings, seed=1)
-    with Checkpoints(folder) as checkpoints:
-        checkpoints.save(
-            7,
-            variables=state.variables,
-            optimizer=state.opt_state,
-            progress={},
-            metadata={
-                "config": to_dict(settings),
-                "image_shape": SHAPE,
-                "commit": "abc",
-                "version": "0",
-            },
-        )
-    return state.variables
+    return save_state(folder, settings, random_state(settings, seed=1))
 
 
 def started(settings, folder):
