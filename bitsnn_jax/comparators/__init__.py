@@ -11,6 +11,12 @@ from bitsnn_jax.comparators.simulation import Simulated, simulate
 
 _FILES = (
     "bit_serial",
+    "rueckauer",
+    "channel_norm",
+    "burst",
+    "burst_if",
+    "tcl",
+    "shifted_bias",
     "qcfs",
     "opi",
     "srp",

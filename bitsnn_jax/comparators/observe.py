@@ -5,7 +5,7 @@ may be a ReLU network whose program has QCFS sites in the places of its ReLUs.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer
+from bitsnn_jax.comparators.method import Network
 from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
@@ -64,6 +65,47 @@ def replaced(
         return output.value, reading.seen
 
     return run
+
+
+_AXES = {
+    "layer": lambda ndim: tuple(range(ndim)),
+    "channel": lambda ndim: tuple(range(ndim - 1)),
+    "neuron": lambda ndim: (0,),
+}
+
+
+def largest_activations(
+    network: Network, batches: Iterable[Any], *, by: str
+) -> dict[str, Any]:
+    """Find the largest activation of each layer, channel or neuron of a ReLU network.
+
+    Args:
+      network: whose activations are taken as ReLU.
+      batches: of images; iterated once.
+      by: "layer", "channel" or "neuron".
+
+    Returns:
+      path -> [], [1, ..., 1, C] or [1, ...], 0 where nothing was positive.
+
+    Raises:
+      ValueError: there are no batches.
+    """
+    run = replaced(network.apply_fn, relu)
+
+    @jax.jit
+    def largest(variables, x):
+        return {
+            path: jnp.maximum(z, 0).max(_AXES[by](z.ndim), keepdims=by != "layer")
+            for path, z in run(variables, x)[1].items()
+        }
+
+    found = None
+    for x in batches:
+        now = largest(network.variables, x)
+        found = now if found is None else jax.tree.map(jnp.maximum, found, now)
+    if found is None:
+        raise ValueError("expected batches of images to calibrate with, got none")
+    return jax.device_get(found)
 
 
 class _Replaced(Reading):

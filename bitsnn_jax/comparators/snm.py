@@ -25,12 +25,11 @@ each step spikes that are worth nothing; here it does not fire.
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from bitsnn_jax.comparators.layer import Sent, StepNeuron
 from bitsnn_jax.comparators.method import Method, Network
-from bitsnn_jax.comparators.observe import relu, replaced
+from bitsnn_jax.comparators.observe import largest_activations
 from bitsnn_jax.comparators.simulation import Found
 
 
@@ -40,20 +39,8 @@ def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
     Raises:
       ValueError: there are no batches.
     """
-    seen_fn = replaced(network.apply_fn, relu)
-
-    @jax.jit
-    def largest(variables, x):
-        _, seen = seen_fn(variables, x)
-        return {p: jnp.maximum(z, 0).max(0, keepdims=True) for p, z in seen.items()}
-
-    thetas = None
-    for x in batches:
-        now = largest(network.variables, x)
-        thetas = now if thetas is None else jax.tree.map(jnp.maximum, thetas, now)
-    if thetas is None:
-        raise ValueError("expected batches of images to calibrate with, got none")
-    return {path: {"theta": theta} for path, theta in thetas.items()}
+    peaks = largest_activations(network, batches, by="neuron")
+    return {path: {"theta": theta} for path, theta in peaks.items()}
 
 
 def neuron() -> StepNeuron:

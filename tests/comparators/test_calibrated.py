@@ -10,6 +10,7 @@ from bitsnn_jax.comparators import (
     Network,
     ltb,
     rnl,
+    rueckauer,
     simulate,
     snnc,
     snnc_advanced,
@@ -290,3 +291,25 @@ def test_layer_without_an_activation_is_reported(prepare):
     network = Network(lambda v, x: networks.qcfs(x, v), jnp.array(1.0), "relu")
     with pytest.raises(ValueError, match="neuron must have (a )?positive, finite"):
         prepare(network, [-np.ones((4, 3), np.float32)], 4)
+
+
+@pytest.mark.parametrize("images", [40, 4000])
+def test_a_percentile_is_that_of_all_positive_activations(images):
+    network, _, w, b = perceptron()
+    x = np.random.default_rng(3).normal(size=(images, 6))
+    x[:7] *= 9  # the largest are in the first batch
+    with jax.enable_x64(True):
+        found = rueckauer.prepare(network, in_batches([x], 7), 4)
+    zs, _ = activations(x[: images // 7 * 7], w, b)
+    for path, z in zip(PATHS, zs, strict=True):
+        expected = np.percentile(z[z > 0], 99.9)
+        np.testing.assert_allclose(found[path]["theta"], expected, rtol=1e-12)
+
+
+def test_a_layer_without_an_activation_has_no_percentile():
+    network, images, *_ = perceptron()
+    network.variables["b"] -= 1e3
+    with pytest.raises(ValueError, match="neuron must have a positive activation"):
+        rueckauer.prepare(network, [images], 4)
+    with pytest.raises(ValueError, match="got none"):
+        rueckauer.prepare(network, [], 4)
