@@ -29,6 +29,8 @@ def tool(monkeypatch):
         "errors",
         "machines",
         "methods",
+        "paper",
+        "published",
         "rivals",
         "runtimes",
         "speed",

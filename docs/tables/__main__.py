@@ -20,6 +20,8 @@ import circuits  # noqa: F401
 import errors  # noqa: F401
 import machines  # noqa: F401
 import methods  # noqa: F401
+import paper  # noqa: F401
+import published  # noqa: F401
 import rivals  # noqa: F401
 import runtimes  # noqa: F401
 import speed  # noqa: F401

@@ -94,6 +94,9 @@ def source(
         target = root / "docs" / "results" / name
         link = Path(os.path.relpath(target, page.parent)).as_posix()
         found = abouts(root, name, where)
+        if not found:
+            parts.append(f"[{name}]({link}) has none yet")
+            continue
         commits = {a["commit"][:7]: None for a in found}
         machines = {f"{a['machine']}, JAX {a['jax']}": None for a in found}
         word = "commit" if len(commits) == 1 else "commits"

@@ -1,0 +1,110 @@
+"""The paper's claims of energy, time and memory: Tables 6, 7 and 11, A.3, A.9."""
+
+from collections import defaultdict
+
+from claims import NOT_RUN, at, claim, of_all
+
+
+@claim(
+    "Energy and time",
+    "Figure 5(a)",
+    "Left shifts are a negligible part of the energy.",
+    "energy.json",
+    page="energy.md#by-kind-of-operation",
+)
+def shifts(stored):
+    shares = [
+        kinds["shifts"] / sum(kinds.values())
+        for row in stored["rows"]
+        for name in ("paper_8", "mixed")
+        if (kinds := row["profiles"][name]["by_kind"])
+    ]
+    said = f"{100 * min(shares):.1f} to {100 * max(shares):.1f} % of arithmetic"
+    return said, of_all([share < 0.05 for share in shares])
+
+
+@claim(
+    "Energy and time",
+    "Table 6",
+    "Energies of a multiplication, an addition, a shift and a comparison at 45 nm.",
+    page="energy.md",
+)
+def prices():
+    return "taken over as profile `paper_8`; not measured", "undecided"
+
+
+@claim(
+    "Energy and time",
+    "Table 11",
+    "A quantised ANN costs 4.5 to 5.7 times as much, a bit-serial one 3.1 to 4.5.",
+    "energy.json",
+    page="energy.md",
+)
+def against_anns(stored):
+    ratios = defaultdict(list)
+    for row in stored["rows"]:
+        for profile in row["profiles"].values():
+            total = {
+                k: v["compute"] + v["memory"] for k, v in profile["joules"].items()
+            }
+            if any(v["memory"] for v in profile["joules"].values()):
+                for kind in ("ANN, 4 bits", "bit-serial ANN"):
+                    ratios[kind].append(total[kind] / total["SNN"])
+                ratios["skipping"].append(
+                    total["ANN, 4 bits, zeros skipped"] / total["SNN"]
+                )
+    spans = {kind: (min(each), max(each)) for kind, each in ratios.items()}
+    said = ", ".join(
+        f"{title} {spans[kind][0]:.1f} to {spans[kind][1]:.1f}"
+        for title, kind in (
+            ("dense", "ANN, 4 bits"),
+            ("bit-serial", "bit-serial ANN"),
+            ("one that skips zeros", "skipping"),
+        )
+    )
+    return f"with memory: {said}", of_all([low >= 1 for low, _ in spans.values()])
+
+
+@claim(
+    "Energy and time",
+    "Table 7",
+    "At equal accuracy it takes 7.3 times less time than QCFS at T = 32.",
+    "latency.json",
+    page="comparison.md#time-of-a-pass",
+)
+def latency(stored):
+    ratios = {
+        batch: at(stored["rows"], batch=batch, **{"pass": "qcfs=32"})["milliseconds"]
+        / at(stored["rows"], batch=batch, **{"pass": "stepped"})["milliseconds"]
+        for batch in (1, 64)
+    }
+    said = ", ".join(f"{ratio:.1f} times (batch {n})" for n, ratio in ratios.items())
+    return f"{said}, on a CPU", of_all([ratio > 7.3 for ratio in ratios.values()])
+
+
+@claim(
+    "Energy and time",
+    "A.3",
+    "Layer by layer takes less memory and less time than step by step.",
+    page="design.md",
+)
+def layer_by_layer():
+    return NOT_RUN
+
+
+@claim(
+    "Energy and time",
+    "A.9",
+    "From T = 16 to 4 accesses to membranes fall by 75 %.",
+    "compare.csv",
+    page="energy.md",
+)
+def memory(rows):
+    each = {
+        int(r["steps"]): float(r["synaptic_operations"])
+        for r in rows
+        if r["method"] == "bit_serial"
+    }
+    fallen = 1 - each[4] / each[16]
+    said = f"those that spikes cause by {100 * fallen:.0f} %; one a step by 75 %"
+    return said, of_all([fallen >= 0.75])

@@ -1,0 +1,75 @@
+"""The page that goes through the paper: nothing is left out, verdicts are derived."""
+
+import copy
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def claims(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "tables"))
+    importlib.import_module("paper")
+    return importlib.import_module("claims")
+
+
+@pytest.fixture
+def read(claims):
+    stored = importlib.import_module("stored")
+    return lambda claim: [stored.read(ROOT, file) for file in claim.files]
+
+
+def numbers(kind: str, text: str) -> set[int]:
+    """Those of "Tables 1, 9", "Figure 2(a)", "Eq. (4), (5)"."""
+    found = set()
+    for words in re.findall(
+        rf"{kind}s? ((?:\(?\d+\)?(?:\([a-z, ]+\))?(?:, )?)+)", text
+    ):
+        found |= {int(n) for n in re.findall(r"\d+", words)}
+    return found
+
+
+def test_every_numbered_item_of_the_paper_is_on_the_page():
+    assert numbers("Table", PAGE) >= set(range(1, 17))
+    assert numbers("Figure", PAGE) >= set(range(1, 8))
+    assert numbers("Eq.", PAGE) >= set(range(1, 13))
+    assert {"Proposition I ", "Proposition II ", "Algorithm 1 "} <= {
+        f"{words} " for words in re.findall(r"Proposition I+|Algorithm 1", PAGE)
+    }
+
+
+def test_tests_that_decide_are_there():
+    named = re.findall(r"`(tests/[^`]*\.py)`", PAGE)
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_each_verdict_is_one_of_four_and_undecided_without_numbers(claims, read):
+    for claim in claims.CLAIMS:
+        here, verdict = claim.judge(*read(claim))
+        assert verdict in claims.VERDICTS and here, claim.item
+        if not claim.files:
+            assert verdict == "undecided", claim.item
+
+
+def test_a_verdict_follows_its_numbers(claims, read):
+    [exact] = (c for c in claims.CLAIMS if c.item == "Figure 4, Proposition II")
+    [rows] = read(exact)
+    assert exact.judge(rows)[1] == "confirmed"
+    changed = copy.deepcopy(rows)
+    [row, *_] = (row for row in changed if row["part"] == "certificates")
+    row["steps"][0]["certificate"]["float64"]["differing"] = 1
+    here, verdict = exact.judge(changed)
+    assert verdict == "refuted" and here.startswith("1 of ")
+
+
+def test_one_row_is_meant(claims):
+    assert claims.at([{"a": 1}, {"a": 2}], a=2) == {"a": 2}
+    for rows in ([], [{"a": 1}, {"a": 1}]):
+        with pytest.raises(ValueError, match="expected one row"):
+            claims.at(rows, a=1)
