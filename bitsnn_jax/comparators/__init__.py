@@ -11,6 +11,7 @@ from bitsnn_jax.comparators.simulation import Simulated, simulate
 
 _FILES = (
     "bit_serial",
+    "signed_digits",
     "rueckauer",
     "channel_norm",
     "burst",
