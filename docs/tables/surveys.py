@@ -83,6 +83,25 @@ def spike_weights(rows):
         )
 
 
+@table("levels", "levels.json")
+def levels(rows):
+    yield (
+        *("T", "L", "λ", "seeds", "ANN", "SNN", "predictions that differ"),
+        "spikes per neuron",
+    )
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["steps"], row["spike_lambda"]].append(row)
+    for (steps, weight), found in sorted(groups.items()):
+        yield (
+            *(str(steps), str(2**steps - 1), f"{weight:.3g}", str(len(found))),
+            _percents([f["ann"] for f in found]),
+            _percents([f["accuracy"] for f in found]),
+            str(sum(f["differing"] for f in found)),
+            spread([f["spikes_per_neuron"] for f in found], ".3f"),
+        )
+
+
 @table("relu_first", "relu_first.json")
 def relu_first(rows):
     yield "run", "epochs", "test accuracy"
