@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from claims import NOT_RUN, at, claim, of_all
+from claims import at, claim, of_all
 
 
 @claim(
@@ -86,10 +86,30 @@ def latency(stored):
     "Energy and time",
     "A.3",
     "Layer by layer takes less memory and less time than step by step.",
-    page="design.md",
+    "orders.json",
+    page="speed.md#layer-by-layer-or-step-by-step",
 )
-def layer_by_layer():
-    return NOT_RUN
+def layer_by_layer(stored):
+    parts, checks = [], []
+    for t in sorted({row["steps"] for row in stored["rows"]}):
+        step, rate, bits = (
+            at(stored["rows"], steps=t, **{"pass": name})
+            for name in (
+                "rate, step by step",
+                "rate, layer by layer",
+                "bit-serial, layer by layer",
+            )
+        )
+        memory, seconds = (
+            [each[column] / step[column] for each in (rate, bits)]
+            for column in ("megabytes", "milliseconds")
+        )
+        parts.append(
+            f"T = {t}: {memory[0]:.1f} times the memory and {seconds[0]:.2f} times the "
+            f"time for a rate code, {memory[1]:.1f} and {seconds[1]:.2f} for bits"
+        )
+        checks += [ratio < 1 for ratio in (*memory, *seconds)]
+    return "; ".join(parts), of_all(checks)
 
 
 @claim(

@@ -266,6 +266,16 @@ def simulate(stored):
         )
 
 
+@table("orders", "orders.json")
+def orders(stored):
+    yield "T", "pass", "median, ms", "x ANN (quartiles)", "temporaries, MB"
+    for row in stored["rows"]:
+        yield (
+            *(str(row["steps"]), row["pass"], time(row["milliseconds"])),
+            *(ratio(row["ratio"]), f"{row['megabytes']:,.1f}"),
+        )
+
+
 @table("onnx_times", "onnx_runtime_times.json")
 def onnx_times(stored):
     yield "network", "batch", "pass", "median, ms", "x onnxruntime's floats", "differ"
