@@ -10,8 +10,9 @@ QCFS and L = 15; and `fine_T`, a few epochs of that with L = 2^T - 1.
 
 - float: the networks without time, as they were trained;
 - spiking: `qcfs` converted for each T, as the paper does: L = 15 whatever T is;
-- fine: `fine_T` converted for its T;
-- calibrated: `relu` with thresholds from training pictures, without training;
+- fine: `fine_T` converted for its T; at T = 4 that is `qcfs` above;
+- calibrated: `relu` with thresholds from training pictures, without training, and
+  without the certificates that the others have;
 - rate: the rate-coded network of `qcfs`, by compare.py.
 
 Average precision is COCO's, on the pictures that val holds. Runs lie in runs/detection
@@ -47,6 +48,7 @@ KEYS = ("part", "network", "steps")
 STEPS = (2, 4, 6, 8)
 RATE_STEPS = (4, 16, 32)
 TRAINED_FOR = 4  # L = 15
+FINE_STEPS = tuple(t for t in STEPS if t != TRAINED_FOR)
 FINE_EPOCHS, FINE_RATE = 2, 2e-4
 
 
@@ -91,8 +93,7 @@ def trainings() -> dict[str, list[str]]:
                 "qcfs",
                 fine | {"steps": t, "model.levels": 2**t - 1},
             )
-            for t in STEPS
-            if t != TRAINED_FOR
+            for t in FINE_STEPS
         },
     }
 
@@ -104,7 +105,7 @@ def _command(name: str, config: str, start: str, fields: dict[str, Any]) -> list
 
 
 def in_float(rows: Rows) -> None:
-    for name in ("relu", "qcfs", *(f"fine_{t}" for t in STEPS if t != TRAINED_FOR)):
+    for name in ("relu", "qcfs", *(f"fine_{t}" for t in FINE_STEPS)):
         for key in _missing(rows, "float", name, (0,)):
             network = _float_network(name)
             found = on_examples(
@@ -119,10 +120,9 @@ def spiking_for_each(rows: Rows) -> None:
 
 
 def fine_tuned(rows: Rows) -> None:
-    for t in STEPS:
-        name = "qcfs" if t == TRAINED_FOR else f"fine_{t}"
-        for key in _missing(rows, "fine", name, (t,)):
-            _converted(rows, key, RunSource(RUNS / name).load())
+    for t in FINE_STEPS:
+        for key in _missing(rows, "fine", f"fine_{t}", (t,)):
+            _converted(rows, key, RunSource(RUNS / key["network"]).load())
 
 
 def calibrated(rows: Rows) -> None:
@@ -140,7 +140,7 @@ def calibrated(rows: Rows) -> None:
         network = dataclasses.replace(
             found, config=config, apply_fn=apply_fn, variables=variables
         )
-        _converted(rows, key, network)
+        _converted(rows, key, network, precisions=())
 
 
 def rate_coded(rows: Rows) -> None:
@@ -198,33 +198,44 @@ def _float_network(name: str) -> Network:
     )
 
 
-def _converted(rows: Rows, key: dict[str, Any], network: Network) -> None:
+def _converted(
+    rows: Rows,
+    key: dict[str, Any],
+    network: Network,
+    *,
+    precisions: tuple[str, ...] = ("float64",),
+) -> None:
     t = key["steps"]
     spiking = convert(
         network.apply_fn, network.variables, network.placeholder, steps=t
     ).variables
     found = measure_at(
-        network, spiking, steps=t, modes=("stepped",), precisions=("float64",)
+        network, spiking, steps=t, modes=("stepped",), precisions=precisions
     )
     _add(rows, key, network, _of_steps(found))
 
 
 def _of_steps(found: StepsResult) -> dict[str, Any]:
     snn = found.stepped
-    assert snn is not None and found.certificate is not None
-    proof = found.certificate["float64"]
-    return {
+    assert snn is not None
+    facts = {
         "measures": {"AP": snn.accuracy, **snn.measures},
         "ann": found.ann_accuracy,
         "spikes_per_neuron": snn.spikes_per_neuron,
         "milliseconds": snn.milliseconds_per_example,
         "differing": snn.predictions_differing,
         "apart": {each.part: each.largest for each in snn.apart},
-        "codes": proof.neurons,
-        "codes_differing": proof.differing,
-        "certified": proof.examples,
-        "largest_output_difference": proof.largest_output_difference,
     }
+    for proof in (found.certificate or {}).values():
+        facts |= {
+            "codes": proof.neurons,
+            "codes_differing": proof.differing,
+            "certified": proof.examples,
+            "certified_differing": proof.predictions_differing,
+            "certified_apart": {each.part: each.largest for each in proof.apart},
+            "largest_output_difference": proof.largest_output_difference,
+        }
+    return facts
 
 
 def _add(rows: Rows, key: dict[str, Any], network: Network, found: dict[str, Any]):

@@ -29,15 +29,15 @@ def test_fcn_resnet50_says_of_each_pixel_what_its_ann_says():
     network_fn = quantised.apply_fn
     with jax.enable_x64(True):
         wide = x.double().numpy()
-        ours = apply_fn(in_float64(variables), wide)["out"]
+        ours = apply_fn(in_float64(variables), wide)
         np.testing.assert_allclose(ours, theirs, atol=1e-10 * np.abs(theirs).max())
         weights = in_float64(quantised.variables)
         certificate = verify(network_fn, weights, wide, steps=STEPS)
         assert certificate.exact and certificate.examples_differing == 0
         converted = convert(network_fn, weights, wide, steps=STEPS).variables
         found, _ = jax.jit(spiking(network_fn, steps=STEPS))(converted, wide)
-        ann = jax.jit(network_fn)(weights, wide)["out"]
-    assert found["out"].shape == (2, 21, SIDE, SIDE)
-    classes = np.asarray(found["out"]).argmax(1)
+        ann = jax.jit(network_fn)(weights, wide)
+    assert found.shape == (2, 21, SIDE, SIDE)
+    classes = np.asarray(found).argmax(1)
     assert len(np.unique(classes)) > 1
     np.testing.assert_array_equal(classes, np.asarray(ann).argmax(1))
