@@ -16,8 +16,7 @@ from pathlib import Path
 
 from regulariser import PAPER, a_config
 
-from bitsnn_jax import config, data, spiking
-from bitsnn_jax.conversion import convert
+from bitsnn_jax import config, convert, data, spiking
 from bitsnn_jax.jobs.evaluation import evaluate, without_spikes
 from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import about_numbers

@@ -26,6 +26,7 @@ def tool(monkeypatch):
         "calibrations",
         "chips",
         "circuits",
+        "detection",
         "errors",
         "machines",
         "methods",

@@ -17,6 +17,7 @@ import attention  # noqa: F401  Importing them enters their tables.
 import calibrations  # noqa: F401
 import chips  # noqa: F401
 import circuits  # noqa: F401
+import detection  # noqa: F401
 import errors  # noqa: F401
 import machines  # noqa: F401
 import methods  # noqa: F401
