@@ -7,8 +7,8 @@ python train.py --config configs/retinanet_deepforest.py
 Training and test pictures are the same tiles: a check that reader, losses and decoding
 work on real pictures, and nothing more.
 
-Hardware: one core of an AMD EPYC (Zen 4). Time: 2 s a step, 42 steps an epoch.
-Accuracy, AP50: not measured yet.
+Hardware: one core of an AMD EPYC (Zen 4). Time: 85 minutes, beside other trainings.
+Accuracy, AP50 at L = 15: 98.6 %, seed 0, on the tiles that it was trained on.
 """
 
 from bitsnn_jax import config

@@ -86,7 +86,7 @@ EXPERIMENTS = {
         "Table 8", "experiments/sentences.py", "sentences.json", 26, 6
     ),
     "detection": Experiment(
-        "Table 13", "experiments/detection.py", "detection.json", 20, 3
+        "Table 13", "experiments/detection.py", "detection.json", 19, 3
     ),
     "robustness": Experiment(
         "Table 14",
