@@ -8,10 +8,10 @@ beta times the weight, under a threshold that has grown as much. A burst of n sp
 carries (beta^n - 1) / (beta - 1) thetas, so large potentials leave quickly, and each
 spike is still one bit on a wire to a synapse that counts bursts.
 
-beta = 2 and theta = an eighth of the layer's largest activation, as in the paper, which
-writes v_th = 0.125 for weights that are normalised by that activation. Its image comes
-in phases of 8 steps; here it is the current of each step, as for all methods. Ours: the
-largest activations are those of the calibration images.
+Reconstructed: beta = 2 and theta = an eighth of the layer's largest activation are from
+memory of the paper's experiments. Its image comes in phases of 8 steps; here it is the
+current of each step, as for all methods. The largest activations are those of the
+calibration images.
 """
 
 from collections.abc import Iterable
@@ -57,8 +57,8 @@ def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
 METHOD = Method(
     name="burst",
     title="burst spikes that grow",
-    source="Park et al., Fast and efficient information transmission with burst spikes "
-    "in deep spiking neural networks, DAC 2019",
+    source="Reconstructed after Park et al., Fast and efficient information "
+    "transmission with burst spikes in deep spiking neural networks, DAC 2019",
     neuron=lambda steps: neuron(),
     trained_with="relu",
     prepare=prepare,

@@ -8,8 +8,8 @@ Spiking-YOLO, whose name the method goes by, scales the weights of each channel 
 which is the same. Its second part, a neuron for leaky ReLUs whose negative spikes have
 a threshold of their own, has no place here: no activation is negative.
 
-Ours: the largest activations are those of the calibration images. A channel that was
-silent for all of them sends nothing.
+Reconstructed from the abstract. The largest activations are those of the calibration
+images; a channel that was silent for all of them sends nothing.
 """
 
 from collections.abc import Iterable
@@ -45,8 +45,8 @@ def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
 METHOD = Method(
     name="channel_norm",
     title="channel-wise normalisation",
-    source="Kim et al., Spiking-YOLO: spiking neural network for energy-efficient "
-    "object detection, AAAI 2020",
+    source="Reconstructed after Kim et al., Spiking-YOLO: spiking neural network for "
+    "energy-efficient object detection, AAAI 2020",
     neuron=lambda steps: neuron(),
     trained_with="relu",
     prepare=prepare,

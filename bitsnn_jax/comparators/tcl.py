@@ -5,8 +5,8 @@
 
 Thresholds need no percentile of activations then: they are the trained clips. The
 source is that of OPI, whose neurons start half charged; these start empty, and so round
-down. The paper trains thetas with a penalty on their squares and from 2 or 4 on; here
-they are trained as OPI's source is.
+down. The paper trains thetas with a penalty on their squares; here they are trained as
+OPI's source is.
 """
 
 from bitsnn_jax.comparators.method import Method
