@@ -83,6 +83,26 @@ def spike_weights(rows):
         )
 
 
+@table("signed_digits", "signed_digits.json")
+def signed_digits(rows):
+    yield (
+        *("network", "accuracy", "spikes/neuron: bits", "signed digits", "change"),
+        *("synaptic operations: bits", "signed digits", "change"),
+    )
+    found = {(row["network"], row["method"]): row for row in rows}
+    for name in dict.fromkeys(row["network"] for row in rows):
+        bits, digits = (found[name, m] for m in ("bit_serial", "signed_digits"))
+        cells = []
+        for column, form in (
+            ("spikes_per_neuron", "{:.3f}"),
+            ("synaptic_operations", "{:,.0f}"),
+        ):
+            change = digits[column] / bits[column] - 1
+            cells += [form.format(bits[column]), form.format(digits[column])]
+            cells.append(f"{100 * change:+.1f} %")
+        yield f"`{name}`", percent(digits["accuracy"]), *cells
+
+
 @table("levels", "levels.json")
 def levels(rows):
     yield (
