@@ -184,9 +184,10 @@ def quantised(rows):
     lost = {t: 100 * (means[t, False] - means[t, True]) for t in (2, 3, 4)}
     differing = sum(row["differing"] for row in rows)
     said = ", ".join(f"{each:.2f} at T = {t}" for t, each in lost.items())
+    seeds = len({row["seed"] for row in rows})
     said = (
-        f"{said} points below, {len({row['seed'] for row in rows})} seeds, a small "
-        f"network; {differing} predictions of SNN and ANN differ"
+        f"{said} points below, {seeds} seed{'s' * (seeds > 1)}, a small network; "
+        f"{differing} predictions of SNN and ANN differ"
     )
     return said, of_all([-0.3 < each < 0.8 for each in lost.values()])
 
