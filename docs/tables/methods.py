@@ -11,6 +11,7 @@ from bitsnn_jax.comparators import METHODS
 _SOURCES = {"qcfs": "QCFS", "clipped_relu": "clipped ReLU", "relu": "ReLU"}
 _STEPS = (1, 2, 4, 8, 16, 32)
 _WITHIN = 0.01  # of the source's accuracy: "equal"
+_WORDS = ("method", "gpu", "network", "commit", "machine", "run")  # no numbers
 _BY_SEED = ("accuracy", "spikes_per_neuron", "synaptic_operations", "nanojoules")
 
 
@@ -20,7 +21,7 @@ def grouped(rows):
     for row in rows:
         cell = found[row["method"]][int(row["steps"])]
         for column, text in row.items():
-            if column not in ("method", "gpu", "network") and text:
+            if column not in _WORDS and text:
                 cell[column].append(float(text))
     return {
         method: by_steps
@@ -134,6 +135,7 @@ def _of_four_levels(name: str) -> None:
 for _name in ("compare", "compare_vgg"):
     _of_accuracy(_name)
     _of_cost(_name)
+_of_accuracy("compare_later")
 for _name in ("compare_vgg_l4", "compare_l4"):
     _of_four_levels(_name)
 

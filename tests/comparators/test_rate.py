@@ -518,3 +518,15 @@ def test_thresholds_are_shares_of_the_largest_activations(method):
         np.testing.assert_allclose(entry["theta"], expected, rtol=1e-12)
     with pytest.raises(ValueError, match="got none"):
         method.prepare(Network(apply_fn, variables, "relu"), [], 4)
+
+
+@pytest.mark.parametrize("method", [burst, burst_if, channel_norm])
+def test_these_tend_to_the_relu_network_they_were_calibrated_on(method):
+    apply_fn, variables, x = build_pure()
+    w, b = np.asarray(variables["w"]), np.asarray(variables["b"])
+    relu = np.maximum(np.maximum(x @ w + b, 0) @ w + b, 0) @ w
+    found = method.prepare(Network(apply_fn, variables, "relu"), [x], 4)
+    run = jax.jit(simulate(apply_fn, method.neuron(), steps=1024, found=found))
+    error = np.abs(run(variables, x).outputs - relu).max((1, 2))
+    # As for SNM; a burst sends more at a time, and so leaves more.
+    assert error[1023] < 0.1 < 0.9 < error[15]
