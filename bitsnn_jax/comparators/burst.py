@@ -14,15 +14,11 @@ current of each step, as for all methods. The largest activations are those of t
 calibration images.
 """
 
-from collections.abc import Iterable
-from typing import Any
-
 import jax.numpy as jnp
 
 from bitsnn_jax.comparators.layer import Sent, StepNeuron
-from bitsnn_jax.comparators.method import Method, Network
-from bitsnn_jax.comparators.observe import largest_activations
-from bitsnn_jax.comparators.simulation import Found
+from bitsnn_jax.comparators.method import Method
+from bitsnn_jax.comparators.observe import by_largest
 
 BETA, SHARE = 2.0, 0.125
 
@@ -44,16 +40,6 @@ def neuron(*, beta: float = BETA) -> StepNeuron:
     return StepNeuron(start, step)
 
 
-def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
-    """Find {path: {"theta": []}}: a share of the layer's largest activation.
-
-    Raises:
-      ValueError: there are no batches.
-    """
-    peaks = largest_activations(network, batches, by="layer")
-    return {path: {"theta": SHARE * peak} for path, peak in peaks.items()}
-
-
 METHOD = Method(
     name="burst",
     title="burst spikes that grow",
@@ -61,6 +47,6 @@ METHOD = Method(
     "transmission with burst spikes in deep spiking neural networks, DAC 2019",
     neuron=lambda steps: neuron(),
     trained_with="relu",
-    prepare=prepare,
+    prepare=by_largest("layer", share=SHARE),
     seeds=True,
 )

@@ -12,15 +12,12 @@ paper's lateral inhibition lets a unit of max pooling send what the units before
 together sent most, which needs a memory that no reading here has.
 """
 
-from collections.abc import Iterable
-from typing import Any
-
 import jax.numpy as jnp
 
 from bitsnn_jax.comparators.layer import Sent, StepNeuron
-from bitsnn_jax.comparators.method import Method, Network
-from bitsnn_jax.comparators.observe import largest_activations
-from bitsnn_jax.comparators.simulation import Found
+from bitsnn_jax.comparators.method import Method
+from bitsnn_jax.comparators.observe import by_largest
+from bitsnn_jax.comparators.qcfs import empty
 
 GAMMA = 5
 
@@ -35,17 +32,7 @@ def neuron(*, gamma: int = GAMMA) -> StepNeuron:
         sent = count * layer.theta
         return v - sent, Sent(sent, count.astype(jnp.int32))
 
-    return StepNeuron(lambda layer: layer.full(0), step)
-
-
-def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
-    """Find {path: {"theta": []}}: the layer's largest activation.
-
-    Raises:
-      ValueError: there are no batches.
-    """
-    peaks = largest_activations(network, batches, by="layer")
-    return {path: {"theta": peak} for path, peak in peaks.items()}
+    return StepNeuron(empty, step)
 
 
 METHOD = Method(
@@ -55,6 +42,6 @@ METHOD = Method(
     "with burst spikes, IJCAI 2022",
     neuron=lambda steps: neuron(),
     trained_with="relu",
-    prepare=prepare,
+    prepare=by_largest("layer"),
     seeds=True,
 )

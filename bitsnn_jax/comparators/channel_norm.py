@@ -12,43 +12,17 @@ Reconstructed from the abstract. The largest activations are those of the calibr
 images; a channel that was silent for all of them sends nothing.
 """
 
-from collections.abc import Iterable
-from typing import Any
-
-from bitsnn_jax.comparators.layer import StepNeuron
-from bitsnn_jax.comparators.method import Method, Network
-from bitsnn_jax.comparators.observe import largest_activations
-from bitsnn_jax.comparators.qcfs import integrate_and_fire, send
-from bitsnn_jax.comparators.simulation import Found
-
-
-def neuron() -> StepNeuron:
-    """Build the IF neuron that starts empty, with thresholds that were found."""
-
-    def step(layer, v, current, t):
-        v, spikes = integrate_and_fire(layer, v, current)
-        return v, send(layer, spikes & (layer.theta > 0))
-
-    return StepNeuron(lambda layer: layer.full(0), step)
-
-
-def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
-    """Find {path: {"theta": [1, ..., 1, C]}}, whatever T is.
-
-    Raises:
-      ValueError: there are no batches.
-    """
-    peaks = largest_activations(network, batches, by="channel")
-    return {path: {"theta": theta} for path, theta in peaks.items()}
-
+from bitsnn_jax.comparators.method import Method
+from bitsnn_jax.comparators.observe import by_largest
+from bitsnn_jax.comparators.qcfs import empty, neuron
 
 METHOD = Method(
     name="channel_norm",
     title="channel-wise normalisation",
     source="Reconstructed after Kim et al., Spiking-YOLO: spiking neural network for "
     "energy-efficient object detection, AAAI 2020",
-    neuron=lambda steps: neuron(),
+    neuron=lambda steps: neuron(empty),
     trained_with="relu",
-    prepare=prepare,
+    prepare=by_largest("channel"),
     seeds=True,
 )

@@ -27,24 +27,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bitsnn_jax.comparators import qcfs
 from bitsnn_jax.comparators.batches import in_batches
 from bitsnn_jax.comparators.layer import StepNeuron
 from bitsnn_jax.comparators.method import Method, Network
 from bitsnn_jax.comparators.observe import replaced
-from bitsnn_jax.comparators.qcfs import half_charged, integrate_and_fire, send
 
 DELAY = 8
 _UPDATES, _IMAGES = 1000, 32
 
 
 def neuron(*, delay: int = DELAY) -> StepNeuron:
-    """Build the IF neuron that starts half charged, with thresholds that were found."""
-
-    def step(layer, v, current, t):
-        v, spikes = integrate_and_fire(layer, v, current)
-        return v, send(layer, spikes & (layer.theta > 0))
-
-    return StepNeuron(half_charged, step, warm_up=delay)
+    """Build the neurons of QCFS, whose output is read with a delay."""
+    return qcfs.neuron(warm_up=delay)
 
 
 def prepare(

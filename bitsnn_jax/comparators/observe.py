@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer
 from bitsnn_jax.comparators.method import Network
+from bitsnn_jax.comparators.simulation import Found
 from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
@@ -74,38 +75,42 @@ _AXES = {
 }
 
 
-def largest_activations(
-    network: Network, batches: Iterable[Any], *, by: str
-) -> dict[str, Any]:
-    """Find the largest activation of each layer, channel or neuron of a ReLU network.
+def by_largest(
+    what: str, *, share: float = 1.0
+) -> Callable[[Network, Iterable[Any], int], Found]:
+    """Make a `prepare` whose thresholds are the largest activations of a ReLU network.
 
     Args:
-      network: whose activations are taken as ReLU.
-      batches: of images; iterated once.
-      by: "layer", "channel" or "neuron".
+      what: has a threshold of its own: a "layer", "channel" or "neuron".
+      share: of the largest activation, that a threshold is.
 
     Returns:
-      path -> [], [1, ..., 1, C] or [1, ...], 0 where nothing was positive.
-
-    Raises:
-      ValueError: there are no batches.
+      (network, batches, T) -> {path: {"theta": [], [1, ..., 1, C] or [1, ...]}},
+      whatever T is, and 0 where nothing was positive. ValueError without batches.
     """
-    run = replaced(network.apply_fn, relu)
 
-    @jax.jit
-    def largest(variables, x):
-        return {
-            path: jnp.maximum(z, 0).max(_AXES[by](z.ndim), keepdims=by != "layer")
-            for path, z in run(variables, x)[1].items()
-        }
+    def prepare(network, batches, steps):
+        run = replaced(network.apply_fn, relu)
 
-    found = None
-    for x in batches:
-        now = largest(network.variables, x)
-        found = now if found is None else jax.tree.map(jnp.maximum, found, now)
-    if found is None:
-        raise ValueError("expected batches of images to calibrate with, got none")
-    return jax.device_get(found)
+        @jax.jit
+        def largest(variables, x):
+            return {
+                path: jnp.maximum(z, 0).max(
+                    _AXES[what](z.ndim), keepdims=what != "layer"
+                )
+                for path, z in run(variables, x)[1].items()
+            }
+
+        found = None
+        for x in batches:
+            now = largest(network.variables, x)
+            found = now if found is None else jax.tree.map(jnp.maximum, found, now)
+        if found is None:
+            raise ValueError("expected batches of images to calibrate with, got none")
+        found = jax.device_get(found)
+        return {path: {"theta": share * peak} for path, peak in found.items()}
+
+    return prepare
 
 
 class _Replaced(Reading):

@@ -9,6 +9,8 @@ layer input is not constant: what comes late in a window is lost, what comes ear
 fire too much, which is the method's unevenness error.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -34,14 +36,26 @@ def half_charged(layer: Layer) -> Array:
     return layer.full(layer.theta / 2)
 
 
-def neuron() -> StepNeuron:
-    """Build the IF neuron that starts half charged."""
+def empty(layer: Layer) -> Array:
+    """Start all neurons at v(0) = 0."""
+    return layer.full(0)
+
+
+def neuron(
+    start: Callable[[Layer], Array] = half_charged, *, warm_up: int = 0
+) -> StepNeuron:
+    """Build the IF neuron; one with threshold 0 sends nothing.
+
+    Args:
+      start: layer -> v(0).
+      warm_up: steps before the output is read.
+    """
 
     def step(layer, v, current, t):
         v, spikes = integrate_and_fire(layer, v, current)
-        return v, send(layer, spikes)
+        return v, send(layer, spikes & (layer.theta > 0))
 
-    return StepNeuron(half_charged, step)
+    return StepNeuron(start, step, warm_up=warm_up)
 
 
 METHOD = Method(

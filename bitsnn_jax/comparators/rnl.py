@@ -37,26 +37,15 @@ import numpy as np
 import optax
 
 from bitsnn_jax.comparators.batches import in_batches
-from bitsnn_jax.comparators.layer import StepNeuron
 from bitsnn_jax.comparators.method import Method, Network
 from bitsnn_jax.comparators.observe import relu, replaced
-from bitsnn_jax.comparators.qcfs import integrate_and_fire, send
+from bitsnn_jax.comparators.qcfs import empty, neuron
 
 _IMAGES = 50
 _STEPS, _RATE = 100, 0.1
 _SCALE = 4.0
 _MOMENTUM = 0.1
 _LAMBDA = 0.1
-
-
-def neuron() -> StepNeuron:
-    """Build the IF neuron that starts empty, with thresholds that were found."""
-
-    def step(layer, v, current, t):
-        v, spikes = integrate_and_fire(layer, v, current)
-        return v, send(layer, spikes)
-
-    return StepNeuron(lambda layer: layer.full(0), step)
 
 
 def prepare(
@@ -144,7 +133,7 @@ METHOD = Method(
     title="rate norm layers",
     source="Ding et al., Optimal ANN-SNN conversion for fast and accurate inference in "
     "deep spiking neural networks, IJCAI 2021",
-    neuron=lambda steps: neuron(),
+    neuron=lambda steps: neuron(empty),
     trained_with="relu",
     prepare=prepare,
     seeds=True,

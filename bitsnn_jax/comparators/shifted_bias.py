@@ -9,25 +9,13 @@ rounded to the nearest. OPI gives it at once, before the first step, and so make
 spike earlier by up to T/2 steps.
 
 The paper trains its source with a ReLU that is clipped at a threshold, which it takes
-from the largest activation, or from 1 or 2; here the clip is trained, as for OPI. Other
+from the largest activation; here the clip is trained, as for OPI. The neurons are those
+of SNNC, which are given the same half step, without what SNNC calibrates. Other
 shifts, which the paper derives for activations of a known distribution, are left out.
 """
 
-from bitsnn_jax.comparators.layer import StepNeuron
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.comparators.qcfs import integrate_and_fire, send
-
-
-def neuron(steps: int) -> StepNeuron:
-    """Build the IF neuron that is given theta / 2 in `steps` parts."""
-
-    def step(layer, v, current, t):
-        shifted = (current + layer.theta / (2 * steps)).astype(v.dtype)
-        v, spikes = integrate_and_fire(layer, v, shifted)
-        return v, send(layer, spikes)
-
-    return StepNeuron(lambda layer: layer.full(0), step)
-
+from bitsnn_jax.comparators.snnc import neuron
 
 METHOD = Method(
     name="shifted_bias",

@@ -22,25 +22,11 @@ A neuron that was silent for all calibration images has threshold zero. It would
 each step spikes that are worth nothing; here it does not fire.
 """
 
-from collections.abc import Iterable
-from typing import Any
-
 import jax.numpy as jnp
 
 from bitsnn_jax.comparators.layer import Sent, StepNeuron
-from bitsnn_jax.comparators.method import Method, Network
-from bitsnn_jax.comparators.observe import largest_activations
-from bitsnn_jax.comparators.simulation import Found
-
-
-def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
-    """Find {path: {"theta": [1, ...]}}: the largest activation of each neuron.
-
-    Raises:
-      ValueError: there are no batches.
-    """
-    peaks = largest_activations(network, batches, by="neuron")
-    return {path: {"theta": theta} for path, theta in peaks.items()}
+from bitsnn_jax.comparators.method import Method
+from bitsnn_jax.comparators.observe import by_largest
 
 
 def neuron() -> StepNeuron:
@@ -69,6 +55,6 @@ METHOD = Method(
     "high-efficient ANN-SNN conversion, IJCAI 2022",
     neuron=lambda steps: neuron(),
     trained_with="relu",
-    prepare=prepare,
+    prepare=by_largest("neuron"),
     seeds=True,
 )

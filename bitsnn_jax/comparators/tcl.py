@@ -10,13 +10,13 @@ OPI's source is.
 """
 
 from bitsnn_jax.comparators.method import Method
-from bitsnn_jax.comparators.rnl import neuron
+from bitsnn_jax.comparators.qcfs import empty, neuron
 
 METHOD = Method(
     name="tcl",
     title="TCL",
     source="Ho and Chang, TCL: an ANN-to-SNN conversion with trainable clipping "
     "layers, DAC 2021",
-    neuron=lambda steps: neuron(),
+    neuron=lambda steps: neuron(empty),
     trained_with="clipped_relu",
 )

@@ -5,73 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import build_pure
+from neurons_alone import NEURONS, THETA, each, fired, layer, stepped, uneven
 
 from bitsnn_jax import codes, qcfs
-from bitsnn_jax.comparators import (
-    bos,
-    burst,
-    burst_if,
-    channel_norm,
-    opi,
-    shifted_bias,
-    signed_if,
-    snm,
-    srp,
-    st_bif,
-    tcl,
-)
+from bitsnn_jax.comparators import bos, opi, signed_if, srp, st_bif
 from bitsnn_jax.comparators import qcfs as qcfs_method
 from bitsnn_jax.comparators.layer import Layer
-from bitsnn_jax.comparators.method import Network
 from bitsnn_jax.comparators.simulation import simulate
 from bitsnn_jax.tracing.sites import Site
-
-NEURONS, THETA = 2000, 2.0
 
 
 @pytest.fixture(autouse=True)
 def x64():
     with jax.enable_x64(True):
         yield
-
-
-def uneven(steps, seed=0):
-    """Currents of either sign in 64ths: their sums are exact, and so are ties."""
-    rng = np.random.default_rng(seed)
-    level = rng.normal(0.5, 1, NEURONS)
-    return np.round(64 * (level + rng.normal(0, 2, (steps, NEURONS)))) / 64
-
-
-def layer(theta=THETA, **found):
-    site = Site("neuron", 15, (NEURONS,), (1,))
-    return Layer(site, jnp.full((1,), theta), found)
-
-
-def stepped(neuron, currents, layer):
-    """(value, spikes, last state) of neurons at all steps, the warm-up included."""
-    state, values, spikes = neuron.start(layer), [], []
-    for t, current in enumerate(currents):
-        state, sent = neuron.step(layer, state, jnp.asarray(current), jnp.asarray(t))
-        values.append(sent.value)
-        spikes.append(sent.spikes)
-    return np.stack(values), np.stack(spikes).astype(int), state
-
-
-def each(rule, *inputs):
-    """A rule for one neuron, for all of them: train [T], ... -> what it sends [T]."""
-    by_neuron = zip(*(np.transpose(a) for a in inputs), strict=True)
-    return np.stack([rule(*args) for args in by_neuron], 1)
-
-
-def fired(train, v, theta):
-    """Spikes of an IF neuron, and the potential after each step."""
-    spikes, left = [], []
-    for x in train:
-        v += x
-        spikes.append(int(v >= theta))
-        v -= theta * spikes[-1]
-        left.append(v)
-    return spikes, left
 
 
 def identity(variables, x):
@@ -245,65 +192,6 @@ def test_cos_read_on_the_way_is_a_run_of_its_own(steps):
         assert spikes.sum() == long.spikes[path][:sent].sum()
 
 
-# --- SNM
-
-
-def test_snm_sends_signed_spikes_and_remembers():
-    currents = uneven(9)
-    thetas = np.random.default_rng(1).choice([0.0, 0.5, 1.0, 2.0], NEURONS)
-
-    def rule(train, theta):
-        v, sent, total = 0.0, [], 0
-        for x in train:
-            v += x
-            s = 0
-            if theta > 0 and v >= theta:
-                s = 1
-            elif v <= -theta and total > 0:
-                s = -1
-            v -= theta * s
-            total += s
-            sent.append(s)
-        return sent
-
-    expected = each(rule, currents, thetas)
-    site, thresholds = layer().site, {"theta": jnp.asarray(thetas)}
-    # The trained threshold of its program has no part in it.
-    found = Layer.of(site, jnp.full((1,), jnp.nan), {site.path: thresholds})
-    values, spikes, (v, memory) = stepped(snm.neuron(), currents, found)
-    np.testing.assert_array_equal(values, thetas * expected)
-    np.testing.assert_array_equal(spikes, np.abs(expected))
-    np.testing.assert_array_equal(memory, expected.sum(0))
-    np.testing.assert_array_equal(currents.sum(0), values.sum(0) + v)
-    assert (expected < 0).any() and np.cumsum(expected, 0).min() == 0
-
-
-def test_snm_takes_the_largest_activation_of_each_neuron():
-    apply_fn, variables, x = build_pure()
-    w, b = np.asarray(variables["w"]), np.asarray(variables["b"])
-    batches = [x, -2 * x[:3], 0.5 * x[1:]]
-    found = snm.prepare(Network(apply_fn, variables, "relu"), batches, 4)
-    first = np.maximum(np.concatenate(batches) @ w + b, 0)
-    second = np.maximum(first @ w + b, 0)
-    for entry, activations in zip(found.values(), (first, second), strict=True):
-        assert entry["theta"].shape == (1, 6)
-        expected = activations.max(0, keepdims=True)
-        np.testing.assert_allclose(entry["theta"], expected, rtol=1e-12)
-    with pytest.raises(ValueError, match="got none"):
-        snm.prepare(Network(apply_fn, variables, "relu"), [], 4)
-
-
-def test_snm_tends_to_the_relu_network_it_was_calibrated_on():
-    apply_fn, variables, x = build_pure()
-    w, b = np.asarray(variables["w"]), np.asarray(variables["b"])
-    relu = np.maximum(np.maximum(x @ w + b, 0) @ w + b, 0) @ w
-    found = snm.prepare(Network(apply_fn, variables, "relu"), [x], 4)
-    run = jax.jit(simulate(apply_fn, snm.neuron(), steps=1024, found=found))
-    error = np.abs(run(variables, x).outputs - relu).max((1, 2))
-    # A potential of some thetas is left at the end, whatever T: the error is O(1 / T).
-    assert error[1023] < 0.02 < error[15]
-
-
 # --- Fast-SNN
 
 
@@ -396,137 +284,3 @@ def test_st_bif_at_constant_input_is_the_quantiser_after_as_many_steps_as_levels
     np.testing.assert_array_equal(found.outputs[levels - 1], network(variables, x))
     assert found.spikes["neuron"][levels] == 0
     assert (found.outputs[levels - 2] != found.outputs[levels - 1]).any()
-
-
-# --- Neurons that start empty, and bursts
-
-
-def with_thresholds(thetas):
-    """A layer whose neurons have these thresholds."""
-    found = {"neuron": {"theta": jnp.asarray(thetas)}}
-    return Layer.of(layer().site, jnp.full((1,), jnp.nan), found)
-
-
-def some_thresholds():
-    return np.random.default_rng(1).choice([0.0, 0.5, 1.0, 2.0], NEURONS)
-
-
-def check_charge(currents, values, v):
-    """What came in was sent, or is left."""
-    np.testing.assert_array_equal(currents.sum(0), values.sum(0) + v)
-
-
-def test_tcl_starts_empty():
-    currents = uneven(9)
-    expected = each(lambda train: fired(train, 0.0, THETA)[0], currents)
-    values, spikes, v = stepped(tcl.METHOD.neuron(9), currents, layer())
-    np.testing.assert_array_equal(values, THETA * expected)
-    np.testing.assert_array_equal(spikes, expected)
-    check_charge(currents, values, v)
-
-
-def test_a_channel_without_a_threshold_is_silent():
-    currents, thetas = uneven(9), some_thresholds()
-
-    def rule(train, theta):
-        return fired(train, 0.0, theta)[0] if theta else [0] * len(train)
-
-    expected = each(rule, currents, thetas)
-    values, spikes, _ = stepped(
-        channel_norm.neuron(), currents, with_thresholds(thetas)
-    )
-    np.testing.assert_array_equal(values, thetas * expected)
-    np.testing.assert_array_equal(spikes, expected)
-
-
-@pytest.mark.parametrize("steps", [4, 8])
-def test_a_shifted_bias_gives_half_a_step_in_parts(steps):
-    currents, shift = uneven(steps), THETA / (2 * steps)
-    expected = each(lambda train: fired(train + shift, 0.0, THETA)[0], currents)
-    found, spikes, v = stepped(shifted_bias.neuron(steps), currents, layer())
-    np.testing.assert_array_equal(spikes, expected)
-    check_charge(currents + shift, found, v)
-
-
-@pytest.mark.parametrize("steps", [4, 8])
-def test_a_shifted_bias_rounds_constant_input_to_the_nearest(steps):
-    z = np.linspace(-1, 2 * THETA, NEURONS).round(6) + 1e-9  # on no tie
-    currents = np.broadcast_to(z, (steps, NEURONS))
-    _, spikes, _ = stepped(shifted_bias.neuron(steps), currents, layer())
-    expected = qcfs(jnp.asarray(z), jnp.asarray(THETA), levels=steps)
-    np.testing.assert_allclose(spikes.mean(0) * THETA, expected, atol=1e-12)
-
-
-def test_bursts_grow_until_a_step_is_silent():
-    currents, thetas = uneven(12), some_thresholds()
-
-    def rule(train, theta):
-        v, g, sent = 0.0, 1, []
-        for x in train:
-            v += x
-            s = theta > 0 and v >= g * theta
-            sent.append(g * theta if s else 0.0)
-            v -= sent[-1]
-            g = 2 * g if s else 1
-        return sent
-
-    expected = each(rule, currents, thetas)
-    values, spikes, (v, _) = stepped(burst.neuron(), currents, with_thresholds(thetas))
-    np.testing.assert_array_equal(values, expected)
-    np.testing.assert_array_equal(spikes, expected != 0)
-    check_charge(currents, values, v)
-    assert (expected == 4 * thetas).any()
-
-
-def test_several_spikes_leave_in_one_step():
-    currents, thetas = 4 * uneven(9), some_thresholds()
-
-    def rule(train, theta):
-        v, sent = 0.0, []
-        for x in train:
-            v += x
-            count = 0
-            while theta > 0 and count < 5 and v >= theta:
-                v -= theta
-                count += 1
-            sent.append(count)
-        return sent
-
-    expected = each(rule, currents, thetas)
-    values, spikes, v = stepped(burst_if.neuron(), currents, with_thresholds(thetas))
-    np.testing.assert_array_equal(values, thetas * expected)
-    np.testing.assert_array_equal(spikes, expected)
-    check_charge(currents, values, v)
-    assert expected.max() == 5
-
-
-@pytest.mark.parametrize("method", [burst, burst_if, channel_norm])
-def test_thresholds_are_shares_of_the_largest_activations(method):
-    apply_fn, variables, x = build_pure()
-    w, b = np.asarray(variables["w"]), np.asarray(variables["b"])
-    batches = [x, -2 * x[:3], 0.5 * x[1:]]
-    found = method.prepare(Network(apply_fn, variables, "relu"), batches, 4)
-    first = np.maximum(np.concatenate(batches) @ w + b, 0)
-    second = np.maximum(first @ w + b, 0)
-    for entry, activations in zip(found.values(), (first, second), strict=True):
-        expected = {
-            burst: 0.125 * activations.max(),
-            burst_if: activations.max(),
-            channel_norm: activations.max(0, keepdims=True),
-        }[method]
-        assert entry["theta"].shape == np.shape(expected)
-        np.testing.assert_allclose(entry["theta"], expected, rtol=1e-12)
-    with pytest.raises(ValueError, match="got none"):
-        method.prepare(Network(apply_fn, variables, "relu"), [], 4)
-
-
-@pytest.mark.parametrize("method", [burst, burst_if, channel_norm])
-def test_these_tend_to_the_relu_network_they_were_calibrated_on(method):
-    apply_fn, variables, x = build_pure()
-    w, b = np.asarray(variables["w"]), np.asarray(variables["b"])
-    relu = np.maximum(np.maximum(x @ w + b, 0) @ w + b, 0) @ w
-    found = method.prepare(Network(apply_fn, variables, "relu"), [x], 4)
-    run = jax.jit(simulate(apply_fn, method.neuron(), steps=1024, found=found))
-    error = np.abs(run(variables, x).outputs - relu).max((1, 2))
-    # As for SNM; a burst sends more at a time, and so leaves more.
-    assert error[1023] < 0.1 < 0.9 < error[15]
