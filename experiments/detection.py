@@ -226,7 +226,8 @@ def _of_steps(found: StepsResult) -> dict[str, Any]:
         "differing": snn.predictions_differing,
         "apart": {each.part: each.largest for each in snn.apart},
     }
-    for proof in (found.certificate or {}).values():
+    if found.certificate:
+        proof = found.certificate["float64"]
         facts |= {
             "codes": proof.neurons,
             "codes_differing": proof.differing,

@@ -5,7 +5,9 @@
 
 Each experiment keeps its rows as soon as they are there and computes none again, so
 this can be stopped and started anew. `--list` prints which have rows missing, and about
-how long they take on two cores. Afterwards `python docs/tables` writes the page.
+how long they take on two cores. Afterwards `python docs/tables` writes the page. It
+also reads the cards of the trained networks, and compare.csv and compare_vgg.csv, which
+are copies of what compare.py wrote (docs/comparison.md has the commands).
 """
 
 import subprocess
@@ -81,6 +83,13 @@ EXPERIMENTS = {
         "latency.json",
         14,
         0.2,
+    ),
+    "orders": Experiment(
+        "A.3",
+        "benchmarks/orders.py --out docs/results/orders.json",
+        "orders.json",
+        12,
+        0.1,
     ),
     "sentences": Experiment(
         "Table 8", "experiments/sentences.py", "sentences.json", 26, 6

@@ -1,7 +1,7 @@
 """The page that goes through the paper: nothing is left out, verdicts are derived."""
 
 import copy
-import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -66,6 +66,24 @@ def test_a_verdict_follows_its_numbers(claims, read):
     row["steps"][0]["certificate"]["float64"]["differing"] = 1
     here, verdict = exact.judge(changed)
     assert verdict == "refuted" and here.startswith("1 of ")
+
+
+def test_every_file_is_that_of_an_experiment(claims, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    # By its file: a module of docs/tables has the same name.
+    spec = importlib.util.spec_from_file_location(
+        "experiments_of_the_paper", ROOT / "experiments" / "paper.py"
+    )
+    experiments = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(experiments)
+    monkeypatch.chdir(ROOT)
+    known = {each.file: each for each in experiments.EXPERIMENTS.values()}
+    copied = {"cards", "compare.csv", "compare_vgg.csv"}
+    used = {file for claim in claims.CLAIMS for file in claim.files} - copied
+    assert used == known.keys()
+    for file, each in known.items():
+        assert 0 < each.found <= each.rows, file
+        assert (ROOT / each.words.split()[0]).is_file(), file
 
 
 def test_one_row_is_meant(claims):

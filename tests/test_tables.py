@@ -21,28 +21,8 @@ PAGE = "# A\n\n<!-- table: cells -->\n<!-- end -->\n"
 def tool(monkeypatch):
     """The modules of docs/tables, all tables entered."""
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "tables"))
-    names = (
-        "attention",
-        "calibrations",
-        "chips",
-        "circuits",
-        "detection",
-        "errors",
-        "machines",
-        "methods",
-        "paper",
-        "published",
-        "rivals",
-        "runtimes",
-        "speed",
-        "surveys",
-        "through_time",
-        "trained",
-        "zoo",
-    )
-    for name in names:
-        importlib.import_module(name)
     pages, stored = map(importlib.import_module, ("pages", "stored"))
+    pages.enter_all()
     return pages, stored
 
 

@@ -26,7 +26,7 @@ from bitsnn_jax.jobs.integers import (
     round_weights,
 )
 from bitsnn_jax.jobs.measure import measure_at, on_examples, spikes_of_first
-from bitsnn_jax.jobs.numbers import IMAGES
+from bitsnn_jax.jobs.numbers import of_images
 from bitsnn_jax.jobs.places import attention_spikes
 from bitsnn_jax.jobs.sources import Network, Source
 from bitsnn_jax.numerics.spikes import check_steps
@@ -177,7 +177,7 @@ def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionRe
     integers = _measured_integers(built, options)
     if integers:
         at_native = _at(built.native, rows), _at(built.native, integers.steps)
-        _warn_of_cost(*at_native, integers.bits, noun)
+        _warn_of_cost(*at_native, integers.bits, tunable=of_images(network.task))
     return ConversionResult(
         run=ConvertedRun(
             **structs.asdict(about_run(network, options.command)),
@@ -260,7 +260,7 @@ def _at(steps, rows):
 
 
 def _warn_of_cost(
-    row: StepsResult, integers: IntegersAtSteps, bits: int, noun: str
+    row: StepsResult, integers: IntegersAtSteps, bits: int, *, tunable: bool
 ) -> None:
     """Say so where the integers are right less often than the float SNN."""
     assert row.snn is not None  # some mode was run
@@ -269,7 +269,7 @@ def _warn_of_cost(
         advice = ": fine-tune them (longer) with --qat_epochs"
         print(
             f"weights of {bits} bits cost {100 * cost:.2f} points at T = {row.steps}"
-            f"{advice if noun == IMAGES.noun else ''}"
+            f"{advice if tunable else ''}"
         )
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 VERDICTS = ("confirmed", "in part", "refuted", "undecided")
-NOT_RUN = ("not run", "undecided")
 RESNET, VGG = "resnet20_fashion_mnist", "vgg_fashion_mnist"
 
 
@@ -36,14 +35,17 @@ class Claim(NamedTuple):
 CLAIMS: list[Claim] = []
 
 
-def claim(section: str, item: str, says: str, *files: str, page: str) -> Callable:
-    """Enter a function as what decides a claim."""
+def claims_of(section: str) -> Callable:
+    """Make the decorator that enters a function as what decides a claim."""
 
-    def enter(judge):
-        CLAIMS.append(Claim(section, item, says, files, judge, page))
-        return judge
+    def claim(item: str, says: str, *files: str, page: str) -> Callable:
+        def enter(judge):
+            CLAIMS.append(Claim(section, item, says, files, judge, page))
+            return judge
 
-    return enter
+        return enter
+
+    return claim
 
 
 def of_all(checks: list[bool]) -> str:
@@ -55,15 +57,6 @@ def of_all(checks: list[bool]) -> str:
     if all(checks):
         return "confirmed"
     return "in part" if any(checks) else "refuted"
-
-
-def percent(share: float) -> str:
-    """Write a share with two digits behind the point.
-
-    >>> percent(0.9397)
-    '93.97 %'
-    """
-    return f"{100 * share:.2f} %"
 
 
 def at(rows: list[Any], **values: Any) -> Any:

@@ -1,10 +1,11 @@
 """The paper's claims of errors: Figures 2 and 3."""
 
-from claims import claim, of_all
+from claims import claims_of, of_all
+
+claim = claims_of("Errors of conversion")
 
 
 @claim(
-    "Errors of conversion",
     "Figure 2(a)",
     "With fewer steps the unevenness error of a rate network grows.",
     "decomposition.json",
@@ -19,7 +20,6 @@ def unevenness(rows):
 
 
 @claim(
-    "Errors of conversion",
     "Figure 2(b, c)",
     "From T = 4 to 2 the expected quantisation error of a rate network doubles.",
     "decomposition.json",
@@ -33,7 +33,6 @@ def quantisation(rows):
 
 
 @claim(
-    "Errors of conversion",
     "Figure 3, right",
     "Unevenness dominates the error of a rate network at few steps.",
     "decomposition.json",
@@ -50,7 +49,6 @@ def dominating(rows):
 
 
 @claim(
-    "Errors of conversion",
     "Proposition II",
     "The neuron has no unevenness error at any T.",
     "decomposition.json",

@@ -1,10 +1,12 @@
 """The paper's claims of other networks and inputs: Tables 8 and 13 to 16."""
 
-from claims import NOT_RUN, RESNET, at, claim, of_all, percent
+from claims import RESNET, at, claims_of, of_all
+from trained import percent
+
+claim = claims_of("Other networks and inputs")
 
 
 @claim(
-    "Other networks and inputs",
     "Table 8, A.6",
     "BERT cannot be converted without error, for want of batch norm: at T = 16 it "
     "loses 1.2 to 2.6 points.",
@@ -25,7 +27,6 @@ def sentences(rows):
 
 
 @claim(
-    "Other networks and inputs",
     "Table 13",
     "A spiking RetinaNet loses 1.2 points at T = 2 and nothing at T = 4 against its "
     "QCFS ANN (28.7 mAP), and gains 0.6 at T = 6.",
@@ -49,7 +50,6 @@ def boxes(rows):
 
 
 @claim(
-    "Other networks and inputs",
     "Table 14",
     "Under noise of 10 % the SNN is 2 points below its QCFS ANN at T = 4, and gains "
     "with T.",
@@ -67,7 +67,6 @@ def noise(rows):
 
 
 @claim(
-    "Other networks and inputs",
     "Table 14, A.12",
     "Under attack accuracy falls with T, and spikes weaken attacks.",
     "robustness.json",
@@ -86,17 +85,15 @@ def attack(rows):
 
 
 @claim(
-    "Other networks and inputs",
     "Table 15",
     "Binary networks are less accurate by 2 to 6 points, and cost 15 to 18 % less.",
     page="energy.md",
 )
 def binary():
-    return NOT_RUN
+    return "not run", "undecided"
 
 
 @claim(
-    "Other networks and inputs",
     "Table 16",
     "In Lava-DL, whose weights are rounded, 0.06 to 0.66 points are lost.",
     "bits.json",

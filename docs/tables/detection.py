@@ -26,9 +26,7 @@ def scenes(rows):
         "boxes apart, float64",
     )
     order = list(_SCENES)
-    for row in sorted(
-        rows, key=lambda row: (order.index(row["part"]), row["steps"], row["network"])
-    ):
+    for row in sorted(rows, key=lambda row: (order.index(row["part"]), row["steps"])):
         spiking = "spikes_per_neuron" in row
         yield (
             _SCENES[row["part"]].format(**row),

@@ -30,6 +30,22 @@ def grouped(rows):
     }
 
 
+def means(rows):
+    """(method, T) -> column -> the mean of all seeds; rows are those of a CSV."""
+    return {
+        (method, steps): cell
+        for method, by_steps in grouped(rows).items()
+        for steps, cell in _of_seeds(by_steps).items()
+    }
+
+
+def _of_seeds(by_steps):
+    return {
+        steps: {name: statistics.fmean(each) for name, each in cell.items()}
+        for steps, cell in sorted(by_steps.items())
+    }
+
+
 def _ann(about, method):
     return about["ann_accuracy"][METHODS[method].trained_with]
 
@@ -87,20 +103,17 @@ def _of_cost(name: str) -> None:
 def _by_cost(found, about):
     equal, never = [], []
     for method, by_steps in found.items():
-        means = {
-            t: {k: statistics.fmean(v) for k, v in cell.items()}
-            for t, cell in sorted(by_steps.items())
-        }
+        found_at = _of_seeds(by_steps)
         enough = _ann(about, method) - _WITHIN - 1e-9
-        t = next((t for t, m in means.items() if m["accuracy"] >= enough), None)
+        t = next((t for t, m in found_at.items() if m["accuracy"] >= enough), None)
         title = METHODS[method].title
         if t is None:
-            best = max(means, key=lambda t: means[t]["accuracy"])
-            reached = means[best]["accuracy"]
+            best = max(found_at, key=lambda t: found_at[t]["accuracy"])
+            reached = found_at[best]["accuracy"]
             text = f"{100 * reached:.2f} at best, T = {best}"
             never.append((-reached, (title, *"–––", text, *"––––")))
             continue
-        m = means[t]
+        m = found_at[t]
         cells = (
             *(str(int(n)) for n in (t, m["window"], m["until_output"])),
             _accuracy(by_steps[t]),

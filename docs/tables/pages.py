@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,12 @@ class Table(NamedTuple):
 
 
 TABLES: dict[str, Table] = {}
+
+
+def enter_all() -> None:
+    """Import every file beside this one, which enters its tables."""
+    for file in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        import_module(file.stem)
 
 
 def table(name: str, *files: str, **where: str) -> Callable:

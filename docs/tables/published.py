@@ -1,7 +1,7 @@
 """The paper's own networks, and what runs of them gave, where somebody ran them."""
 
-from claims import percent
 from pages import table
+from trained import percent
 
 _STEPS = ("2", "4", "6", "8", "16", "32")
 # (table, config): the ANN, then the SNN at each T, in %.
