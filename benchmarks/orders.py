@@ -84,7 +84,7 @@ def described(rows: list[dict[str, Any]]) -> str:
     ]
     title = f"{jax.devices()[0].device_kind}, JAX {jax.__version__}"
     head = ("T", "pass", "median, ms", "x ANN", "temporaries, MB")
-    return f"{title}\n{table([head, *cells])}"
+    return f"{title}\n{table([head, *cells], names=2)}"
 
 
 if __name__ == "__main__":

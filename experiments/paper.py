@@ -130,7 +130,7 @@ def listed() -> str:
         state = f"{each.found} of {each.rows}"
         hours = f"{each.hours:g}" if each.found < each.rows else ""
         rows.append((name, each.items, state, hours, f"python {each.words}"))
-    return table(rows)
+    return table(rows, names=5)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@
     python docs/tables
 
 Reads what convert.py found, on the whole test split, and writes it to
-docs/results/paper_rows.json under the name of the run's config; a run of the same
-config that is there already is replaced. docs/paper.md has it beside the paper's row.
+docs/results/paper_rows.json under the name of the run; a run of the same name that is
+there already is replaced. docs/paper.md has it beside the paper's row, of which
+docs/tables/published.json has the names and the numbers.
 """
 
 from pathlib import Path
@@ -20,6 +21,7 @@ from bitsnn_jax.runtime.files import replace_json
 from bitsnn_jax.runtime.reading import read_json, read_typed
 
 NUMBERS = Path("docs/results/paper_rows.json")
+PAPER = Path(__file__).parents[1] / "docs" / "tables" / "published.json"
 ADVICE = "convert the run with convert.py --ckpt RUN --steps 2 4 6 8 16 32 first"
 
 
@@ -39,6 +41,13 @@ def main() -> None:
 def row(run: Path) -> dict[str, Any]:
     file = run / "snn" / "conversion.json"
     result = read_typed(file, ConversionResult, advice=ADVICE)
+    paper = read_json(PAPER, kind=list, advice="restore it")
+    names = [each["config"] for each in paper]
+    if result.run.name not in names:
+        raise ValueError(
+            f"{run}: expected a run of one of the paper's configs, {', '.join(names)}; "
+            f"got one of {result.run.name}"
+        )
     return {
         "config": result.run.name,
         "examples": result.examples,

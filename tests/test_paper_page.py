@@ -2,10 +2,12 @@
 
 import copy
 import importlib.util
+import json
 import re
 from pathlib import Path
 
 import pytest
+import samples
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
@@ -84,6 +86,22 @@ def test_every_file_is_that_of_an_experiment(claims, monkeypatch):
     for file, each in known.items():
         assert 0 < each.found <= each.rows, file
         assert (ROOT / each.words.split()[0]).is_file(), file
+
+
+def test_a_run_of_another_network_has_no_row(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    rows = importlib.import_module("paper_rows")
+    names = [each["config"] for each in json.loads(rows.PAPER.read_text())]
+    assert [n for n in names if not (ROOT / "configs" / f"{n}.py").is_file()] == []
+    for name in (names[0], "small"):
+        found = samples.conversion()
+        found["run"]["name"] = name
+        (tmp_path / name / "snn").mkdir(parents=True)
+        (tmp_path / name / "snn" / "conversion.json").write_text(json.dumps(found))
+    made = rows.row(tmp_path / names[0])
+    assert made["config"] == names[0] and made["ann"] == found["ann"]["accuracy"]
+    with pytest.raises(ValueError, match="one of the paper's configs, vgg16_cifar10, "):
+        rows.row(tmp_path / "small")
 
 
 def test_one_row_is_meant(claims):

@@ -24,6 +24,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--root", type=Path, default=ROOT, help="of the repository")
     options = parser.parse_args()
+    if not (options.root / "docs" / "results").is_dir():
+        parser.error(f"--root must have docs/results, got {options.root}")
     enter_all()
     found = [*faults(options.root), *unmarked(options.root), *problems(options.root)]
     for page, text in rewritten(options.root):
