@@ -7,8 +7,9 @@ same spikes: step by step all layers run in one step, and membranes are carried 
 next; layer by layer a layer has the whole train of the one before. Beside them the
 network of this project, which must run layer by layer. Random weights and images of
 32x32x3, float32; ratios are to a pass of the ANN in the same round. Temporaries are
-what the compiled program asks for beside its inputs and outputs. With --out the numbers
-are stored.
+what the compiled program asks for beside its inputs and outputs; malloc keeps them from
+pass to pass, or the largest would slow down all others. With --out the numbers are
+stored.
 """
 
 from functools import partial
@@ -23,7 +24,14 @@ from bitsnn_jax.comparators import qcfs, simulate
 from bitsnn_jax.comparators.decomposition import whole_train
 from bitsnn_jax.models import MODELS
 from bitsnn_jax.runs.provenance import store_numbers
-from bitsnn_jax.runtime.cli import Distinct, Parser, a_path, as_script, whole
+from bitsnn_jax.runtime.cli import (
+    Distinct,
+    Parser,
+    a_path,
+    as_script,
+    whole,
+    with_huge_pages,
+)
 from bitsnn_jax.runtime.columns import table
 
 
@@ -88,4 +96,5 @@ def described(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     as_script(main)
