@@ -113,6 +113,7 @@ class Loss:
     spike_lambda: float = 0.0
     spike_surrogate: str = "paper"  # a name in spikes.SURROGATES
     spike_weights: Literal["neurons", "fan_out"] = "neurons"  # 1 each, or its synapses
+    spike_target: float = 0.0  # spikes a neuron that an example sends at no cost
     label_smoothing: float = 0.0
     boxes: Literal["smooth_l1", "giou"] = "smooth_l1"  # loss of the offsets of boxes
     teacher: str = ""  # run of a network that this one is to answer like; "" for none

@@ -69,6 +69,7 @@ def test_every_config_file_is_valid_and_named_after_itself(file):
         ("optimizer.epsilon", 0.0),
         ("optimizer.clip_norm", -1.0),
         ("loss.spike_lambda", -1e-8),
+        ("loss.spike_target", 0.2),  # without a lambda
         ("loss.label_smoothing", 1.0),
         ("loss.distillation", 0.5),  # of no teacher
         ("loss.temperature", 2.0),

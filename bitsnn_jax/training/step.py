@@ -77,12 +77,13 @@ def train_step(
 ) -> Callable[..., tuple[State, Metrics]]:
     """Return the pure function (state, batch, key) -> (state, metrics), to be mapped.
 
-        L = L_task + spike_lambda L_SP                                      Eq. (11)
+        L = L_task + spike_lambda max(L_SP - spike_target N, 0)             Eq. (11)
 
-    averaged over the batch, with L_SP the spikes of all neurons per example. (The
+    averaged over the batch, with L_SP the spikes of all N neurons per example. (The
     authors' code sums L_SP over the batch: its lambda depends on the batch size.) With
     `weights`, for each path of QCFS layers one for each neuron, L_SP is their weighted
-    sum; the metrics count spikes as they are.
+    sum; the metrics count spikes as they are. The paper has no target: with one,
+    examples that send less are left alone, so that a lambda of any size ends near it.
 
     With a `teacher`, (variables, inputs) -> outputs, the function takes the teacher's
     variables as one more argument, and
@@ -120,7 +121,8 @@ def train_step(
             taught = teacher(known, task.inputs(batch))
             distance = task.distance(outputs, taught, loss)
             each = (1 - loss.distillation) * each + loss.distillation * distance
-        each += loss.spike_lambda * cost
+        above = cost - loss.spike_target * neurons(counts)
+        each += loss.spike_lambda * jnp.where(above >= 0, above, 0)
         counted = task.counts(outputs, batch)
         metrics = _sums(each, counted, spikes, neurons(counts), jnp.ones(rows))
         return each.mean(), (updates.get("batch_stats", {}), metrics)

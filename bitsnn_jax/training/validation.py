@@ -58,6 +58,11 @@ def validate(config: Config) -> None:
             f"{config.model.activation}, which has no spikes; got "
             f"{config.loss.spike_lambda}"
         )
+    if config.loss.spike_target and not config.loss.spike_lambda:
+        raise ValueError(
+            "loss.spike_target must be 0 without a loss.spike_lambda, got "
+            f"{config.loss.spike_target}"
+        )
 
 
 def _check_heeded(optimizer):
@@ -185,6 +190,7 @@ _RULES = {
     "optimizer.epochs": _within(1, 10**5),
     "optimizer.accumulate": _within(1, 2**17),
     "loss.spike_lambda": _within(0, 10**6),
+    "loss.spike_target": _within(0, 10**6),
     "loss.label_smoothing": _BELOW_ONE,
     "loss.distillation": _within(0, 1),
     "loss.temperature": _positive(1000),

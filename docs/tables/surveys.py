@@ -83,24 +83,37 @@ def spike_weights(rows):
         )
 
 
-@table("signed_digits", "signed_digits.json")
-def signed_digits(rows):
+@table("front", "front.json")
+def front(rows):
     yield (
-        *("network", "accuracy", "spikes/neuron: bits", "signed digits", "change"),
-        *("synaptic operations: bits", "signed digits", "change"),
+        *("network", "accuracy", "spikes/neuron, bits"),
+        *("synaptic operations: bits, T = 4", "signed digits, T = 5"),
+        "one spike a code, T = 15",
     )
     found = {(row["network"], row["method"]): row for row in rows}
     for name in dict.fromkeys(row["network"] for row in rows):
-        bits, digits = (found[name, m] for m in ("bit_serial", "signed_digits"))
-        cells = []
-        for column, form in (
-            ("spikes_per_neuron", "{:.3f}"),
-            ("synaptic_operations", "{:,.0f}"),
-        ):
-            change = digits[column] / bits[column] - 1
-            cells += [form.format(bits[column]), form.format(digits[column])]
-            cells.append(f"{100 * change:+.1f} %")
-        yield f"`{name}`", percent(digits["accuracy"]), *cells
+        bits = found[name, "bit_serial"]
+        others = (found[name, m] for m in ("signed_digits", "ttfs"))
+        operations = [row["synaptic_operations"] for row in (bits, *others)]
+        yield (
+            _named(name),
+            percent(bits["accuracy"]),
+            f"{bits['spikes_per_neuron']:.3f}",
+            f"{operations[0]:,.0f}",
+            *(
+                f"{n:,.0f} ({100 * (n / operations[0] - 1):+.0f} %)"
+                for n in operations[1:]
+            ),
+        )
+
+
+def _named(network: str) -> str:
+    """Name a network of the package, or the loss of one that was fine-tuned."""
+    folder, _, name = network.rpartition("/")
+    if not folder:
+        return f"`{name}`"
+    weight, _, target = name.partition("_")
+    return f"λ = {weight}" + (f", target {target}" if target else "")
 
 
 @table("levels", "levels.json")

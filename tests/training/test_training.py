@@ -239,30 +239,42 @@ def run_steps(model, state, batches, loss, *, devices, config=None, task=IMAGES)
     return first(state), total
 
 
-@pytest.mark.parametrize("spike_lambda", [0.0, 0.05])
-def test_the_step_descends_the_gradient_of_eq_11(spike_lambda):
+@pytest.mark.parametrize("spike_lambda, target", [(0.0, 0), (0.05, 0), (0.05, 0.8)])
+def test_the_step_descends_the_gradient_of_eq_11(spike_lambda, target):
     model, batch = Tiny(), tiny_batch()
     optimizer = sgd(Optimizer(), steps_per_epoch=1)
     state = init_state(model, optimizer, jnp.zeros((1, 5)), jax.random.key(0))
     x, labels = batch["image"][0], batch["label"][0]
 
     def by_hand(params):
-        """Mean of CE, and of the spikes by their surrogate: T per unit of a inside."""
+        """Mean of CE, and of the spikes by their surrogate: T per unit of a inside.
+
+        Of the examples that send `target` spikes a neuron or more.
+        """
         logits, sown = model.apply(
             {"params": params}, x, train=True, mutable=["activations"]
         )
         picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
         spikes = sum(
-            jnp.where((a > 0) & (a < theta), 4 * a, 0).sum()
+            jnp.where((a > 0) & (a < theta), 4 * a, 0).sum(1)
             for a, theta in sown["activations"]["act"]["a"]
         )
-        return (-picked.sum() + spike_lambda * spikes) / len(x)
+        return (-picked.sum() + spike_lambda * spikes[many].sum()) / len(x)
 
+    _, sown = model.apply(
+        {"params": state.params}, x, train=True, mutable=["activations"]
+    )
+    sent = sum(
+        np.bitwise_count(np.rint(a * LEVELS / theta).astype(int)).sum(1)
+        for a, theta in sown["activations"]["act"]["a"]
+    )
+    many = sent >= target * 12  # neurons
+    assert 0 < many.sum() < len(x) or target == 0
     grads = jax.grad(by_hand)(state.params)
     want = jax.tree.map(lambda p, g: p - g, state.params, grads)
     # keep_theta_positive has no part in this: both thetas stay far above its floor.
     assert want["act"]["theta"] > 0.5
-    loss = Loss(spike_lambda=spike_lambda)
+    loss = Loss(spike_lambda=spike_lambda, spike_target=target)
     got, _ = run_steps(model, state, [batch], loss, devices=1)
     assert got.step == 1
     # float32 sums of 8 x 12 terms of order one, in another order.

@@ -1,0 +1,227 @@
+"""Accuracy against synaptic operations: fewer spikes a code, and smaller codes.
+
+    python experiments/front.py [--limit 1000]
+    python experiments/front.py --draw
+
+Fine-tunes ResNet-20 on Fashion-MNIST from `resnet20_fashion_mnist_sparse_tuned`, with
+larger weights of the loss on bits or with a target for it, each synapse counted. Then
+compare.py sends the codes of these networks, and of those that come with the package,
+in three ways: as bits at T = 4, as signed digits at T = 5, and each as one spike at a
+time that says what it is, at T = 15 (`ttfs`). The codes are the same, and so is the
+accuracy.
+
+Runs lie in runs/front and are not trained twice. Rows are added to
+docs/results/front.json; what is there is not computed again. `--list` prints the
+commands that train, and does nothing else. `--draw` only draws docs/images/front.png:
+these rows, those of compare.csv, and those of direct.json for networks that are trained
+through time.
+"""
+
+import csv
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bitsnn_jax.reports import plots
+from bitsnn_jax.reports.comparison_plots import OURS, front
+from bitsnn_jax.runs.pretrained import names
+from bitsnn_jax.runs.provenance import about_numbers
+from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
+from bitsnn_jax.runtime.reading import read_json
+from bitsnn_jax.runtime.rows import Rows
+
+CONFIG = "configs/resnet20_fashion_mnist.py"
+START = "resnet20_fashion_mnist_sparse_tuned"
+RUNS = Path("runs/front")
+RESULTS = Path("docs/results")
+NUMBERS = RESULTS / "front.json"
+PICTURE = Path("docs/images/front.png")
+STEPS = {"bit_serial": 4, "signed_digits": 5, "ttfs": 15}
+COLUMNS = ("accuracy", "agreement", "spikes_per_neuron", "synaptic_operations")
+LOSS = {"spike_surrogate": "difference", "spike_weights": "fan_out"}
+# lambda, target: of networks that are fine-tuned.
+TUNED = ((2.56e-6, 0.0), (5.12e-6, 0.0), (2.56e-5, 0.15))
+SETTINGS = {"learning_rate": 0.02, "epochs": 8}
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--limit", type=whole(1, 10**9), help="of images")
+    parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
+    parser.add_argument("--list", action="store_true", help="print commands, no more")
+    parser.add_argument("--draw", action="store_true", help="draw, no more")
+    options = parser.parse_args()
+    if options.list:
+        for _, command in trainings():
+            print(*command)
+        return
+    if not options.draw:
+        measure(Rows(options.out, ("network", "method")), options.limit)
+    draw(options.out)
+
+
+def trainings() -> Iterator[tuple[Path, list[str]]]:
+    """Give the folder and the command of each network that is fine-tuned."""
+    for weight, target in TUNED:
+        folder = RUNS / (f"{weight:g}_{target:g}" if target else f"{weight:g}")
+        fields = {
+            "name": folder.name,
+            "start_from": START,
+            **{f"optimizer.{k}": v for k, v in SETTINGS.items()},
+            **{f"loss.{k}": v for k, v in LOSS.items()},
+            "loss.spike_lambda": weight,
+            "loss.spike_target": target,
+        }
+        options = [f"--config.{field}={value}" for field, value in fields.items()]
+        given = ["--config", CONFIG, "--workdir", str(folder), *options]
+        yield folder, ["train.py", *given]
+
+
+def measure(rows: Rows, limit: int | None) -> None:
+    networks = [n for n in names() if not n.endswith(("_relu", "_clipped"))]
+    for folder, command in trainings():
+        if not (folder / "result.json").exists():
+            subprocess.run([sys.executable, *command], check=True)
+        networks.append(str(folder))
+    for network in networks:
+        for method, steps in STEPS.items():
+            if not rows.known({"network": network, "method": method}):
+                rows.add(measured(network, method, steps, limit))
+                print(rows[-1], flush=True)
+
+
+def measured(network: str, method: str, steps: int, limit: int | None) -> dict:
+    out = RUNS / f"{Path(network).name}_{method}"
+    command = ["compare.py", "--ckpt", network, "--out", str(out)]
+    command += ["--methods", method, "--steps", str(steps)]
+    command += ["--limit", str(limit)] if limit else []
+    subprocess.run([sys.executable, *command], check=True)
+    found = read_json(out / "compare.json", advice="remove it to measure again")
+    [row] = found["rows"]
+    return {
+        "network": network,
+        "method": method,
+        "steps": steps,
+        "images": found["examples"],
+        **{column: row[column] for column in COLUMNS},
+        "about": about_numbers(config=network, seed=None),
+    }
+
+
+class Point(NamedTuple):
+    """A network of spikes in the picture."""
+
+    name: str
+    family: str
+    operations: float
+    accuracy: float
+
+
+OURS_ALL, CONVERTED = "bits (ours)", "other ways to convert"
+ONE_SPIKE = "our networks, one spike a code"
+FAMILIES = {
+    OURS_ALL: {"color": OURS, "marker": "*", "s": 95, "zorder": 4},
+    CONVERTED: {"color": "#0072b2", "marker": "o", "s": 22},
+    ONE_SPIKE: {"color": "#009e73", "marker": "s", "s": 26},
+    "trained through time": {"color": "#cc79a7", "marker": "D", "s": 22},
+}
+
+
+def of_resnet20(own: list[dict[str, Any]]) -> Iterator[Point]:
+    groups = defaultdict(list)
+    with (RESULTS / "compare.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            groups[row["method"], int(row["steps"])].append(row)
+    for (method, steps), found in groups.items():
+        family = OURS_ALL if method == "bit_serial" else CONVERTED
+        operations, accuracy = (
+            statistics.fmean(float(row[column]) for row in found)
+            for column in ("synaptic_operations", "accuracy")
+        )
+        yield Point(f"{method}, T = {steps}", family, operations, accuracy)
+    for row in own:
+        if "vgg" in row["network"] or row["method"] == "signed_digits":
+            continue
+        family = OURS_ALL if row["method"] == "bit_serial" else ONE_SPIKE
+        name = Path(row["network"]).name.replace("resnet20_fashion_mnist", "")
+        of = f", λ = {name}" if name and name[0].isdigit() else name
+        yield Point(
+            f"{row['method']}, T = {row['steps']}{of}".replace("_0.", ", target 0."),
+            family,
+            row["synaptic_operations"],
+            row["accuracy"],
+        )
+
+
+def of_small(direct: list[dict[str, Any]]) -> Iterator[Point]:
+    families = {
+        **dict.fromkeys(("bit_serial", "qcfs_longer"), OURS_ALL),
+        **dict.fromkeys(("qcfs", "srp", "bos"), CONVERTED),
+    }
+    for row in direct:
+        if row["network"] == "small":
+            name = row["method"].removeprefix("direct_")
+            family = families.get(row["method"], "trained through time")
+            yield Point(name, family, row["synaptic_operations"], row["accuracy"])
+
+
+@plots.styled
+def draw(numbers: Path) -> None:
+    """Draw what is known, a panel a network; fronts are named."""
+    own = read_json(numbers, kind=list, advice="remove it")
+    direct = read_json(RESULTS / "direct.json", kind=list, advice="remove it")
+    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, title, points, least in (
+        (axes[0], "ResNet-20", [*of_resnet20(own)], 0.9),
+        (axes[1], "small, 5 epochs", [*of_small(direct)], 0.8),
+    ):
+        panel(ax, [p for p in points if p.accuracy >= least])
+        ax.set(title=f"Fashion-MNIST, {title}")
+    axes[0].set_ylabel("accuracy on the test split")
+    handles, labels = axes[0].get_legend_handles_labels()
+    more = axes[1].get_legend_handles_labels()
+    by_label = dict(zip(labels + more[1], handles + more[0], strict=True))
+    figure.legend(
+        by_label.values(), by_label.keys(), loc="outside lower center", ncols=4
+    )
+    PICTURE.write_bytes(plots.png(figure))
+    print(PICTURE)
+
+
+def panel(ax: Axes, points: list[Point]) -> None:
+    best = front([p.operations for p in points], [p.accuracy for p in points])
+    named = sorted(
+        (p for p, kept in zip(points, best, strict=True) if kept),
+        key=lambda p: p.operations,
+    )
+    xs, ys = [p.operations for p in named], [p.accuracy for p in named]
+    ax.step(xs, ys, where="post", color=plots.MUTED, linewidth=0.8, zorder=1)
+    for family, look in FAMILIES.items():
+        some = [p for p in points if p.family == family]
+        if some:
+            xs, ys = [p.operations for p in some], [p.accuracy for p in some]
+            ax.scatter(xs, ys, label=family, **look)
+    for p in named:
+        ax.annotate(
+            p.name,
+            (p.operations, p.accuracy),
+            xytext=(-4, 5),
+            textcoords="offset points",
+            ha="right",
+            fontsize=7,
+        )
+    ax.set(xscale="log", xlabel="synaptic operations an image")
+    ax.margins(x=0.25, y=0.12)
+    ax.yaxis.set_major_formatter(plots.PercentFormatter(1, 0))
+
+
+if __name__ == "__main__":
+    as_script(main)
