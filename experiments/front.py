@@ -3,12 +3,12 @@
     python experiments/front.py [--limit 1000]
     python experiments/front.py --draw
 
-Fine-tunes ResNet-20 on Fashion-MNIST from `resnet20_fashion_mnist_sparse_tuned`, with
-larger weights of the loss on bits or with a target for it, each synapse counted. Then
+Fine-tunes two networks of the package on Fashion-MNIST, ResNet-20 and VGG, with larger
+weights of the loss on bits, or with a target for it; each synapse counts. Then
 compare.py sends the codes of these networks, and of those that come with the package,
-in three ways: as bits at T = 4, as signed digits at T = 5, and each as one spike at a
-time that says what it is, at T = 15 (`ttfs`). The codes are the same, and so is the
-accuracy.
+in three ways: as bits, as signed digits at T = 5, and each as one spike whose time says
+what it is, at T = 15 (`ttfs`). At T = 4 of bits the codes are the same, and so is the
+accuracy. Bits are also sent at other T, for the paper's Figures 6 and 7.
 
 Runs lie in runs/front and are not trained twice. Rows are added to
 docs/results/front.json; what is there is not computed again. `--list` prints the
@@ -37,18 +37,37 @@ from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.runtime.rows import Rows
 
-CONFIG = "configs/resnet20_fashion_mnist.py"
-START = "resnet20_fashion_mnist_sparse_tuned"
 RUNS = Path("runs/front")
 RESULTS = Path("docs/results")
 NUMBERS = RESULTS / "front.json"
 PICTURE = Path("docs/images/front.png")
-STEPS = {"bit_serial": 4, "signed_digits": 5, "ttfs": 15}
+STEPS = {"bit_serial": (4, 2, 3, 6, 8), "signed_digits": (5,), "ttfs": (15,)}
 COLUMNS = ("accuracy", "agreement", "spikes_per_neuron", "synaptic_operations")
 LOSS = {"spike_surrogate": "difference", "spike_weights": "fan_out"}
-# lambda, target: of networks that are fine-tuned.
-TUNED = ((2.56e-6, 0.0), (5.12e-6, 0.0), (2.56e-5, 0.15))
 SETTINGS = {"learning_rate": 0.02, "epochs": 8}
+
+
+class Tuned(NamedTuple):
+    """A network that is fine-tuned: its config, where it starts, lambda, target."""
+
+    model: str
+    start: str
+    weight: float
+    target: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        model = self.model.removesuffix("_fashion_mnist")
+        target = f"_{self.target:g}" if self.target else ""
+        return RUNS / f"{model}_{self.weight:g}{target}"
+
+
+RESNET, VGG = "resnet20_fashion_mnist", "vgg_fashion_mnist"
+TUNED = (
+    *(Tuned(RESNET, f"{RESNET}_sparse_tuned", weight) for weight in (2.56e-6, 5.12e-6)),
+    Tuned(RESNET, f"{RESNET}_sparse_tuned", 2.56e-5, 0.15),
+    *(Tuned(VGG, VGG, weight) for weight in (1.28e-6, 6.4e-6, 3.2e-5)),
+)
 
 
 def main() -> None:
@@ -59,60 +78,67 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="draw, no more")
     options = parser.parse_args()
     if options.list:
-        for _, command in trainings():
-            print(*command)
+        for each in TUNED:
+            print(*training(each))
         return
     if not options.draw:
-        measure(Rows(options.out, ("network", "method")), options.limit)
+        measure(Rows(options.out, ("network", "method", "steps")), options.limit)
     draw(options.out)
 
 
-def trainings() -> Iterator[tuple[Path, list[str]]]:
-    """Give the folder and the command of each network that is fine-tuned."""
-    for weight, target in TUNED:
-        folder = RUNS / (f"{weight:g}_{target:g}" if target else f"{weight:g}")
-        fields = {
-            "name": folder.name,
-            "start_from": START,
-            **{f"optimizer.{k}": v for k, v in SETTINGS.items()},
-            **{f"loss.{k}": v for k, v in LOSS.items()},
-            "loss.spike_lambda": weight,
-            "loss.spike_target": target,
-        }
-        options = [f"--config.{field}={value}" for field, value in fields.items()]
-        given = ["--config", CONFIG, "--workdir", str(folder), *options]
-        yield folder, ["train.py", *given]
+def training(each: Tuned) -> list[str]:
+    """Give the command that fine-tunes a network."""
+    fields = {
+        "name": each.folder.name,
+        "start_from": each.start,
+        **{f"optimizer.{k}": v for k, v in SETTINGS.items()},
+        **{f"loss.{k}": v for k, v in LOSS.items()},
+        "loss.spike_lambda": each.weight,
+        "loss.spike_target": each.target,
+    }
+    options = [f"--config.{field}={value}" for field, value in fields.items()]
+    config = f"configs/{each.model}.py"
+    return ["train.py", "--config", config, "--workdir", str(each.folder), *options]
 
 
 def measure(rows: Rows, limit: int | None) -> None:
     networks = [n for n in names() if not n.endswith(("_relu", "_clipped"))]
-    for folder, command in trainings():
-        if not (folder / "result.json").exists():
-            subprocess.run([sys.executable, *command], check=True)
-        networks.append(str(folder))
+    for each in TUNED:
+        if not (each.folder / "result.json").exists():
+            subprocess.run([sys.executable, *training(each)], check=True)
+        networks.append(str(each.folder))
     for network in networks:
         for method, steps in STEPS.items():
-            if not rows.known({"network": network, "method": method}):
-                rows.add(measured(network, method, steps, limit))
-                print(rows[-1], flush=True)
+            key = {"network": network, "method": method}
+            missing = [t for t in steps if not rows.known(key | {"steps": t})]
+            for row in measured(network, method, missing, limit) if missing else ():
+                rows.add(row)
+                print(row, flush=True)
 
 
-def measured(network: str, method: str, steps: int, limit: int | None) -> dict:
-    out = RUNS / f"{Path(network).name}_{method}"
+def measured(
+    network: str, method: str, steps: list[int], limit: int | None
+) -> list[dict[str, Any]]:
+    """Send a network's codes by one method."""
+    out = RUNS / "compared" / f"{Path(network).name}_{method}"
     command = ["compare.py", "--ckpt", network, "--out", str(out)]
-    command += ["--methods", method, "--steps", str(steps)]
+    command += ["--methods", method, "--steps", *map(str, steps)]
     command += ["--limit", str(limit)] if limit else []
     subprocess.run([sys.executable, *command], check=True)
     found = read_json(out / "compare.json", advice="remove it to measure again")
-    [row] = found["rows"]
-    return {
-        "network": network,
-        "method": method,
-        "steps": steps,
-        "images": found["examples"],
-        **{column: row[column] for column in COLUMNS},
-        "about": about_numbers(config=network, seed=None),
-    }
+    about = about_numbers(config=network, seed=None)
+    return [
+        {
+            "network": network,
+            "method": method,
+            "steps": row["steps"],
+            "images": found["examples"],
+            **{column: row[column] for column in COLUMNS},
+            "about": about,
+        }
+        for row in found["rows"]
+        if row["steps"] in steps
+    ]
 
 
 class Point(NamedTuple):
@@ -147,13 +173,13 @@ def of_resnet20(own: list[dict[str, Any]]) -> Iterator[Point]:
         )
         yield Point(f"{method}, T = {steps}", family, operations, accuracy)
     for row in own:
-        if "vgg" in row["network"] or row["method"] == "signed_digits":
+        name = Path(row["network"]).name
+        if not name.startswith("resnet20") or row["method"] == "signed_digits":
             continue
         family = OURS_ALL if row["method"] == "bit_serial" else ONE_SPIKE
-        name = Path(row["network"]).name.replace("resnet20_fashion_mnist", "")
-        of = f", λ = {name}" if name and name[0].isdigit() else name
+        tuned = name.removeprefix("resnet20_").removeprefix("fashion_mnist")
         yield Point(
-            f"{row['method']}, T = {row['steps']}{of}".replace("_0.", ", target 0."),
+            f"{row['method']}, T = {row['steps']}, {tuned.strip('_')}".rstrip(", "),
             family,
             row["synaptic_operations"],
             row["accuracy"],

@@ -90,10 +90,10 @@ def front(rows):
         *("synaptic operations: bits, T = 4", "signed digits, T = 5"),
         "one spike a code, T = 15",
     )
-    found = {(row["network"], row["method"]): row for row in rows}
+    found = {(row["network"], row["method"], row["steps"]): row for row in rows}
     for name in dict.fromkeys(row["network"] for row in rows):
-        bits = found[name, "bit_serial"]
-        others = (found[name, m] for m in ("signed_digits", "ttfs"))
+        bits = found[name, "bit_serial", 4]
+        others = (found[name, *key] for key in (("signed_digits", 5), ("ttfs", 15)))
         operations = [row["synaptic_operations"] for row in (bits, *others)]
         yield (
             _named(name),
@@ -112,8 +112,25 @@ def _named(network: str) -> str:
     folder, _, name = network.rpartition("/")
     if not folder:
         return f"`{name}`"
-    weight, _, target = name.partition("_")
-    return f"λ = {weight}" + (f", target {target}" if target else "")
+    model, weight, *target = name.split("_")
+    return f"{model}, λ = {weight}" + "".join(f", target {t}" for t in target)
+
+
+@table("by_lambda", "front.json", method="bit_serial")
+def by_lambda(rows):
+    steps = sorted({row["steps"] for row in rows})
+    yield (
+        *("network", *(f"T = {t}" for t in steps)),
+        *(f"spikes, T = {t}" for t in steps),
+    )
+    found = {(row["network"], row["steps"]): row for row in rows}
+    for name in dict.fromkeys(row["network"] for row in rows):
+        cells = [found[name, t] for t in steps]
+        yield (
+            _named(name),
+            *(percent(cell["accuracy"]) for cell in cells),
+            *(f"{cell['spikes_per_neuron']:.3f}" for cell in cells),
+        )
 
 
 @table("levels", "levels.json")
