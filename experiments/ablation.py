@@ -1,6 +1,6 @@
 """What left shift, BN shift and modified IF give: the paper's Table 4, on our networks.
 
-    python experiments/ablation.py [--ckpt NAME] [--steps T ...] [--limit N]
+    python experiments/ablation.py [--ckpt NAME ...] [--steps T ...] [--limit N]
 
 Every cell of `bitsnn_jax.comparators.ablation` on the test split, T by T. A row is
 written to docs/results/ablation.json as soon as it is there, and none is computed
@@ -32,14 +32,19 @@ KEYS = ("network", "cell", "steps", "images")
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "--ckpt", type=filled, default="resnet20_fashion_mnist", metavar="NAME"
+        "--ckpt",
+        nargs="+",
+        type=filled,
+        action=Distinct,
+        default=("resnet20_fashion_mnist", "vgg_fashion_mnist"),
+        metavar="NAME",
     )
     parser.add_argument(
         "--steps",
         nargs="+",
         type=whole(1, MOST_STEPS),
         action=Distinct,
-        default=(2, 4),
+        default=(2, 4, 6, 8, 16),
         metavar="T",
     )
     parser.add_argument(
@@ -48,20 +53,21 @@ def main() -> None:
     parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
     rows = Rows(options.out, KEYS)
-    for row in missing(options, rows.known):
-        rows.add(row)
-        print(row, flush=True)
+    for ckpt in options.ckpt:
+        for row in missing(ckpt, options, rows.known):
+            rows.add(row)
+            print(row, flush=True)
 
 
-def missing(options: argparse.Namespace, known):
+def missing(ckpt: str, options: argparse.Namespace, known):
     """The rows of a network that are not there yet, one by one."""
-    apply_fn, run = load_ann(options.ckpt)
+    apply_fn, run = load_ann(ckpt)
     settings, network = run.config.data, Network(apply_fn, run.variables, "qcfs")
     test = data.load(settings, "test").first(options.limit)
     example = np.zeros((1, *test.image_shape), np.float32)
     for steps in options.steps:
         for name, cell in CELLS.items():
-            row = dict(zip(KEYS, (options.ckpt, name, steps, len(test)), strict=True))
+            row = dict(zip(KEYS, (ckpt, name, steps, len(test)), strict=True))
             if known(row):
                 continue
             start, method = time.perf_counter(), ablated(cell)
@@ -71,7 +77,7 @@ def missing(options: argparse.Namespace, known):
             snn = simulate(apply_fn, method.neuron(steps), steps=steps, found=found)
             measured = measure(snn, run.variables, settings, test)
             seconds = round(time.perf_counter() - start, 1)
-            about = about_numbers(config=options.ckpt, seed=None)
+            about = about_numbers(config=ckpt, seed=None)
             yield {**row, **measured, "seconds": seconds, "about": about}
 
 

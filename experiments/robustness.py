@@ -50,6 +50,7 @@ ITERATIONS = 20
 STEPS = (1, 2, 3, 4, 6, 8)
 BATCH = 100
 ANN = "ANN"
+KINDS = ("clean", "noise", "fgsm", "pgd")
 # What makes a row another one. `network` is what was attacked: ANN, or the T of an SNN.
 KEYS = ("ckpt", "images", "kind", "network", "size", "seed")
 
@@ -96,6 +97,7 @@ def main() -> None:
         help="T to attack; default: --steps",
     )
     add("--limit", type=whole(1), metavar="N", help="first N test images")
+    add("--kinds", nargs="+", action=Distinct, choices=KINDS, default=KINDS)
     add(
         "--seeds",
         type=whole(0, SEEDS),
@@ -121,7 +123,8 @@ def main() -> None:
     )
     shown = [ANN, *map(str, options.steps)]
     attacked = options.steps if options.attacked is None else options.attacked
-    for kind in wanted(options.seeds, attacked):
+    kinds = wanted(options.seeds, attacked)
+    for kind in (each for each in kinds if each.kind in options.kinds):
         row = {"ckpt": options.ckpt, "images": len(test), **kind._asdict()}
         if not rows.known(row):
             rows.add(row | {"accuracy": {}, "seconds": 0.0})

@@ -28,7 +28,11 @@ def main() -> int:
         parser.error(f"--root must have docs/results, got {options.root}")
     enter_all()
     found = [*faults(options.root), *unmarked(options.root), *problems(options.root)]
-    for page, text in rewritten(options.root):
+    try:
+        pages = list(rewritten(options.root))
+    except FileNotFoundError as error:
+        parser.error(f"a table needs {error.filename}, which is not there")
+    for page, text in pages:
         if options.check:
             found.append(f"{page}: tables differ from docs/results; python docs/tables")
         else:
