@@ -8,6 +8,8 @@ from pages import table
 from surveys import spread
 from trained import percent
 
+# Levels -> the network of docs/errors.md that was trained with so many.
+TRAINED_WITH = {8: f"runs/{RESNET}_l8", 15: RESNET, 16: f"runs/{RESNET}_l16"}
 _TITLES = {"none": "QCFS rate SNN", "all": "bit-serial SNN"}
 # Of docs/errors.md: what is on in each cell.
 _CELLS = {
@@ -28,7 +30,7 @@ _PAPER = {
 _MARKS = ("left shift", "BN shift", "modified IF", "norm first")
 
 
-@table("decomposition", "decomposition.json")
+@table("decomposition", "decomposition.json", network=RESNET)
 def decomposition(rows):
     yield "network", "T", "clipping", "quantisation", "unevenness", "total", "accuracy"
     for cell, title in _TITLES.items():
@@ -41,6 +43,17 @@ def decomposition(rows):
                 *(f"{100 * e:.3g} %" for e in errors),
                 percent(row["accuracy"], 1),
             )
+
+
+@table("decomposition_levels", "decomposition.json", cell="none")
+def decomposition_levels(rows):
+    steps = (2, 4, 8, 16)
+    parts = ("quantisation", "unevenness")
+    yield "trained with L", *(f"{part}, T = {t}" for part in parts for t in steps)
+    for levels, network in TRAINED_WITH.items():
+        found = {r["steps"]: r for r in rows if r["network"] == network}
+        errors = [found[t]["network_errors"]["absolute"] for t in steps]
+        yield str(levels), *(f"{100 * e[p]:.3g} %" for p in parts for e in errors)
 
 
 @table("ablation", "ablation.json", network=RESNET)
