@@ -16,7 +16,17 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-Activation = Literal["qcfs", "clipped_relu", "relu", "relu6", "gelu", "spiking"]
+Activation = Literal[
+    "qcfs",
+    "clipped_relu",
+    "slip_relu",
+    "step_relu",
+    "rate_norm",
+    "relu",
+    "relu6",
+    "gelu",
+    "spiking",
+]
 DType = Literal["float32", "bfloat16"]
 Stem = Literal["cifar", "imagenet"]
 Pyramid = Literal["spikes", "currents"]
@@ -64,7 +74,7 @@ class Model:
     name: str = "resnet20"  # one of the models of the task
     num_classes: int = 10
     width: float = 1.0  # multiplies the channels of every layer
-    # QCFS and clipped ReLU have a theta. spiking: the neurons of direct.method
+    # The first five have a theta. spiking: the neurons of direct.method
     activation: Activation = "qcfs"
     stem: Stem = "cifar"  # full resolution, or reduced at once
     pool: Literal["average", "max"] = "average"

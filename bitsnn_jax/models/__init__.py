@@ -20,6 +20,7 @@ from bitsnn_jax.models.spikformer import Spikformer
 from bitsnn_jax.models.vgg import VGG, VGG16
 from bitsnn_jax.models.vit import VIT_SIZES, ViT
 from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
+from bitsnn_jax.numerics.rival_activations import RateNorm, SlipReLU, StepReLU
 
 __all__ = [
     "BACKBONES",
@@ -60,8 +61,9 @@ def build_model(
 ) -> nn.Module:
     """Build the network of a config.
 
-    QCFS and clipped ReLU give the same tree of variables; with ReLU, ReLU6 and GELU,
-    which do not convert as they are, it has no `theta`.
+    QCFS, clipped ReLU, SlipReLU and StepReLU give the same tree of variables; with rate
+    norm layers `theta` is among the batch statistics; with ReLU, ReLU6 and GELU, which
+    do not convert as they are, there is none.
     In bfloat16 are the operands of convolutions, hidden layers and products of codes;
     parameters, norms, activations and logits are float32. `pool` is of the poolings
     inside the network, which MobileNetV2 and a ResNet with the "cifar" stem have none
@@ -102,7 +104,7 @@ def build_model(
             "model.activation=spiking has neurons of direct.method, which is not given"
         )
     own = {
-        "act": _activation(config),
+        "act": _activation(config, axis_name),
         "norm": _NORMS[config.norm](axis_name=axis_name),
         "pool": _POOLS[config.pool],
         "dtype": _DTYPES[config.dtype],
@@ -132,11 +134,21 @@ def _check_heeded(config, field):
         )
 
 
-def _activation(config):
+def _activation(config, axis_name):
     theta = {"theta_init": config.theta_init, "per_channel": config.per_channel}
+    if config.activation == "rate_norm" and config.per_channel:
+        raise ValueError(
+            "model.per_channel must be False for model.activation=rate_norm, whose "
+            "theta is of a layer; got True"
+        )
     made_by = {
         "qcfs": partial(QCFS, levels=config.levels, **theta),
         "clipped_relu": partial(ClippedReLU, **theta),
+        "slip_relu": partial(SlipReLU, levels=config.levels, **theta),
+        "step_relu": partial(StepReLU, levels=config.levels, **theta),
+        "rate_norm": partial(
+            RateNorm, theta_init=config.theta_init, axis_name=axis_name
+        ),
         # Those own nothing that could be named.
         "relu": lambda *, name: nn.relu,
         "relu6": lambda *, name: nn.relu6,
@@ -313,8 +325,10 @@ _HEEDED_BY = {
     "bottleneck": {"mobilenetv2"},
     ("norm", "none"): {"vgg16"},
     ("norm", "layer"): _TRANSFORMERS,
-    ("activation", "clipped_relu"): _CONVOLUTIONAL | DETECTORS.keys(),
-    ("activation", "relu6"): _CONVOLUTIONAL | DETECTORS.keys(),
+    **{
+        ("activation", name): _CONVOLUTIONAL | DETECTORS.keys()
+        for name in ("clipped_relu", "slip_relu", "step_relu", "rate_norm", "relu6")
+    },
     ("activation", "spiking"): _CONVOLUTIONAL,
     "hidden_act": _TRANSFORMERS,
     "attention": _TRANSFORMERS,

@@ -113,7 +113,10 @@ class ClippedReLU(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        theta = _theta(self, z).astype(z.dtype)
+        return self.activate(z, _theta(self, z).astype(z.dtype))
+
+    def activate(self, z: jax.Array, theta: jax.Array) -> jax.Array:
+        """Apply the function, with a theta of the type of z."""
         # Not jnp.clip, whose gradient is halved at the edges.
         return jnp.where(z >= theta, theta, jnp.where(z <= 0, 0, z))
 

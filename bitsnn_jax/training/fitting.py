@@ -9,15 +9,20 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 def fitted(source: dict, target: dict, *, name: str) -> dict:
     """Return the variables `source` with the names of `target`, less missing thetas.
 
-    Thetas that `target` has no place for are left out.
+    Thetas that `target` has no place for are left out. Those that are statistics in one
+    tree, see `RateNorm`, and parameters in the other change their place; if `source`
+    has none, statistics stay those of `target`.
 
     Raises:
       ValueError: the first other leaf that is in one tree only or differs in shape.
     """
-    have, want = leaves(source), leaves(target)
+    statistics = {path for path in thetas(target) if not path.startswith("params")}
+    have, want = leaves(with_thetas_as_parameters(source)), leaves(target)
+    for path in statistics:
+        have[path] = have.pop(as_parameter(path), want[path])
     # Parameters first: they say more than statistics.
     for path in sorted(have.keys() | want.keys(), key=lambda p: (p[:6] != "params", p)):
-        if path in thetas(source) ^ thetas(target):
+        if path.endswith("/theta") and (path in have) != (path in want):
             continue
         theirs, ours = (
             np.shape(tree[path]) if path in tree else "none" for tree in (have, want)
@@ -34,6 +39,25 @@ def fitted(source: dict, target: dict, *, name: str) -> dict:
     }
     # A collection may have no leaves, such as the statistics without batch norm.
     return dict.fromkeys(target, {}) | unflatten_dict(kept, sep="/")
+
+
+def with_thetas_as_parameters(variables: dict) -> dict:
+    """Return the variables with thetas that are statistics among the parameters."""
+    moved = {
+        as_parameter(path) if path in thetas(variables) else path: leaf
+        for path, leaf in leaves(variables).items()
+    }
+    # A collection may have no leaves, such as the statistics without batch norm.
+    return dict.fromkeys(variables, {}) | unflatten_dict(moved, sep="/")
+
+
+def as_parameter(path: str) -> str:
+    """Return where a variable would be as a parameter.
+
+    >>> as_parameter("batch_stats/act_1/theta")
+    'params/act_1/theta'
+    """
+    return f"params/{path.partition('/')[2]}"
 
 
 def leaves(tree: Any) -> dict[str, Any]:

@@ -321,11 +321,12 @@ def test_activations_are_as_the_config_says():
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_variables_carry_over_from_one_activation_to_another(name):
-    qcfs, clipped_relu, relu = (
+    qcfs, clipped_relu, slip_relu, step_relu, relu = (
         abstract(build_model(Model(name=name, activation=act)), (32, 32, 3))[0]
-        for act in ("qcfs", "clipped_relu", "relu")
+        for act in ("qcfs", "clipped_relu", "slip_relu", "step_relu", "relu")
     )
-    chex.assert_trees_all_equal_shapes_and_dtypes(clipped_relu, qcfs)
+    for other in (clipped_relu, slip_relu, step_relu):
+        chex.assert_trees_all_equal_shapes_and_dtypes(other, qcfs)
 
     def leaves(variables, without=""):
         found = jax.tree_util.tree_leaves_with_path(variables)
@@ -335,7 +336,15 @@ def test_variables_carry_over_from_one_activation_to_another(name):
 
 
 @pytest.mark.parametrize(
-    ("activation", "name"), [("qcfs", "qcfs"), ("clipped_relu", "ge"), ("relu", "max")]
+    ("activation", "name"),
+    [
+        ("qcfs", "qcfs"),
+        ("clipped_relu", "ge"),
+        ("slip_relu", "qcfs"),
+        ("step_relu", "floor"),
+        ("rate_norm", "ge"),
+        ("relu", "max"),
+    ],
 )
 def test_every_activation_is_that_of_the_config(activation, name):
     model = build_model(Model(name="resnet20", activation=activation))
@@ -511,7 +520,7 @@ def test_kernels_start_with_the_variance_of_he():
         (Model(stem="7x7"), "stem must be one of cifar, imagenet; got '7x7'"),
         (
             Model(activation="silu"),
-            "model.activation .* gelu, qcfs, relu, relu6, spiking; got 'silu'",
+            "model.activation .* qcfs, rate_norm, relu, relu6, slip_relu, .* got 'silu'",
         ),
         (Model(dtype="float16"), "model.dtype .* bfloat16, float32; got 'float16'"),
         (
@@ -543,6 +552,10 @@ def test_kernels_start_with_the_variance_of_he():
             "model.activation must be 'qcfs' for retinanet_resnet34, got 'spiking'",
         ),
         (Model(width=0.0), "model.width must be positive, got 0.0"),
+        (
+            Model(activation="rate_norm", per_channel=True),
+            "per_channel must be False for model.activation=rate_norm",
+        ),
     ],
 )
 def test_unknown_names_are_answered_with_the_known_ones(config, message):

@@ -114,12 +114,43 @@ def test_from_relu_thetas_are_calibrated_and_all_else_stays(
         np.testing.assert_array_equal(theta, expected["params"][name]["theta"])
 
 
-@pytest.mark.parametrize("activation", ["qcfs", "clipped_relu"])
+@pytest.mark.parametrize(
+    "activation", ["qcfs", "clipped_relu", "slip_relu", "step_relu"]
+)
 def test_thetas_that_are_there_carry_over_bit_by_bit(activation, train, tmp_path):
     variables = save_run(tmp_path / "a", settings(activation, theta_init=3.7))
     wanted = settings("qcfs", start_from=tmp_path / "a", levels=3)
     state, _ = started(wanted, train, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, state.variables, variables)
+
+
+@pytest.mark.parametrize("first", ["qcfs", "relu"])
+def test_peaks_of_rate_norm_layers_start_at_thetas_that_are_there(
+    first, train, tmp_path
+):
+    save_run(tmp_path / "a", settings(first, theta_init=3.5))
+    wanted = settings("rate_norm", start_from=tmp_path / "a", theta_init=2.5)
+    state, _ = started(wanted, train, tmp_path / "run")
+    for i in (1, 2, 3):
+        theta = state.batch_stats[f"act_{i}"]["theta"]
+        np.testing.assert_array_equal(theta, {"qcfs": 3.5, "relu": 2.5}[first])
+    assert "act_1" not in state.params
+
+
+def test_peaks_of_rate_norm_layers_become_thetas(train, tmp_path):
+    save_run(tmp_path / "a", settings("rate_norm", theta_init=3.5))
+    wanted = settings("qcfs", start_from=tmp_path / "a", theta_init=2.5)
+    state, _ = started(wanted, train, tmp_path / "run")
+    np.testing.assert_array_equal(state.params["act_1"]["theta"], 3.5)
+    assert "act_1" not in state.batch_stats
+
+
+def test_a_peak_of_a_layer_is_no_theta_of_channels(train, tmp_path):
+    save_run(tmp_path / "a", settings("qcfs", per_channel=True))
+    wanted = settings("rate_norm", start_from=tmp_path / "a")
+    message = r"batch_stats/act_1/theta has shape \(8,\) there, \(\) in this run"
+    with pytest.raises(ValueError, match=message):
+        started(wanted, train, tmp_path / "run")
 
 
 def test_a_network_with_relu_leaves_thetas_behind(train, tmp_path):
