@@ -92,10 +92,9 @@ def main(names=("bit_serial", "qcfs", "snm", "ttfs"), times=(4, 16)):
             if method.can(steps):  # why it cannot
                 continue
             # Some methods look at training images first, for thresholds or charges.
-            prepare = method.prepare or (lambda *_: {})
-            found = prepare(ann, [x[:200]], steps)
-            snn = simulate(network, method.neuron(steps), steps=steps, found=found)
-            simulated = jax.jit(snn)(ann.variables, test_x)
+            made = method.prepare(ann, [x[:200]], steps)
+            snn = simulate(network, method.neuron(steps), steps=steps, found=made.found)
+            simulated = jax.jit(snn)(made.variables, test_x)
             output = simulated.outputs[-1]
             correct = (output.argmax(-1) == test_y).mean()
             error = jnp.abs(output - logits).mean()

@@ -71,9 +71,7 @@ def missing(ckpt: str, options: argparse.Namespace, known):
             if known(row):
                 continue
             start, method = time.perf_counter(), ablated(cell)
-            found = None
-            if method.prepare is not None:
-                found = method.prepare(network, [example], steps)
+            found = method.prepare(network, [example], steps).found
             snn = simulate(apply_fn, method.neuron(steps), steps=steps, found=found)
             measured = measure(snn, run.variables, settings, test)
             seconds = round(time.perf_counter() - start, 1)

@@ -52,7 +52,7 @@ from jax import lax
 from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer, Neuron, Sent, StepNeuron, TrainNeuron
-from bitsnn_jax.comparators.method import Method, Network
+from bitsnn_jax.comparators.method import Method, Network, as_it_is
 from bitsnn_jax.comparators.simulation import Found
 from bitsnn_jax.conversion.readings import TimedReading, snn_levels
 from bitsnn_jax.numerics.qcfs import step_size
@@ -120,7 +120,7 @@ def ablated(cell: Cell) -> Method:
         source="Datta et al., When SNN meets ANN: error-free ANN-to-SNN conversion for "
         "extreme edge efficiency, Table 4; mixed cells are ours",
         neuron=lambda steps: neuron(cell, steps),
-        prepare=_prepare if cell.left_shift else None,
+        prepare=_prepare if cell.left_shift else as_it_is,
     )
 
 
@@ -190,9 +190,10 @@ def _fire(v, threshold) -> tuple[Array, Sent]:
     return v - sent, Sent(sent, spikes)
 
 
-def _prepare(network: Network, images: Iterable[Any], steps: int) -> Found:
+def _prepare(network: Network, images: Iterable[Any], steps: int) -> Network:
     example = next(iter(images))[:1]
-    return first_and_biases(network.apply_fn, network.variables, example)
+    found = first_and_biases(network.apply_fn, network.variables, example)
+    return network._replace(found=found)
 
 
 def first_and_biases(apply_fn: ApplyFn, variables: Any, example: Any) -> Found:

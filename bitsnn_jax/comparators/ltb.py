@@ -44,7 +44,7 @@ def neuron(*, delay: int = DELAY) -> StepNeuron:
 
 def prepare(
     network: Network, batches: Iterable[Any], steps: int, *, updates: int = _UPDATES
-) -> dict[str, dict[str, Any]]:
+) -> Network:
     """Find {"theta": [1, ..., 1, C]} for each layer, whatever T is."""
     update = jax.jit(_update(network))
     batches = in_batches(batches, _IMAGES)
@@ -52,7 +52,7 @@ def prepare(
     found = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     for x in islice(cycle(batches), updates):
         found = update(network.variables, x, found)
-    return jax.device_get(found)
+    return network._replace(found=jax.device_get(found))
 
 
 def _update(network):

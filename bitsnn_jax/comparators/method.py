@@ -12,18 +12,25 @@ NETWORKS = ("qcfs", "clipped_relu", "relu")
 
 
 class Network(NamedTuple):
-    """A trained network, as a program with QCFS sites.
+    """A trained network, as a program with QCFS sites; or what a method made of it.
 
     Attributes:
       apply_fn: (variables, x) -> logits; its activations are `qcfs`.
       variables: as trained; thetas are trained too, or calibrated if the network was
         trained with ReLU.
       activation: the one that it was trained with, from `NETWORKS`.
+      found: what neurons are told of each layer, by path and name; see `Layer.found`.
     """
 
     apply_fn: ApplyFn
     variables: Any
     activation: str
+    found: Found = {}
+
+
+def as_it_is(network: Network, batches: Iterable[Any], steps: int) -> Network:
+    """Prepare nothing."""
+    return network
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,9 @@ class Method:
       source: authors, title, venue, year; or what it was reconstructed from.
       neuron: T -> the neurons.
       trained_with: the activation its network is trained with, one of `NETWORKS`.
-      prepare: (network, batches of training images, T) -> what the neurons are told of
-        each layer; None if nothing. Batches can be iterated more than once.
+      prepare: (network, batches of training images, T) -> the network to simulate, with
+        what the method has found of its layers, and its variables where the method
+        changes them. Batches can be iterated more than once.
       can: T -> why the method cannot do T steps, or "".
       seeds: the outcome depends on which images it was prepared with.
       for_one: prepared for one T, which is read at that T only. All others that run all
@@ -49,7 +57,7 @@ class Method:
     source: str
     neuron: Callable[[int], Neuron]
     trained_with: str = "qcfs"
-    prepare: Callable[[Network, Iterable[Any], int], Found] | None = None
+    prepare: Callable[[Network, Iterable[Any], int], Network] = as_it_is
     can: Callable[[int], str] = lambda steps: ""
     seeds: bool = False
     for_one: bool = False

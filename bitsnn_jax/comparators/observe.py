@@ -15,7 +15,6 @@ from jaxtyping import Array
 
 from bitsnn_jax.comparators.layer import Layer
 from bitsnn_jax.comparators.method import Network
-from bitsnn_jax.comparators.simulation import Found
 from bitsnn_jax.tracing.program import (
     Analog,
     ApplyFn,
@@ -77,7 +76,7 @@ _AXES = {
 
 def by_largest(
     what: str, *, share: float = 1.0
-) -> Callable[[Network, Iterable[Any], int], Found]:
+) -> Callable[[Network, Iterable[Any], int], Network]:
     """Make a `prepare` whose thresholds are the largest activations of a ReLU network.
 
     Args:
@@ -85,8 +84,9 @@ def by_largest(
       share: of the largest activation, that a threshold is.
 
     Returns:
-      (network, batches, T) -> {path: {"theta": [], [1, ..., 1, C] or [1, ...]}},
-      whatever T is, and 0 where nothing was positive. ValueError without batches.
+      (network, batches, T) -> network, with {path: {"theta": [], [1, ..., 1, C] or
+      [1, ...]}}, whatever T is, and 0 where nothing was positive. ValueError without
+      batches.
     """
 
     def prepare(network, batches, steps):
@@ -108,7 +108,8 @@ def by_largest(
         if found is None:
             raise ValueError("expected batches of images to calibrate with, got none")
         found = jax.device_get(found)
-        return {path: {"theta": share * peak} for path, peak in found.items()}
+        thetas = {path: {"theta": share * peak} for path, peak in found.items()}
+        return network._replace(found=thetas)
 
     return prepare
 

@@ -50,7 +50,7 @@ _LAMBDA = 0.1
 
 def prepare(
     network: Network, batches: Iterable[Any], steps: int, *, updates: int = _STEPS
-) -> dict[str, dict[str, Any]]:
+) -> Network:
     """Find {"theta": []} for each layer, whatever T is.
 
     Raises:
@@ -70,7 +70,7 @@ def prepare(
 
     for x in islice(cycle(batches), updates):
         scales, state = step(network.variables, x, scales, state)
-    return jax.device_get(_thetas(peaks, scales))
+    return network._replace(found=jax.device_get(_thetas(peaks, scales)))
 
 
 def running_peaks(network: Network, batches: list[Any]) -> dict[str, Any]:

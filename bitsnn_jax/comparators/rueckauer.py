@@ -23,12 +23,11 @@ import numpy as np
 from bitsnn_jax.comparators.method import Method, Network
 from bitsnn_jax.comparators.observe import relu, replaced
 from bitsnn_jax.comparators.qcfs import empty, neuron
-from bitsnn_jax.comparators.simulation import Found
 
 PERCENTILE = 99.9
 
 
-def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
+def prepare(network: Network, batches: Iterable[Any], steps: int) -> Network:
     """Find {path: {"theta": []}}, whatever T is.
 
     Raises:
@@ -42,7 +41,8 @@ def prepare(network: Network, batches: Iterable[Any], steps: int) -> Found:
             tops.setdefault(path, _Top(images * z[0].size)).add(np.ravel(z))
     if not tops:
         raise ValueError("expected batches of images to calibrate with, got none")
-    return {path: {"theta": top.percentile(path)} for path, top in tops.items()}
+    thetas = {path: {"theta": top.percentile(path)} for path, top in tops.items()}
+    return network._replace(found=thetas)
 
 
 class _Top:

@@ -71,12 +71,12 @@ def neuron(steps: int) -> StepNeuron:
     return StepNeuron(start, step)
 
 
-def light(network: Network, batches: Iterable[Any], steps: int) -> Found:
+def light(network: Network, batches: Iterable[Any], steps: int) -> Network:
     """Find thresholds, and a bias for each channel."""
     return _calibrated(network, batches, steps, _bias)
 
 
-def potentials(network: Network, batches: Iterable[Any], steps: int) -> Found:
+def potentials(network: Network, batches: Iterable[Any], steps: int) -> Network:
     """Find thresholds, and a potential to start from for each neuron."""
     return _calibrated(network, batches, steps, _potential)
 
@@ -140,12 +140,13 @@ def _errors(z, peak, steps):
     return lax.map(error, jnp.asarray(_SHARES, z.dtype))
 
 
-def _calibrated(network, batches, steps, correct) -> Found:
+def _calibrated(network, batches, steps, correct) -> Network:
     batches = in_batches(batches, _IMAGES)
     found = thresholds(network, batches, steps)
     corrections = _corrections(network.apply_fn, steps, correct)
     made = corrections((network.variables, found), batches[0])
-    return {path: found[path] | _of_one_device(made[path]) for path in found}
+    both = {path: found[path] | _of_one_device(made[path]) for path in found}
+    return network._replace(found=both)
 
 
 def _of_one_device(made):

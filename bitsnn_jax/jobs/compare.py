@@ -273,7 +273,7 @@ class _Bench:
 
     def _integers(self) -> RoundedNetworks | None:
         """Return the networks in integers, which are those of pixels."""
-        apply_fn, variables, _ = self.anns["qcfs"].network
+        apply_fn, variables, *_ = self.anns["qcfs"].network
         try:
             numbers = self.task.numbers(self.main.config, self.test)
         except ValueError as error:

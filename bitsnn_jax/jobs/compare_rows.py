@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from bitsnn_jax.comparators.layer import TrainNeuron
-from bitsnn_jax.comparators.method import Method
+from bitsnn_jax.comparators.method import Method, Network
 from bitsnn_jax.comparators.simulation import simulate
 from bitsnn_jax.comparators.structure import Structure
 from bitsnn_jax.integers.energy import Profile, energy
@@ -70,9 +70,7 @@ class Case:
             [(todo[-1], todo)] if passes else [(t, [t]) for t in todo]
         ):
             started = time.perf_counter()
-            found = {}
-            if method.prepare is not None:
-                found = method.prepare(self.ann.network, calibration, last)
+            network = method.prepare(self.ann.network, calibration, last)
             record = MethodRecord(
                 title=method.title,
                 source=method.source,
@@ -80,7 +78,7 @@ class Case:
                 seconds=time.perf_counter() - started,
             )
             places = {t: -1 if t == last else t - 1 for t in readouts}
-            reached = self._reached(self.run_of(last), found, shown(), places)
+            reached = self._reached(self.run_of(last), network, shown(), places)
             for t in readouts:
                 measured = self._measured(t, last, reached)
                 yield MethodRow(steps=t, seed=seed, **measured, **where), record
@@ -109,7 +107,9 @@ class Case:
 
         return run
 
-    def _reached(self, run, found, shown, places: Mapping[int, int]) -> "_Reached":
+    def _reached(
+        self, run, network: Network, shown, places: Mapping[int, int]
+    ) -> "_Reached":
         """Run all batches; `places` says where each T is among the outputs."""
         tallies, sums = {t: Tally(self.task) for t in places}, []
 
@@ -121,7 +121,7 @@ class Case:
                 tallies[t].add(read, batch)
             sums.append(np.cumsum(np.sum(np.asarray(counts, float), 1), 1))
 
-        median = each_batch(run, (self.ann.network.variables, found), shown, take)
+        median = each_batch(run, (network.variables, network.found), shown, take)
         seen = next(iter(tallies.values())).examples
         spikes, operations = sum(sums, np.zeros(())) / seen
         said = self.ann.predictions

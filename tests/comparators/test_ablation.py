@@ -34,9 +34,8 @@ def built(network):
 
 
 def run(cell, apply_fn, variables, x, steps):
-    method, found = ablated(cell), None
-    if method.prepare is not None:
-        found = method.prepare(Network(apply_fn, variables, "qcfs"), [x], steps)
+    method = ablated(cell)
+    found = method.prepare(Network(apply_fn, variables, "qcfs"), [x], steps).found
     snn = simulate(apply_fn, method.neuron(steps), steps=steps, found=found)
     return jax.jit(snn)(variables, x)
 

@@ -95,7 +95,7 @@ def test_snnc_corrects_layer_by_layer(method, steps):
     """One pass finds what one whole simulation for each layer finds."""
     with jax.enable_x64(True):
         network, images, w, b = perceptron()
-        found = method.prepare(network, np.split(images, 2), steps)
+        found = method.prepare(network, np.split(images, 2), steps).found
         seen, _ = activations(images, w, b)
         layers = []
         for z in seen:
@@ -133,7 +133,7 @@ def test_snnc_corrections_are_those_of_the_network_run_step_by_step():
             lambda a: np.asarray(a, float), (variables, images)
         )
         network = Network(apply_fn, variables, "relu")
-        found = snnc.light(network, [images], steps)
+        found = snnc.light(network, [images], steps).found
         _, seen = replaced(network.apply_fn, relu)(network.variables, images)
         *_, last = found
         a = np.maximum(seen[last], 0)
@@ -152,7 +152,7 @@ def test_ltb_balances_all_layers_at_once(updates):
     with jax.enable_x64(True):
         network, images, w, b = perceptron()
         images = np.concatenate([images, images[::-1], images[:16] * 2])
-        found = ltb.prepare(network, np.split(images, 2), 4, updates=updates)
+        found = ltb.prepare(network, np.split(images, 2), 4, updates=updates).found
         thetas = [np.zeros(6), np.zeros(6)]
         for k in range(updates):
             sent = images[k % 3 * 32 :][:32]
@@ -169,7 +169,7 @@ def test_ltb_has_a_threshold_for_each_channel_of_a_map():
     with jax.enable_x64(True):
         network = Network(lambda v, x: networks.qcfs(x, v), jnp.array(1.0), "relu")
         images = np.random.default_rng(0).normal(size=(4, 5, 6, 3))
-        found = ltb.prepare(network, [images], 4, updates=1)
+        found = ltb.prepare(network, [images], 4, updates=1).found
         expected = 2 * np.maximum(images, 0).mean((0, 1, 2))
         np.testing.assert_allclose(
             found["neuron"]["theta"], expected[None, None, None], rtol=1e-12
@@ -181,7 +181,7 @@ def test_ltb_reads_out_after_the_delay(delay):
     steps = 6
     with jax.enable_x64(True):
         network, images, w, b = perceptron()
-        found = ltb.prepare(network, [images], steps, updates=20)
+        found = ltb.prepare(network, [images], steps, updates=20).found
         neuron = ltb.neuron(delay=delay)
         assert neuron.warm_up == delay
         snn = simulate(network.apply_fn, neuron, steps=steps, found=found)
@@ -199,7 +199,7 @@ def test_ltb_reads_out_after_the_delay(delay):
 
 def test_ltb_channel_that_was_silent_stays_silent():
     network = Network(lambda v, x: networks.qcfs(x, v), jnp.array(1.0), "relu")
-    found = ltb.prepare(network, [-np.ones((8, 3), np.float32)], 4)
+    found = ltb.prepare(network, [-np.ones((8, 3), np.float32)], 4).found
     assert not found["neuron"]["theta"].any()
     snn = simulate(network.apply_fn, ltb.neuron(delay=0), steps=4, found=found)
     result = snn(network.variables, jnp.full((2, 3), 0.5))
@@ -258,7 +258,7 @@ def test_rnl_training_starts_at_the_peaks_and_lowers_the_loss():
     peaks = rnl.running_peaks(network, [images])
     losses = []
     for updates in (0, 30):
-        found = rnl.prepare(network, [images], 4, updates=updates)
+        found = rnl.prepare(network, [images], 4, updates=updates).found
         shares = [found[path]["theta"] / peaks[path] for path in PATHS]
         scales = [np.log(share / (1 - share)) for share in shares]
         if not updates:
@@ -266,7 +266,7 @@ def test_rnl_training_starts_at_the_peaks_and_lowers_the_loss():
         peak = [peaks[path] for path in PATHS]
         losses.append(rnl_loss(scales, peak, images, w, b))
     assert losses[1] < losses[0]
-    again = rnl.prepare(network, [images], 4, updates=30)
+    again = rnl.prepare(network, [images], 4, updates=30).found
     assert again == found
 
 
@@ -274,7 +274,7 @@ def test_rnl_neurons_start_empty():
     steps = 7
     with jax.enable_x64(True):
         network, images, w, b = perceptron()
-        found = rnl.prepare(network, [images], steps, updates=2)
+        found = rnl.prepare(network, [images], steps, updates=2).found
         neuron = rnl.METHOD.neuron(steps)
         snn = simulate(network.apply_fn, neuron, steps=steps, found=found)
         layers = [
@@ -299,7 +299,7 @@ def test_a_percentile_is_that_of_all_positive_activations(images):
     x = np.random.default_rng(3).normal(size=(images, 6))
     x[:7] *= 9  # the largest are in the first batch
     with jax.enable_x64(True):
-        found = rueckauer.prepare(network, in_batches([x], 7), 4)
+        found = rueckauer.prepare(network, in_batches([x], 7), 4).found
     zs, _ = activations(x[: images // 7 * 7], w, b)
     for path, z in zip(PATHS, zs, strict=True):
         expected = np.percentile(z[z > 0], 99.9)

@@ -160,7 +160,7 @@ def test_thresholds_are_shares_of_the_largest_activations(method):
     network, prepare = Network(apply_fn, variables, "relu"), method.METHOD.prepare
     w, b = np.asarray(variables["w"]), np.asarray(variables["b"])
     batches = [x, -2 * x[:3], 0.5 * x[1:]]
-    found = prepare(network, batches, 4)
+    found = prepare(network, batches, 4).found
     first = np.maximum(np.concatenate(batches) @ w + b, 0)
     second = np.maximum(first @ w + b, 0)
     for entry, activations in zip(found.values(), (first, second), strict=True):
@@ -183,7 +183,7 @@ def test_what_has_a_threshold_of_its_own_keeps_its_axes():
     network = Network(lambda v, x: qcfs(x, v["theta"]), {"theta": jnp.ones(())}, "relu")
     shapes = {"layer": (), "channel": (1, 1, 1, 5), "neuron": (1, 2, 2, 5)}
     for what, shape in shapes.items():
-        [found] = by_largest(what)(network, [images], 4).values()
+        [found] = by_largest(what)(network, [images], 4).found.values()
         axes = [i for i in range(4) if not shape or shape[i] == 1]
         expected = images.max(tuple(axes), keepdims=bool(shape))
         assert found["theta"].shape == shape
@@ -201,7 +201,7 @@ def test_each_tends_to_the_relu_network_it_was_calibrated_on(method, error):
     w, b = np.asarray(variables["w"]), np.asarray(variables["b"])
     relu = np.maximum(np.maximum(x @ w + b, 0) @ w + b, 0) @ w
     network, method = Network(apply_fn, variables, "relu"), method.METHOD
-    found = method.prepare(network, [x], 4)
+    found = method.prepare(network, [x], 4).found
     run = jax.jit(simulate(apply_fn, method.neuron(4), steps=1024, found=found))
     largest = np.abs(run(variables, x).outputs - relu).max((1, 2))
     assert largest[1023] < error < largest[15]

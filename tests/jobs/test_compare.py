@@ -1,6 +1,7 @@
 """`compare.py`: rows that are right, goes on after a stop, and what it refuses."""
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -208,6 +209,19 @@ def test_a_method_that_fails_is_written_down_and_the_rest_go_on(
     found = [(row["method"], row["steps"]) for row in results["rows"]]
     assert found == [("never", 3), ("qcfs", 1), ("qcfs", 3)]
     assert json.loads((tmp_path / "compare.json").read_text()) == results
+
+
+def test_a_method_may_change_the_variables(trained, tmp_path, monkeypatch):
+    def silenced(network, batches, steps):
+        return network._replace(
+            variables=jax.tree.map(np.zeros_like, network.variables)
+        )
+
+    method = dataclasses.replace(METHODS["qcfs"], prepare=silenced)
+    monkeypatch.setattr("bitsnn_jax.jobs.compare.METHODS", {"qcfs": method})
+    results = run_job(trained, steps=[2], limit=LIMIT, out=tmp_path)
+    [row] = results["rows"]
+    assert row["spikes_per_neuron"] == 0 < results["networks"]["qcfs"]["accuracy"]
 
 
 @pytest.mark.parametrize(

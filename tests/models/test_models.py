@@ -520,7 +520,7 @@ def test_kernels_start_with_the_variance_of_he():
         (Model(stem="7x7"), "stem must be one of cifar, imagenet; got '7x7'"),
         (
             Model(activation="silu"),
-            "model.activation .* qcfs, rate_norm, relu, relu6, slip_relu, .* got 'silu'",
+            "model.activation .* qcfs, rate_norm, relu, relu6, .* got 'silu'",
         ),
         (Model(dtype="float16"), "model.dtype .* bfloat16, float32; got 'float16'"),
         (
