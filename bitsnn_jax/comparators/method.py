@@ -8,7 +8,7 @@ from bitsnn_jax.comparators.layer import Neuron
 from bitsnn_jax.comparators.simulation import Found
 from bitsnn_jax.tracing.program import ApplyFn
 
-NETWORKS = ("qcfs", "clipped_relu", "relu")
+NETWORKS = ("qcfs", "clipped_relu", "slip_relu", "step_relu", "rate_norm", "relu")
 
 
 class Network(NamedTuple):

@@ -6,7 +6,7 @@ are counted; accuracy is that on the same test examples.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from bitsnn_jax.jobs.compare_integers import (
     Pixels,
     RoundedNetworks,
 )
-from bitsnn_jax.jobs.compare_networks import Ann, load_source, other_runs
+from bitsnn_jax.jobs.compare_networks import SUFFIXES, Ann, load_source, other_runs
 from bitsnn_jax.jobs.compare_rows import Case
 from bitsnn_jax.jobs.compare_store import ComparisonStore
 from bitsnn_jax.jobs.numbers import of_examples
@@ -55,6 +55,7 @@ from bitsnn_jax.tasks import task_of
 from bitsnn_jax.tracing.fan_out import fan_out
 
 _TRAINING = "cost of training"  # in the list of what failed
+_NO_SOURCE = "no method starts from this one"
 _TOGETHER = 4  # runs whose steps of training are timed in turns
 
 # Rival methods, ours, and ours in integers.
@@ -69,8 +70,8 @@ class CompareOptions:
       out: folder, for `compare.json`.
       methods: names in `METHODS`; all of them by default.
       steps: the T's, warm-up not counted.
-      relu, clipped_relu: runs or names of the same network trained with these; by
-        default that of the source + "_relu", "_clipped", where there is such a one.
+      sources: activation -> run or name of the same network trained with it; by default
+        that of the source + one of `SUFFIXES`, where there is such a one.
       direct: runs that were trained directly, to stand beside the methods.
       training_rounds: steps of these and of the source that are timed; 0 for none.
       seeds: of the calibration examples, for methods that depend on them.
@@ -85,8 +86,7 @@ class CompareOptions:
     out: Path
     methods: Sequence[str] = ()
     steps: Sequence[int] = (1, 2, 4, 8, 16, 32)
-    relu: str | None = None
-    clipped_relu: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
     direct: Sequence[str] = ()
     training_rounds: int = ROUNDS
     seeds: Sequence[int] = (0,)
@@ -231,18 +231,18 @@ class _Bench:
         self.options, self.main = options, source.run()
         main, chosen, name = self.main, options.chosen, str(source.path)
         self.name = name.rstrip("/") or name
-        advice = "give this one as --relu or --clipped_relu"
+        given = main.config.model.activation
+        advice = f"give this one as --{given}" if given in SUFFIXES else _NO_SOURCE
         check_qcfs(main, name, advice=advice)
         self.direct = direct_runs(options.direct, main)
         settings, task = main.config.data, task_of(main.config)
         self.test: Any = task.load(settings, "test").first(source.limit)
         self.task = task.on(self.test)
         self.structure, self.synapses = self._counted()
-        named = {"relu": options.relu, "clipped_relu": options.clipped_relu}
         others, self.missing = other_runs(
             main,
             name,
-            named,
+            options.sources,
             chosen,
             required=bool(options.methods),
             has_relus=not self.structure.products,

@@ -15,6 +15,7 @@ from bitsnn_jax.runs.checkpoint import CheckpointError, Run
 from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.runtime.devices import split_over_devices
 from bitsnn_jax.tasks import Task
+from bitsnn_jax.training.fitting import with_thetas_as_parameters
 
 
 class Starting(Protocol):
@@ -36,13 +37,19 @@ class Ann(NamedTuple):
 
 
 # What a run of another activation is called beside that of QCFS.
-_SUFFIX = {"relu": "_relu", "clipped_relu": "_clipped"}
+SUFFIXES = {
+    "relu": "_relu",
+    "clipped_relu": "_clipped",
+    "slip_relu": "_slip",
+    "step_relu": "_step",
+    "rate_norm": "_rate_norm",
+}
 
 
 def other_runs(
     main: Run,
     ckpt: str,
-    named: Mapping[str, str | None],
+    named: Mapping[str, str],
     chosen: Sequence[Starting],
     *,
     required: bool,
@@ -64,7 +71,7 @@ def other_runs(
     """
     found: dict[str, tuple[Run, str]] = {}
     missing: list[Failure] = []
-    for activation, suffix in _SUFFIX.items():
+    for activation, suffix in SUFFIXES.items():
         takers = [m for m in chosen if m.trained_with == activation]
         if not takers:
             continue
@@ -73,12 +80,12 @@ def other_runs(
                 f"a network with {activation} in the place of each code is needed; one "
                 "that multiplies codes, as attention does, has others there"
             )
-            if named[activation] or required:
+            if activation in named or required:
                 raise ValueError(f"{takers[0].name}: {needs}")
             missing += [Failure(method=m.name, error=needs) for m in takers]
             continue
         own = ckpt.rstrip("/") + suffix
-        asked = named[activation]
+        asked = named.get(activation)
         names = [asked] if asked else [own, f"runs/{own}"]
         source = next((n for n in names if _is_there(n)), None)
         if source is None:
@@ -137,7 +144,8 @@ def load_source(
     """
     shape = run.metadata["image_shape"]
     activation = run.config.model.activation
-    own_fn, variables = ann_fn(run.config, shape), run.variables
+    own_fn = ann_fn(run.config, shape)
+    variables = with_thetas_as_parameters(run.variables)
     model = dataclasses.replace(
         main.config.model, levels=run.config.model.levels, activation="qcfs"
     )

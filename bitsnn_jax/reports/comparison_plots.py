@@ -25,8 +25,18 @@ RIVALS = (
 WITHIN = 0.01  # of the accuracy of its network a method counts as equal to it
 MARKERS = "osD^vPXp"
 DIRECT_MARKERS = "dh<>8^vs"
-NETWORKS = {"qcfs": "QCFS", "relu": "ReLU", "clipped_relu": "clipped ReLU"}
-_DASHES = ((0, (5, 3)), (0, (1, 1.6)), (0, (6, 2, 1, 2)))
+NETWORKS = {
+    "qcfs": "QCFS",
+    "relu": "ReLU",
+    "clipped_relu": "clipped ReLU",
+    "slip_relu": "SlipReLU",
+    "step_relu": "StepReLU",
+    "rate_norm": "rate norm layers",
+}
+_DASHES = (
+    *((0, (5, 3)), (0, (1, 1.6)), (0, (6, 2, 1, 2))),
+    *((0, (6, 2, 1, 2, 1, 2)), (0, (9, 2)), (0, (2, 4))),
+)
 
 
 class Series(NamedTuple):

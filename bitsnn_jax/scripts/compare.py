@@ -13,9 +13,11 @@ from pathlib import Path
 from bitsnn_jax.integers.energy import profiles
 from bitsnn_jax.jobs.compare import METHODS, CompareOptions, compare
 from bitsnn_jax.jobs.compare_examples import BATCH
+from bitsnn_jax.jobs.compare_networks import SUFFIXES
 from bitsnn_jax.jobs.sources import RunSource
 from bitsnn_jax.jobs.training_cost import ROUNDS
 from bitsnn_jax.reports.comparison_page import write_comparison
+from bitsnn_jax.reports.comparison_plots import NETWORKS
 from bitsnn_jax.runtime.cli import (
     SEEDS,
     STEPS,
@@ -41,8 +43,11 @@ def main(argv: list[str] | None = None) -> None:
         out=out,
         methods=options.methods,
         steps=options.steps,
-        relu=options.relu,
-        clipped_relu=options.clipped_relu,
+        sources={
+            name: run
+            for name in SUFFIXES
+            if (run := getattr(options, name)) is not None
+        },
         direct=options.direct,
         training_rounds=options.training_rounds,
         seeds=options.seeds,
@@ -80,18 +85,14 @@ def _parser() -> Parser:
         metavar="T",
         help="time steps, without warm-up (default: %(default)s)",
     )
-    parser.add_argument(
-        "--relu",
-        type=filled,
-        metavar="RUN",
-        help="the same network trained with ReLU (default: RUN_relu)",
-    )
-    parser.add_argument(
-        "--clipped_relu",
-        type=filled,
-        metavar="RUN",
-        help="the same network trained with clipped ReLU (default: RUN_clipped)",
-    )
+    for activation, suffix in SUFFIXES.items():
+        parser.add_argument(
+            f"--{activation}",
+            type=filled,
+            metavar="RUN",
+            help=f"the same network trained with {NETWORKS[activation]} (default: "
+            f"RUN{suffix})",
+        )
     parser.add_argument(
         "--direct",
         type=filled,

@@ -133,7 +133,12 @@ def test_methods_of_another_network_go_into_the_same_folder(trained, tmp_path):
     assert last["rows"][0] == first["rows"][0]
     assert list(last["methods"]) == ["qcfs", "bos", "snm"]
     with pytest.raises(ValueError, match="of other networks or images"):
-        run_job(trained, methods=["snm"], relu=str(other_relu(trained)), **options)
+        run_job(
+            trained,
+            methods=["snm"],
+            sources={"relu": str(other_relu(trained))},
+            **options,
+        )
 
 
 def test_a_method_that_is_no_longer_known_comes_last(trained, tmp_path):
@@ -270,7 +275,7 @@ def test_a_file_in_the_place_of_the_folder_is_left_alone(
 
 def test_a_network_of_relu_is_no_checkpoint_to_compare_on(trained, tmp_path):
     relu = trained.with_name("small_relu")
-    with pytest.raises(ValueError, match="give this one as --relu"):
+    with pytest.raises(ValueError, match="give this one as --relu$"):
         run_job(relu, out=tmp_path)
 
 

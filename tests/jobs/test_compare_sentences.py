@@ -84,10 +84,9 @@ def test_sentences_are_compared_as_images_are(run, tmp_path):
 
 def test_methods_that_start_from_relu_refuse_a_network_that_multiplies_codes(run):
     main = RunSource(run).run()
-    named = {"relu": None, "clipped_relu": None}
     chosen = [METHODS["qcfs"], METHODS["snm"], METHODS["opi"]]
     options = {"required": False, "has_relus": False}
-    found, missing = other_runs(main, str(run), named, chosen, **options)
+    found, missing = other_runs(main, str(run), {}, chosen, **options)
     assert not found and {each.method for each in missing} == {"snm", "opi"}
     with pytest.raises(ValueError, match="snm: a network with relu in the place of"):
-        other_runs(main, str(run), named, chosen, **options | {"required": True})
+        other_runs(main, str(run), {}, chosen, **options | {"required": True})
