@@ -13,18 +13,19 @@ neurons that fire do so at each step. The neurons then are IF with reset by subt
 and v(0) = 0.
 
 The paper trains its source with these clips in place, weights and all (scale held at
-10), and the largest activations are running averages over its batches. Ours starts from
-a trained ReLU network: the peaks are running averages over the calibration images, from
-the first batch on. Its second stage, on the shares alone, begins at scale = 4, as that
-of the public code does, and is `_STEPS` steps of Adam there 200 epochs of SGD: a share
-near 1 has next to no gradient. The logits it is held to are those of the ReLU network;
-in the public code they are those of the clipped network itself, which hold nothing, so
-that K falls until an accuracy on labelled images, 3 or 10 points below, stops it. K of
-the logits, which the public code adds, is left out. So are, in its second stage, peaks
-and statistics of batch norm that move on, and one scale for all layers. What that stop
-amounts to, the least common share that keeps 97 % of the ReLU network's predictions,
-was tried as well: it is near 0.4 for ResNet-20 on Fashion-MNIST, and at T = 32 the
-spiking network has 24 % with it and 39 % with the fit above.
+10), and the largest activations are running averages over its batches: that is
+`rnl_trained`. This one starts from a trained ReLU network: the peaks are running
+averages over the calibration images, from the first batch on. The second stage, on the
+shares alone, begins at scale = 4, as that of the public code does, and is `_STEPS`
+steps of Adam there 200 epochs of SGD: a share near 1 has next to no gradient. The
+logits it is held to are those of the ReLU network; in the public code they are those of
+the clipped network itself, which hold nothing, so that K falls until an accuracy on
+labelled images, 3 or 10 points below, stops it. K of the logits, which the public code
+adds, is left out. So are, in its second stage, peaks and statistics of batch norm that
+move on, and one scale for all layers. What that stop amounts to, the least common share
+that keeps 97 % of the ReLU network's predictions, was tried as well: it is near 0.4 for
+ResNet-20 on Fashion-MNIST, and at T = 32 the spiking network has 24 % with it and 39 %
+with the fit above.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,10 +39,10 @@ import optax
 
 from bitsnn_jax.comparators.batches import in_batches
 from bitsnn_jax.comparators.method import Method, Network
-from bitsnn_jax.comparators.observe import relu, replaced
+from bitsnn_jax.comparators.observe import ActivationFn, relu, replaced
 from bitsnn_jax.comparators.qcfs import empty, neuron
 
-_IMAGES = 50
+IMAGES = 50  # in a batch
 _STEPS, _RATE = 100, 0.1
 _SCALE = 4.0
 _MOMENTUM = 0.1
@@ -56,12 +57,32 @@ def prepare(
     Raises:
       ValueError: a layer has no positive activation, or one that is not finite.
     """
-    batches = in_batches(batches, _IMAGES)
+    batches = in_batches(batches, IMAGES)
     peaks = running_peaks(network, batches)
+    return fit(network, batches, peaks, relu, updates=updates)
+
+
+def fit(
+    network: Network,
+    batches: list[Any],
+    peaks: dict[str, Any],
+    source: ActivationFn,
+    *,
+    updates: int = _STEPS,
+) -> Network:
+    """Train the shares: the second stage.
+
+    Args:
+      network: of them.
+      batches: of 50 images.
+      peaks: path -> largest activation.
+      source: the activation of the network that the clipped one is held to.
+      updates: steps of Adam.
+    """
     scales = {path: np.full_like(peak, _SCALE) for path, peak in peaks.items()}
     optimizer = optax.adam(_RATE)
     state = optimizer.init(scales)
-    gradient = jax.grad(loss(network, peaks))
+    gradient = jax.grad(loss(network, peaks, source))
 
     @jax.jit
     def step(variables, x, scales, state):
@@ -97,7 +118,9 @@ def running_peaks(network: Network, batches: list[Any]) -> dict[str, Any]:
     return peaks
 
 
-def loss(network: Network, peaks: dict[str, Any]) -> Callable[[Any, Any, Any], Any]:
+def loss(
+    network: Network, peaks: dict[str, Any], source: ActivationFn = relu
+) -> Callable[[Any, Any, Any], Any]:
     """Build the loss of the second stage, (scales, variables, x) -> []."""
 
     def of(scales, variables, x):
@@ -109,7 +132,7 @@ def loss(network: Network, peaks: dict[str, Any]) -> Callable[[Any, Any, Any], A
             ks.append(a.sum() / ((a**2).sum() + 1e-5))
             return layer.theta * a
 
-        target, _ = replaced(network.apply_fn, relu)(variables, x)
+        target, _ = replaced(network.apply_fn, source)(variables, x)
         found = _thetas(peaks, scales)
         output, _ = replaced(network.apply_fn, clipped, found=found)(variables, x)
         rows = (len(output), -1)
