@@ -22,6 +22,7 @@ _FILES = (
     "opi",
     "slip_relu",
     "step_relu",
+    "threshold_tuning",
     "srp",
     "bos",
     "signed_if",

@@ -15,6 +15,7 @@ from bitsnn_jax.comparators import (
     snnc,
     snnc_advanced,
     snnc_light,
+    threshold_tuning,
 )
 from bitsnn_jax.comparators.batches import in_batches
 from bitsnn_jax.comparators.observe import relu, replaced
@@ -313,3 +314,41 @@ def test_a_layer_without_an_activation_has_no_percentile():
         rueckauer.prepare(network, [images], 4)
     with pytest.raises(ValueError, match="got none"):
         rueckauer.prepare(network, [], 4)
+
+
+@pytest.mark.parametrize("steps", [2, 7])
+def test_tuned_thresholds_lose_least_behind_tuned_layers(steps):
+    with jax.enable_x64(True):
+        network, images, w, b = perceptron()
+        made = threshold_tuning.prepare(network, np.split(images, 4), steps)
+        clips = (2.0, 2.0)  # the trained theta
+        seen, _ = activations(images, w, b, clips)
+        layers = [{"theta": 2.0, "v": 1.0, "given": 0.0} for _ in PATHS]
+        for i, path in enumerate(PATHS):
+            errors = []
+            for share in np.arange(3, 13) / 10:
+                layers[i] |= {"theta": 2 * share, "v": share}
+                sent = spiking(images, w, b, layers, steps)[i].mean(0)
+                errors.append(((sent - np.clip(seen[i], 0, 2)) ** 2).mean())
+            share = (3 + np.argmin(errors)) / 10
+            layers[i] |= {"theta": 2 * share, "v": share}
+            np.testing.assert_allclose(made.found[path]["theta"], 2 * share)
+        neuron = threshold_tuning.METHOD.neuron(steps)
+        snn = simulate(network.apply_fn, neuron, steps=steps, found=made.found)
+        train = spiking(images, w, b, layers, steps)[2]
+        outputs = snn(network.variables, images).outputs
+        np.testing.assert_allclose(outputs[-1], train.mean(0), atol=1e-10)
+
+
+def test_tuned_thresholds_tend_to_the_clipped_source():
+    with jax.enable_x64(True):
+        network, images, w, b = perceptron()
+        _, expected = activations(images, w, b, (2.0, 2.0))
+        errors = []
+        for steps in (8, 128):
+            made = threshold_tuning.prepare(network, [images], steps)
+            neuron = threshold_tuning.METHOD.neuron(steps)
+            snn = simulate(network.apply_fn, neuron, steps=steps, found=made.found)
+            output = jax.jit(snn)(network.variables, images).outputs[-1]
+            errors.append(np.abs(output - expected).max())
+    assert errors[1] < errors[0] / 8  # O(1 / T), and half of that to spare
