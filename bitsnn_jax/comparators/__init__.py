@@ -37,6 +37,7 @@ _FILES = (
     "parallel",
     "ttfs",
     "phase",
+    "spike_converter",
     "radix",
     "few_spikes",
 )
