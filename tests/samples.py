@@ -239,7 +239,7 @@ METHODS = {
     "parallel": ("Parallel inference", "qcfs", 1.0, 0, True, 1.6),
     "ltb": ("Local threshold balancing", "relu", 6.0, 2, False, 1.2),
     "radix": ("Radix encoding", "qcfs", 0.8, 0, True, 1.0),
-    "phase": ("Phase code (SpikeConverter)", "relu", 1.3, 0, True, 1.25),
+    "phase": ("Phase code", "relu", 1.3, 0, True, 1.25),
     "ttfs": ("Time to first spike", "qcfs", 5.0, 0, True, 0.55),
 }
 ANNS = {"qcfs": 0.9412, "relu": 0.9455, "clipped_relu": 0.9437}

@@ -48,6 +48,8 @@ class Method:
         changes them. Batches can be iterated more than once.
       can: T -> why the method cannot do T steps, or "".
       seeds: the outcome depends on which images it was prepared with.
+      codes: what its codes are called, where those of other methods from the same
+        network are equal at the same T, by construction; "" for codes of its own.
       for_one: prepared for one T, which is read at that T only. All others that run all
         layers at each step are read at each T on the way to the largest.
     """
@@ -60,4 +62,5 @@ class Method:
     prepare: Callable[[Network, Iterable[Any], int], Network] = as_it_is
     can: Callable[[int], str] = lambda steps: ""
     seeds: bool = False
+    codes: str = ""
     for_one: bool = False

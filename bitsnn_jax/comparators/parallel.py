@@ -45,4 +45,5 @@ METHOD = Method(
     source="Hao et al., Faster and stronger: when ANN-SNN conversion meets parallel "
     "spiking calculation, ICML 2025",
     neuron=neuron,
+    codes="counts",
 )

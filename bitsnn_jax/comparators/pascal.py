@@ -73,4 +73,5 @@ METHOD = Method(
     source="Ramesh and Srinivasan, PASCAL: precise and efficient ANN-SNN conversion "
     "using spike accumulation and adaptive layerwise activation, TMLR 2025",
     neuron=neuron,
+    codes="counts",
 )

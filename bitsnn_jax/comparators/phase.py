@@ -14,9 +14,9 @@ step, which is b / (2**T - 1) at each step of the equation above.
 
 Ours where the source is silent to us: v_init = 0, neurons that start at rest and so
 round down, and the threshold that makes the highest code theta. The paper fits leak and
-threshold to each network instead. With v_init = 1/2 (in delta) the codes are those of
-QCFS, without it they are those of radix encoding. A layer generates while the next one
-accumulates, so each takes T steps.
+threshold to each network instead, as `spike_converter` does. With v_init = 1/2 (in
+delta) the codes are those of QCFS, without it they are those of radix encoding. A layer
+generates while the next one accumulates, so each takes T steps.
 """
 
 import jax.numpy as jnp
@@ -65,10 +65,11 @@ def neuron(steps: int, *, v_init: float = 0.0) -> TrainNeuron:
 
 METHOD = Method(
     name="phase",
-    title="Phase code (SpikeConverter)",
+    title="Phase code",
     source="Reconstructed after Liu et al., SpikeConverter: an efficient conversion "
     "framework zipping the gap between artificial neural networks and spiking neural "
-    "networks, AAAI 2022",
+    "networks, AAAI 2022; with a leak of 2 and trained thresholds",
     neuron=neuron,
     can=can,
+    codes="floored bits",
 )

@@ -45,4 +45,5 @@ METHOD = Method(
     "radix encoding, IEEE Transactions on Neural Networks and Learning Systems 2022",
     neuron=neuron,
     can=can,
+    codes="floored bits",
 )

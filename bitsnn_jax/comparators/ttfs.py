@@ -57,4 +57,5 @@ METHOD = Method(
     source="Reconstructed after Rueckauer and Liu, Conversion of analog to spiking "
     "neural networks using sparse temporal coding, ISCAS 2018",
     neuron=neuron,
+    codes="counts",
 )

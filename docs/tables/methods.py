@@ -7,8 +7,8 @@ from pages import table
 from surveys import spread
 
 from bitsnn_jax.comparators import METHODS
+from bitsnn_jax.reports.comparison_plots import NETWORKS
 
-_SOURCES = {"qcfs": "QCFS", "clipped_relu": "clipped ReLU", "relu": "ReLU"}
 _STEPS = (1, 2, 4, 8, 16, 32)
 _WITHIN = 0.01  # of the source's accuracy: "equal"
 _WORDS = ("method", "gpu", "network", "commit", "machine", "run")  # no numbers
@@ -79,11 +79,13 @@ def short(number: float) -> str:
 def _of_accuracy(name: str) -> None:
     @table(f"{name}_accuracy", f"{name}.csv", f"{name}.about.json")
     def accuracy(rows, about):
-        yield "method", "starts from", "ANN", "beside T", *(f"T = {t}" for t in _STEPS)
+        steps = (f"T = {t}" for t in _STEPS)
+        yield "method", "codes", "starts from", "ANN", "beside T", *steps
         for method, by_steps in grouped(rows).items():
             yield (
                 METHODS[method].title,
-                _SOURCES[METHODS[method].trained_with],
+                METHODS[method].codes or "–",
+                NETWORKS[METHODS[method].trained_with],
                 f"{100 * _ann(about, method):.2f}",
                 _beside(by_steps),
                 *(_accuracy(by_steps.get(t)) for t in _STEPS),

@@ -14,6 +14,7 @@ import pytest
 
 from bitsnn_jax import codes, qcfs, spike_planes, spiking
 from bitsnn_jax.comparators import (
+    METHODS,
     bit_serial,
     few_spikes,
     parallel,
@@ -101,6 +102,28 @@ def test_the_mean_of_what_is_sent_is_the_code(name, steps):
         sent.mean(0), expected * theta / code.levels(steps), rtol=0, atol=1e-14
     )
     assert expected.min() == 0 and expected.max() == code.top(steps)
+
+
+def test_methods_of_one_code_send_equal_codes():
+    """What the tables say under "codes"."""
+    groups: dict[str, list[str]] = {}
+    for name, method in METHODS.items():
+        if method.codes:
+            assert method.trained_with == "qcfs"
+            groups.setdefault(method.codes, []).append(name)
+    assert groups == {
+        "counts": ["pascal", "parallel", "ttfs"],
+        "floored bits": ["phase", "radix"],
+    }
+    for steps in (1, 2, 5, 8):
+        # In 64ths: sums are exact, so that ties are the same to all.
+        currents = np.round(64 * trains(np.random.default_rng(steps), 2.0, steps)) / 64
+        for names in groups.values():
+            first, *others = (
+                fired(METHODS[name], 2.0, currents)[0].mean(0) for name in names
+            )
+            for other in others:
+                np.testing.assert_allclose(other, first, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4])
