@@ -30,6 +30,7 @@ _FILES = (
     "snm",
     "snnc_light",
     "snnc_advanced",
+    "snnc_weights",
     "rnl",
     "rnl_trained",
     "ltb",

@@ -19,16 +19,16 @@ neurons send is then taken out, layer by layer, behind layers that are corrected
     potentials:  v_0 = T times the mean over images of a - s, for each neuron;   b = 0
 
 The paper's third part, which trains the weights of each layer on its activations, is
-not here: in the authors' public code it is switched off for CIFAR, with the remark that
-potentials alone did best there, and a method here finds things out about layers of
-neurons, not weights. Batch norm is not folded but done at each step, which is the same.
+`snnc_weights`; in the authors' public code it is switched off for CIFAR, with the
+remark that potentials alone did best there. Batch norm is not folded but done at each
+step, which is the same.
 
 Ours: the sums that theta is found by go over all images (public code: thetas of several
 batches, in a running average), as they are (public code: augmented). The corrections
 are found from the first 128 images, as many as the public code takes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -55,6 +55,7 @@ _SHARES = 1 - np.arange(95) / 100
 _IMAGES = 128  # to correct with: their spike trains are held at once
 
 Found = dict[str, dict[str, Any]]
+Correct = Callable[[Array, int], dict[str, Array]]
 
 
 def neuron(steps: int) -> StepNeuron:
@@ -78,7 +79,7 @@ def light(network: Network, batches: Iterable[Any], steps: int) -> Network:
 
 def potentials(network: Network, batches: Iterable[Any], steps: int) -> Network:
     """Find thresholds, and a potential to start from for each neuron."""
-    return _calibrated(network, batches, steps, _potential)
+    return _calibrated(network, batches, steps, potential)
 
 
 def thresholds(network: Network, batches: Iterable[Any], steps: int) -> Found:
@@ -141,11 +142,31 @@ def _errors(z, peak, steps):
 
 
 def _calibrated(network, batches, steps, correct) -> Network:
-    batches = in_batches(batches, _IMAGES)
-    found = thresholds(network, batches, steps)
+    batches = list(batches)
+    found = thresholds(network, in_batches(batches, _IMAGES), steps)
+    ready = network._replace(found=found)
+    return corrected(ready, network.variables, batches, steps, correct)
+
+
+def corrected(
+    network: Network, ann: Any, batches: Iterable[Any], steps: int, correct: Correct
+) -> Network:
+    """Correct what neurons send, layer by layer.
+
+    Args:
+      network: with thresholds.
+      ann: variables of the ReLU network that says what they should send.
+      batches: of images.
+      steps: T.
+      correct: makes a correction of the mean of what is missing, [1, ...], and T.
+    """
+    images, *_ = in_batches(batches, _IMAGES)
     corrections = _corrections(network.apply_fn, steps, correct)
-    made = corrections((network.variables, found), batches[0])
-    both = {path: found[path] | _of_one_device(made[path]) for path in found}
+    made = corrections((network.variables, network.found, ann), images)
+    both = {
+        path: {**found, **_of_one_device(made[path])}
+        for path, found in network.found.items()
+    }
     return network._replace(found=both)
 
 
@@ -155,7 +176,7 @@ def _of_one_device(made):
 
 @lru_cache(maxsize=8)
 def _corrections(apply_fn: ApplyFn, steps: int, correct):
-    """Make ((variables, found), x) -> `correct` of the mean of a - s, by layer.
+    """Make ((variables, found, ann), x) -> `correct` of the mean of a - s, by layer.
 
     Takes one pass, layer by layer; the mean is over the images on all devices.
     """
@@ -163,8 +184,8 @@ def _corrections(apply_fn: ApplyFn, steps: int, correct):
 
     @split_over_devices
     def corrections(given, x):
-        variables, found = given
-        _, seen = replaced(apply_fn, relu)(variables, x)
+        variables, found, ann = given
+        _, seen = replaced(apply_fn, relu)(ann, x)
         made = {}
 
         def fire(layer: Layer, currents: Array) -> Sent:
@@ -186,7 +207,7 @@ def _bias(missing: Array, steps: int) -> dict[str, Array]:
     return {"bias": missing.mean(places, keepdims=True)}
 
 
-def _potential(missing: Array, steps: int) -> dict[str, Array]:
+def potential(missing: Array, steps: int) -> dict[str, Array]:
     return {"v_init": steps * missing}
 
 

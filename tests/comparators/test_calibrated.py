@@ -15,6 +15,7 @@ from bitsnn_jax.comparators import (
     snnc,
     snnc_advanced,
     snnc_light,
+    snnc_weights,
     threshold_tuning,
 )
 from bitsnn_jax.comparators.batches import in_batches
@@ -352,3 +353,80 @@ def test_tuned_thresholds_tend_to_the_clipped_source():
             output = jax.jit(snn)(network.variables, images).outputs[-1]
             errors.append(np.abs(output - expected).max())
     assert errors[1] < errors[0] / 8  # O(1 / T), and half of that to spare
+
+
+def two_layers():
+    """(network, images): a perceptron whose layers have weights of their own."""
+    rng = np.random.default_rng(0)
+    images, first, second, out = (
+        rng.normal(size=shape) for shape in ((40, 6), (6, 5), (5, 4), (4, 3))
+    )
+    variables = {"w": [first, second, out], "theta": np.array(2.0), "b": np.zeros(5)}
+
+    def apply_fn(v, x):
+        x = networks.qcfs(x @ v["w"][0] + v["b"], v["theta"])
+        return networks.qcfs(x @ v["w"][1], v["theta"]) @ v["w"][2]
+
+    return Network(apply_fn, variables, "relu"), images
+
+
+def trained_weights(w, inputs, target, found, steps, updates, rate):
+    """Adam on the weights of one layer, written out."""
+    theta = found["theta"]
+    mean, square, rng = np.zeros_like(w), np.zeros_like(w), np.random.default_rng(0)
+    for k in range(updates):
+        rows = rng.permutation(len(inputs))[:32]
+        x, a = inputs[rows], target[rows]
+        v = (steps * (x @ w) + theta / 2) / theta
+        missed = np.clip(np.floor(v), 0, steps) * theta / steps - a
+        slope = 2 * missed * ((v > 0) & (v < steps)) / len(rows)
+        gradient = x.T @ slope
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        now = rate * (1 + np.cos(np.pi * k / updates)) / 2
+        root = np.sqrt(square / (1 - 0.999 ** (k + 1))) + 1e-8
+        w = w - now * mean / (1 - 0.9 ** (k + 1)) / root
+    return w
+
+
+def test_snnc_trains_the_weights_of_a_layer_behind_trained_layers():
+    steps, options = 4, {"updates": 12, "rate": 0.01}
+    with jax.enable_x64(True):
+        network, images = two_layers()
+        made = snnc_weights.prepare(network, [images], steps, **options)
+        first, second, out = network.variables["w"]
+        found = snnc.thresholds(network, [images], steps)
+        a = np.maximum(images @ first, 0)
+        w = trained_weights(first, images, a, found["neuron"], steps, **options)
+        np.testing.assert_allclose(made.variables["w"][0], w, rtol=1e-9)
+        inputs = sent(np.array([images @ w] * steps), found["neuron"], 0)
+        a_second, found = np.maximum(a @ second, 0), found["neuron@2"]
+        mean = inputs.mean(0)
+        v = trained_weights(second, mean, a_second, found, steps, **options)
+        np.testing.assert_allclose(made.variables["w"][1], v, rtol=1e-9)
+        assert np.abs(v - second).max() > 0.01
+        np.testing.assert_array_equal(made.variables["w"][2], out)
+        for name in ("theta", "b"):
+            kept = network.variables[name]
+            np.testing.assert_array_equal(made.variables[name], kept)
+        check_potentials(made.found, images @ w, v, (a, a_second), steps)
+
+
+def sent(currents, found, v_init):
+    """What a layer sends of currents [T, n, ...]."""
+    v, trains = v_init + np.zeros_like(currents[0]), []
+    for current in currents:
+        v = v + current + found["theta"] / (2 * len(currents))
+        trains.append(np.where(v >= found["theta"], found["theta"], 0.0))
+        v = v - trains[-1]
+    return np.array(trains)
+
+
+def check_potentials(found, z, w, targets, steps):
+    """They give back the mean of what is missing, behind layers that have theirs."""
+    currents = np.array([z] * steps)
+    for path, a in zip(PATHS, targets, strict=True):
+        missing = (a - sent(currents, found[path], 0).mean(0)).mean(0)
+        v_init = found[path]["v_init"]
+        np.testing.assert_allclose(v_init, steps * missing[None], atol=1e-9)
+        currents = sent(currents, found[path], v_init) @ w if path == PATHS[0] else None
