@@ -16,6 +16,7 @@ from simulate import compile_pass, interleaved, print_table
 
 from bitsnn_jax import convert, spiking
 from bitsnn_jax.comparators import METHODS, simulate
+from bitsnn_jax.comparators.method import as_it_is
 from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import STEPS as MOST_STEPS
@@ -70,7 +71,7 @@ def main() -> None:
 def parsed(text: str, parser: Parser) -> tuple[str, int]:
     """qcfs=32 as a method and its T; methods that calibrate have no place here."""
     name, _, steps = text.partition("=")
-    known = [m.name for m in METHODS.values() if m.prepare is None]
+    known = [m.name for m in METHODS.values() if m.prepare is as_it_is]
     number = int(steps) if steps.isdecimal() and len(steps) < 5 else 0
     if name not in known or not 1 <= number <= MOST_STEPS:
         parser.error(
