@@ -16,7 +16,7 @@ The paper trains its source with these clips in place, weights and all (scale he
 10), and the largest activations are running averages over its batches: that is
 `rnl_trained`. This one starts from a trained ReLU network: the peaks are running
 averages over the calibration images, from the first batch on. The second stage, on the
-shares alone, begins at scale = 4, as that of the public code does, and is `_STEPS`
+shares alone, begins at scale = 4, as that of the public code does, and is `STEPS`
 steps of Adam there 200 epochs of SGD: a share near 1 has next to no gradient. The
 logits it is held to are those of the ReLU network; in the public code they are those of
 the clipped network itself, which hold nothing, so that K falls until an accuracy on
@@ -43,14 +43,14 @@ from bitsnn_jax.comparators.observe import ActivationFn, relu, replaced
 from bitsnn_jax.comparators.qcfs import empty, neuron
 
 IMAGES = 50  # in a batch
-_STEPS, _RATE = 100, 0.1
+STEPS, _RATE = 100, 0.1
 _SCALE = 4.0
 _MOMENTUM = 0.1
 _LAMBDA = 0.1
 
 
 def prepare(
-    network: Network, batches: Iterable[Any], steps: int, *, updates: int = _STEPS
+    network: Network, batches: Iterable[Any], steps: int, *, updates: int = STEPS
 ) -> Network:
     """Find {"theta": []} for each layer, whatever T is.
 
@@ -68,7 +68,7 @@ def fit(
     peaks: dict[str, Any],
     source: ActivationFn,
     *,
-    updates: int = _STEPS,
+    updates: int = STEPS,
 ) -> Network:
     """Train the shares: the second stage.
 

@@ -23,7 +23,7 @@ from bitsnn_jax.comparators.observe import clipped_relu, replaced
 
 
 def prepare(
-    network: Network, batches: Iterable[Any], steps: int, *, updates: int = 100
+    network: Network, batches: Iterable[Any], steps: int, *, updates: int = rnl.STEPS
 ) -> Network:
     """Find {"theta": []} for each layer, whatever T is."""
     batches = in_batches(batches, rnl.IMAGES)

@@ -13,10 +13,10 @@ What is sent here carries that worth already, T theta k^(1-t), since a synapse h
 the mean of its train; so phase 1 is a sum, and its v is T z. The layer before has the
 same k, which its spikes are accumulated with: there is one for the network.
 
-Every k in 1..2 leaves no gap between codes, and 2 has the most of them. A smaller one
-reaches higher with the same threshold, and has more codes for low values than for high
-ones. k and each layer's theta are those with which the activations of a ReLU network
-change least:
+With any k in 1..2 a value below the highest code loses less than a spike of the last
+step is worth. A smaller k reaches higher with the same threshold, a larger one has
+finer steps. k and each layer's theta are those with which the activations of a ReLU
+network change least:
 
     theta = argmin of e = sum (generated - a)^2 / sum a^2,   k = argmin of the sum of e
     with the highest code theta (k - k^(1-T)) / (k - 1) in {i / 20 max(a), i = 1..20},
