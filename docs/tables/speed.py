@@ -189,6 +189,7 @@ _FORMS = {
     "shifted": "shifted, times a weight, added up",
     "correlated": "products added up, place by place",
     "placed": "one product a place",
+    "split": "128 images at a time",
 }
 
 
