@@ -190,6 +190,7 @@ _FORMS = {
     "correlated": "products added up, place by place",
     "placed": "one product a place",
     "split": "128 images at a time",
+    "canonical": "axes moved",
 }
 
 
