@@ -8,7 +8,8 @@ of `bitsnn_jax.numerics.convolution_forms` that can compute it. Runs are interle
 and each ratio is the median over rounds of the ratio within a round, so that the
 machine's drift cancels. The rule of that file should name the fastest form, or "lax"
 where none is clearly faster. --whole times a pass and a training step instead: with
-lax's convolutions, and with those of the rule. With --out the numbers are stored; those
+lax's convolutions, and with those of the rule; with --parts, a step that takes its
+batch in parts, one after the other in a loop. With --out the numbers are stored; those
 of another network, size or batch stay in the file.
 """
 
@@ -38,6 +39,7 @@ from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
 from bitsnn_jax.runtime.reading import read_json
 from bitsnn_jax.tracing.equations import parts, shape_of
 from bitsnn_jax.tracing.fast_convolutions import with_fast_convolutions
+from bitsnn_jax.training.accumulate import in_parts
 
 SHORTEST = 2e-3  # seconds of what is timed: shorter ones are repeated
 RULE = "rule"  # each convolution in the form that it takes
@@ -52,6 +54,9 @@ def main() -> None:
     parser.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar")
     parser.add_argument("--forward", action="store_true", help="without gradients")
     parser.add_argument("--whole", action="store_true", help="a pass and a step")
+    parser.add_argument(
+        "--parts", type=whole(1, 1024), default=1, help="of the step of --whole"
+    )
     parser.add_argument("--rounds", type=whole(2, 10**6), default=5)
     parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
     options = parser.parse_args()
@@ -109,7 +114,7 @@ def wholes(options) -> Iterator[dict[str, Any]]:
         return model.apply(variables, x, train=False)
 
     def step(variables, x):
-        def loss(params):
+        def loss(params, x):
             logits, updates = model.apply(
                 {**variables, "params": params},
                 x,
@@ -119,11 +124,17 @@ def wholes(options) -> Iterator[dict[str, Any]]:
             )
             return jnp.mean(logits**2), updates
 
-        gradient, updates = jax.grad(loss, has_aux=True)(variables["params"])
+        def of_part(x, key):
+            return jax.grad(loss, has_aux=True)(variables["params"], x), 0.0
+
+        key = jax.random.key(3)
+        (gradient, updates), _ = in_parts(of_part, x, key, parts=options.parts)
         params = jax.tree.map(lambda p, g: p - 0.1 * g, variables["params"], gradient)
         return {"params": params, **updates}
 
-    for part, fn in {"a pass": logits, "a step": step}.items():
+    named = "a step" if options.parts == 1 else f"a step in {options.parts} parts"
+    passes = {"a pass": logits} if options.parts == 1 else {}
+    for part, fn in (passes | {named: step}).items():
         passes = {"lax": fn, RULE: with_fast_convolutions(fn)}
         seconds = interleaved(
             {n: jax.jit(f).lower(variables, x).compile() for n, f in passes.items()},
@@ -243,6 +254,7 @@ def store(options, case: dict[str, Any], new: list[dict[str, Any]]) -> None:
         for row in rows
         if any(row[k] != v for k, v in case.items())
         or (row["form"] == RULE) != is_whole
+        or (is_whole and row["part"] not in [r["part"] for r in new])
     ]
     store_numbers(options.out, rows + new, config="all", seed=0, rounds=options.rounds)
 

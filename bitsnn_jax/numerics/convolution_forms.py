@@ -68,6 +68,7 @@ class Convolution(NamedTuple):
 
 
 MOST_TERMS = 64  # of a sum that is written out; with more, programs compile slowly
+PART = 128  # channels that XLA sums in one convolution, where there are very many
 Form = Callable[[Array, Array, Convolution], Array]
 
 
@@ -201,6 +202,59 @@ def _placed(x, kernel, case) -> Array:
     return _arranged(y, [*range(2, case.ndim), 0, 1], case)
 
 
+def _canonical(x, kernel, case) -> Array:
+    """Do as lax does, with axes in the order that XLA has a fast convolution for.
+
+    XLA's CPU backend orders the axes itself, but not inside of loops and calls: there
+    gradients, whose axes are others, become plain loops.
+    """
+    dimensions = _canonical_dimensions(case)
+    batch, inputs, *space = case.dimensions.lhs_spec
+    x = jnp.transpose(x, (batch, *space, inputs))
+    outputs, inputs, *window = case.dimensions.rhs_spec
+    kernel = jnp.transpose(kernel, (*window, inputs, outputs))
+    y = lax.conv_general_dilated(
+        x,
+        kernel,
+        case.strides,
+        case.padding,
+        lhs_dilation=case.lhs_dilation,
+        rhs_dilation=case.rhs_dilation,
+        dimension_numbers=dimensions,
+        feature_group_count=case.groups,
+        precision=case.precision,
+        preferred_element_type=case.type,
+    )
+    return _arranged(y, [0, *range(2, case.ndim), 1], case)
+
+
+def _canonical_dimensions(case: Convolution) -> lax.ConvDimensionNumbers:
+    """Put channels last: N...C, ...IO, N...C."""
+    last, space = case.ndim - 1, tuple(range(1, case.ndim - 1))
+    image = (0, last, *space)
+    return lax.ConvDimensionNumbers(
+        image, (last, last - 1, *range(case.ndim - 2)), image
+    )
+
+
+def _split(x, kernel, case) -> Array:
+    """Add up the convolutions of parts of the input channels.
+
+    In the gradient of a kernel what was the batch is the channels.
+    """
+    channels, weights = case.dimensions.lhs_spec[1], case.dimensions.rhs_spec[1]
+    ys = [
+        _canonical(
+            lax.slice_in_dim(x, start, end, axis=channels),
+            lax.slice_in_dim(kernel, start, end, axis=weights),
+            case,
+        )
+        for start in range(0, case.inputs, PART)
+        for end in [min(start + PART, case.inputs)]
+    ]
+    return sum(ys[1:], ys[0])
+
+
 FORMS: dict[str, Form] = {
     "columns": _columns,
     "pointwise": _pointwise,
@@ -208,6 +262,8 @@ FORMS: dict[str, Form] = {
     "shifted": _shifted,
     "correlated": _correlated,
     "placed": _placed,
+    "canonical": _canonical,
+    "split": _split,
 }
 
 
@@ -293,8 +349,11 @@ def able_forms(case: Convolution) -> list[str]:
         return ["correlated"] if is_depthwise else []
     if case.groups == 1:
         is_pointwise = math.prod(case.window) == 1
-        return ["columns", "placed"] + ["pointwise"] * is_pointwise
-    return ["grouped", "shifted"] if case.groups == case.inputs else ["grouped"]
+        many = ["split"] * (case.inputs > PART)
+        forms = ["canonical", "columns", "placed", *many]
+        return forms + ["pointwise"] * is_pointwise
+    forms = ["canonical", "grouped"]
+    return forms + ["shifted"] * (case.groups == case.inputs)
 
 
 def form_of(case: Convolution) -> str:
@@ -324,7 +383,15 @@ def form_of(case: Convolution) -> str:
         return "pointwise"
     if _is_wide(case):
         return "columns"
-    return "placed" if math.prod(case.places) == 1 else "lax"
+    if math.prod(case.places) == 1:
+        return "placed"
+    # The gradient of a kernel: XLA takes several times as long for an image of a large
+    # batch as for one of a small batch.
+    of_kernel = math.prod(case.window) > math.prod(case.places)
+    if of_kernel and case.inputs > PART:
+        return "split"
+    is_canonical = case.dimensions == _canonical_dimensions(case)
+    return "lax" if is_canonical else "canonical"
 
 
 def _is_narrow(case: Convolution) -> bool:

@@ -107,6 +107,9 @@ def _by_form(x, kernel, **params) -> Array:
     def by_form(x, kernel):
         return FORMS[form](x, kernel, case)
 
+    if form in ("canonical", "split"):  # XLA fuses nothing into its convolutions
+        return by_form(x, kernel)
+
     # A function of its own: XLA would fuse what makes the operands into each of their
     # many uses, and the form into each use of its result.
     with set_xla_metadata(inlineable="false"):

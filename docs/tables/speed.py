@@ -189,6 +189,8 @@ _FORMS = {
     "shifted": "shifted, times a weight, added up",
     "correlated": "products added up, place by place",
     "placed": "one product a place",
+    "split": "128 images at a time",
+    "canonical": "axes moved",
 }
 
 

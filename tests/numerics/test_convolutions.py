@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,8 @@ CASES = {
     "cut off": case((5, 5), (3, 3), 2, 3, padding=[(-1, 1), (2, -1)]),
     "depthwise, wide": case((4, 4), (9, 9), 2, 2, groups=2),
     "one axis": case((6,), (3,), 3, 3, groups=3),
+    # As in the gradient of a 3x3 kernel, whose channels are the batch.
+    "many channels": case((3, 4), (3, 4), 130, 2, padding=[(1, 1), (1, 1)]),
 }
 FORM = {
     "one tap": "pointwise",
@@ -65,6 +68,7 @@ FORM = {
     "depthwise, stride 2": "shifted",
     "depthwise, doubled": "shifted",
     "one axis": "shifted",
+    "many channels": "split",
 }
 
 
@@ -168,7 +172,10 @@ def test_the_form_follows_from_shapes_and_types():
     ):
         _, lax_conv = both(name, last)
         known = described_in(lax_conv, *operands(name, last, dtype))
-        expected = FORM.get(name, "lax") if dtype == np.float32 else "lax"
+        expected = "lax"
+        if dtype == np.float32:
+            is_plain = last or known.groups > 1
+            expected = FORM.get(name, "lax" if is_plain else "canonical")
         assert form_of(known) == expected, (name, last)
 
 
@@ -202,6 +209,21 @@ def test_the_gradient_of_a_depthwise_kernel_has_a_form_of_its_own():
     )
     assert form_of(known) == "correlated"
     assert gradient(kernel).shape == kernel.shape
+
+
+def test_gradients_are_convolutions_that_xla_has_a_fast_form_of():
+    # In a loop XLA leaves the axes as they are, and others than these become loops.
+    ours, _ = both("plain", True)
+    x, kernel = operands("plain", True, np.float32)
+
+    def total(kernel, x):
+        return jax.lax.map(lambda x: (ours(x, kernel) ** 2).sum(), x).sum()
+
+    both_gradients = jax.jit(jax.grad(total, argnums=(0, 1)))
+    text = both_gradients.lower(kernel, np.stack([x, x])).as_text()
+    found = re.findall(r"stablehlo.convolution.*dim_numbers = (.*?), window", text)
+    assert len(found) == 3
+    assert set(found) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 
 
 def test_only_a_cpu_has_the_forms():
