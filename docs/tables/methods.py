@@ -79,12 +79,16 @@ def short(number: float) -> str:
 def _of_accuracy(name: str) -> None:
     @table(f"{name}_accuracy", f"{name}.csv", f"{name}.about.json")
     def accuracy(rows, about):
+        found = grouped(rows)
+        coded = any(METHODS[method].codes for method in found)
         steps = (f"T = {t}" for t in _STEPS)
-        yield "method", "codes", "starts from", "ANN", "beside T", *steps
-        for method, by_steps in grouped(rows).items():
+        column = ["codes"] if coded else []
+        yield "method", *column, "starts from", "ANN", "beside T", *steps
+        for method, by_steps in found.items():
+            column = [METHODS[method].codes or "–"] if coded else []
             yield (
                 METHODS[method].title,
-                METHODS[method].codes or "–",
+                *column,
                 NETWORKS[METHODS[method].trained_with],
                 f"{100 * _ann(about, method):.2f}",
                 _beside(by_steps),
@@ -150,7 +154,8 @@ def _of_four_levels(name: str) -> None:
 for _name in ("compare", "compare_vgg"):
     _of_accuracy(_name)
     _of_cost(_name)
-_of_accuracy("compare_later")
+for _name in ("compare_later", "compare_rest"):
+    _of_accuracy(_name)
 for _name in ("compare_vgg_l4", "compare_l4"):
     _of_four_levels(_name)
 
