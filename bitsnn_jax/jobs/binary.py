@@ -46,9 +46,9 @@ def agreement(run: Run, examples: Examples) -> Agreement:
 def operations(run: Run, examples: Examples) -> dict[str, int]:
     """Count what the network does on some examples, summed, see `counting`."""
     count = counting(ann_fn(run.config, run.input_shape))
-    size = next(n for n in range(_COUNTED, 0, -1) if len(examples) % n == 0)
-    batches = _inputs(run, examples, size)  # without padding, which would be counted
-    return dict(total(count(run.variables, inputs) for inputs, _ in batches))
+    batches = _inputs(run, examples, min(_COUNTED, len(examples)))
+    # Without padding, which would be counted.
+    return dict(total(count(run.variables, inputs[kept]) for inputs, kept in batches))
 
 
 def compute_joules(

@@ -24,7 +24,14 @@ x = np.random.default_rng(0).normal(size=(BATCH, SIDE, SIDE, 1)).astype("f4")
 labels = np.arange(BATCH) % 3
 # Convolutions of signs by signs.
 PRODUCTS = {"xnor": 2, "multi_prize": 2, "pokebnn": 2, "meliusnet": 4, "sakr": 0}
+by_bits = jax.jit(partial(popcount_conv, padding=1))
 each_method = pytest.mark.parametrize("name", METHODS)
+# The plain one, and one that has penalties; all layers have tests of their own.
+QUICK = {"xnor", "sakr"}
+each_that_trains = pytest.mark.parametrize(
+    "name",
+    [pytest.param(m, marks=[pytest.mark.slow] * (m not in QUICK)) for m in METHODS],
+)
 
 
 def variables_of(model):
@@ -46,15 +53,14 @@ def variables_of(model):
     )
 
 
-def in_floats_and_bits(pairs):
-    """Add to `pairs` each product of signs of a network, in floats and by popcount."""
+def products_of_signs(found):
+    """Add to `found` (input, weights, product) of each product of signs."""
 
     def watch(call, args, options, context):
-        found = call(*args, **options)
+        product = call(*args, **options)
         if of_signs(context):
-            x, signs = args
-            pairs.append((found, popcount_conv(x, signs, padding=signs.shape[0] // 2)))
-        return found
+            found.append((*args, product))
+        return product
 
     return nn.intercept_methods(watch)
 
@@ -68,8 +74,8 @@ def trained(name):
     @jax.jit
     @partial(jax.grad, has_aux=True)
     def gradient(params):
-        pairs = []
-        with in_floats_and_bits(pairs):
+        products = []
+        with products_of_signs(products):
             outputs, updates = model.apply(
                 {**variables, "params": params},
                 x,
@@ -79,12 +85,12 @@ def trained(name):
             )
         each = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
         penalties = sum(jax.tree.leaves(updates.get("penalties", {})))
-        return each.mean() + penalties, (outputs, pairs)
+        return each.mean() + penalties, (outputs, products)
 
     return variables, *gradient(variables["params"])
 
 
-@each_method
+@each_that_trains
 def test_a_method_has_a_gradient_for_all_that_it_trains(name):
     variables, grads, (outputs, _) = trained(name)
     assert outputs.shape == (BATCH, 3) and jnp.isfinite(outputs).all()
@@ -94,11 +100,12 @@ def test_a_method_has_a_gradient_for_all_that_it_trains(name):
     assert jax.tree.structure(grads) == jax.tree.structure(variables["params"])
 
 
-@each_method
+@each_that_trains
 def test_all_products_of_signs_are_the_same_by_xnor_and_popcount(name):
-    _, _, (_, pairs) = trained(name)
-    assert len(pairs) == PRODUCTS[name]
-    for in_floats, in_bits in pairs:
+    _, _, (_, products) = trained(name)
+    assert len(products) == PRODUCTS[name]
+    for signs, weights, in_floats in products:
+        in_bits = by_bits(signs, weights)
         assert np.array_equal(in_floats, in_bits) and np.ptp(in_floats) > 1
 
 

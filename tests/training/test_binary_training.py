@@ -6,10 +6,10 @@ from typing import Any
 import chex
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bitsnn_jax.binary import sakr
 from bitsnn_jax.binary.layers import MaskedConv, NormSign
 from bitsnn_jax.binary.sakr import DECAY, ClipStep
 from bitsnn_jax.config import Binary, Config, Loss, Model, Optimizer
@@ -51,30 +51,28 @@ def trained(*, devices):
     return before, *jax.tree.map(lambda x: np.asarray(x)[0], found)
 
 
-def test_four_devices_train_as_one_does_and_a_frozen_kernel_stays():
-    before, one, metrics = trained(devices=1)
-    _, four, same = trained(devices=4)
+@pytest.mark.slow
+def test_four_devices_train_as_one_does():
+    _, *one = trained(devices=1)
+    _, *four = trained(devices=4)
     # Means of 8 examples in another order.
-    chex.assert_trees_all_close((four, same), (one, metrics), rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(four, one, rtol=1e-5, atol=1e-6)
+
+
+def test_a_frozen_kernel_stays_whatever_the_decay_and_its_scores_move():
+    before, after, _ = trained(devices=1)
     for name in ("frozen", "scores"):
-        moved = one.params["conv"][name] != before.params["conv"][name]
+        moved = after.params["conv"][name] != before.params["conv"][name]
         assert moved.any() == (name == "scores"), name
 
 
-def test_a_penalty_is_part_of_the_loss():
-    before, after, metrics = trained(devices=1)
-    logits, sown = Tiny().apply(
-        before.variables,
-        np.zeros((1, 1, 1, 4), "f4"),
-        train=False,
-        mutable=["penalties"],
-    )
-    assert logits.shape == (1, 3)
-    [penalty] = jax.tree.leaves(sown["penalties"])
-    assert penalty == jnp.float32(DECAY)  # m starts at 1
-    # What m is moved by is more than its decay, and the loss more than without.
-    assert after.params["clip"]["m"] != before.params["clip"]["m"]
-    assert float(metrics.loss / metrics.examples) > DECAY
+def test_a_penalty_is_part_of_the_loss(monkeypatch):
+    _, _, metrics = trained(devices=1)
+    monkeypatch.setattr(sakr, "DECAY", 1.0)
+    _, _, dearer = trained.__wrapped__(devices=1)
+    # m starts at 1, so its square is 1.
+    more = float(dearer.loss - metrics.loss) / 8
+    assert more == pytest.approx(1 - DECAY, rel=1e-5)
 
 
 def wrong(**fields):
