@@ -31,7 +31,7 @@ def by_popcount(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def of_signs(context: nn.module.InterceptorContext) -> bool:
-    """Whether a call is the product of a layer whose input and weights are signs."""
+    """Tell whether a call is the product of signs by signs of a layer."""
     layer = context.module
     return context.method_name == "product" and (
         isinstance(layer, BinaryConv)
