@@ -8,7 +8,7 @@ and compared with.
 
 python train.py --config configs/binary/fashion_mnist.py:qcfs
 
-Hardware: one core of an AMD EPYC (Zen 4). Time: 1 to 3 minutes.
+Hardware: one core of an AMD EPYC (Zen 4). Time: 2 to 6 minutes.
 Accuracy on the test split, seed 0: docs/binary.md.
 """
 
