@@ -103,7 +103,7 @@ def train_step(
     mutable = ["batch_stats", *(["activations"] if loss.spike_lambda else [])]
     mutable += ["direct"] if direct else []
     mutable += ["penalties"] if binary else []
-    apply = _forward(model, mutable, direct, timed=bool(direct) or binary)
+    apply = _forward(model, mutable, direct, binary=binary)
 
     def loss_fn(params, state, batch, key, known):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -186,11 +186,11 @@ def step_of(
     )
 
 
-def _forward(model, mutable, direct, *, timed):
+def _forward(model, mutable, direct, *, binary=False):
     """Return (variables, inputs, key, progress) -> (outputs, updates), in training."""
 
     def forward(variables, inputs, key, progress):
-        moment = {"progress": progress} if timed else {}
+        moment = {"progress": progress} if direct or binary else {}
         return model.apply(
             variables,
             inputs,
