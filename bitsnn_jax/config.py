@@ -26,6 +26,7 @@ Activation = Literal[
     "relu6",
     "gelu",
     "spiking",
+    "binary",
 ]
 DType = Literal["float32", "bfloat16"]
 Stem = Literal["cifar", "imagenet"]
@@ -74,7 +75,8 @@ class Model:
     name: str = "resnet20"  # one of the models of the task
     num_classes: int = 10
     width: float = 1.0  # multiplies the channels of every layer
-    # The first five have a theta. spiking: the neurons of direct.method
+    # The first five have a theta. spiking: the neurons of direct.method; binary: the
+    # signs of binary.method
     activation: Activation = "qcfs"
     stem: Stem = "cifar"  # full resolution, or reduced at once
     pool: Literal["average", "max"] = "average"
@@ -144,6 +146,13 @@ class Direct:
 
 
 @dataclass
+class Binary:
+    """A network of signs, which is no spiking network and does not become one."""
+
+    method: str = ""  # a name in binary.METHODS; "" for any other network
+
+
+@dataclass
 class Config:
     """One run."""
 
@@ -158,6 +167,7 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     loss: Loss = field(default_factory=Loss)
     direct: Direct = field(default_factory=Direct)
+    binary: Binary = field(default_factory=Binary)
     checkpoint_every_steps: int = 0  # 0: at the end of each epoch
     log_every_steps: int = 20
 

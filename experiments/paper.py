@@ -97,6 +97,7 @@ EXPERIMENTS = {
     "detection": Experiment(
         "Table 13", "experiments/detection.py", "detection.json", 19, 3
     ),
+    "binary": Experiment("Table 15", "experiments/binary.py", "binary.json", 6, 0.3),
     "robustness": Experiment(
         "Table 14",
         f"experiments/robustness.py --ckpt {RESNET}",

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from bitsnn_jax.binary import METHODS as BINARY
 from bitsnn_jax.config import Config, from_dict, read_config, to_dict
 from bitsnn_jax.detection import flat
 from bitsnn_jax.direct import METHODS
@@ -118,6 +119,15 @@ def test_every_method_of_direct_training_has_a_valid_config(name):
     validate(config)
     assert config.name.startswith(name) and config.name.endswith("_fashion_mnist")
     assert config.direct.method in (name, name.partition("_")[0], "")
+    task_of(config).build(config, DATA[config.data.name][0])
+
+
+@pytest.mark.parametrize("name", ["qcfs", *BINARY])
+def test_every_binary_method_has_a_valid_config(name):
+    config = read_config(f"{ROOT / 'configs' / 'binary' / 'fashion_mnist.py'}:{name}")
+    validate(config)
+    assert config.name == f"{name}_small_fashion_mnist"
+    assert config.binary.method == ("" if name == "qcfs" else name)
     task_of(config).build(config, DATA[config.data.name][0])
 
 

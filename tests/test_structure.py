@@ -92,7 +92,7 @@ def test_the_table_of_the_files_has_every_file_under_its_package():
                 for n in re.findall(r"`([\w/]+)\.py`", cell)
             ]
     # One line for all methods, all networks, and all scripts.
-    several = ("comparators", "direct", "models", "scripts")
+    several = ("binary", "comparators", "direct", "models", "scripts")
     files = {
         name
         for name, file in modules().items()

@@ -30,6 +30,8 @@ class Profile:
       weight_bits, membrane_bits: the widths that the costs are for.
       add, shift, compare: of the width of a membrane.
       multiply: of a weight by 8 bits.
+      binary_product: of a sign by a sign, with its share of the sum: an XNOR, and a
+        full adder of the popcount.
       weight_read, membrane_read, membrane_write: 0 where memory is left out.
       float_add, float_multiply: of 32 bits.
     """
@@ -42,6 +44,7 @@ class Profile:
     multiply: float
     shift: float
     compare: float
+    binary_product: float
     weight_read: float
     membrane_read: float
     membrane_write: float

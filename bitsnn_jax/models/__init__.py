@@ -19,13 +19,14 @@ from bitsnn_jax.models.small import Small
 from bitsnn_jax.models.spikformer import Spikformer
 from bitsnn_jax.models.vgg import VGG, VGG16
 from bitsnn_jax.models.vit import VIT_SIZES, ViT
-from bitsnn_jax.numerics.layers import QCFS, ClippedReLU
+from bitsnn_jax.numerics.layers import QCFS, ClippedReLU, batch_norm
 from bitsnn_jax.numerics.rival_activations import RateNorm, SlipReLU, StepReLU
 
 __all__ = [
     "BACKBONES",
     "DETECTORS",
     "MODELS",
+    "POOLS",
     "TEXT_MODELS",
     "Bert",
     "MobileNetV2",
@@ -37,14 +38,14 @@ __all__ = [
     "Spikformer",
     "VGG",
     "ViT",
+    "batch_norm",
     "build_model",
+    "size_of_small",
 ]
 
-_POOLS = {"average": nn.avg_pool, "max": nn.max_pool}
+POOLS = {"average": nn.avg_pool, "max": nn.max_pool}
 _NORMS = {
-    "batch": lambda **options: partial(
-        nn.BatchNorm, momentum=0.9, epsilon=1e-5, **options
-    ),
+    "batch": batch_norm,
     "none": lambda **options: None,
     "layer": lambda **options: None,  # of transformers, which make their own
 }
@@ -103,10 +104,14 @@ def build_model(
         raise ValueError(
             "model.activation=spiking has neurons of direct.method, which is not given"
         )
+    if config.activation == "binary":
+        raise ValueError(
+            "model.activation=binary has layers of binary.method, which is not given"
+        )
     own = {
         "act": _activation(config, axis_name),
         "norm": _NORMS[config.norm](axis_name=axis_name),
-        "pool": _POOLS[config.pool],
+        "pool": POOLS[config.pool],
         "dtype": _DTYPES[config.dtype],
     }
     made_of = layers(own) if layers else own
@@ -154,6 +159,7 @@ def _activation(config, axis_name):
         "relu6": lambda *, name: nn.relu6,
         "gelu": lambda *, name: partial(nn.gelu, approximate=False),
         "spiking": None,  # from elsewhere
+        "binary": None,
     }
     return made_by[config.activation]
 
@@ -210,9 +216,17 @@ def _mobilenetv2(config, *, image_shape, pool, **layers):
     )
 
 
+def size_of_small(
+    config: configuration.Model, image_shape: tuple[int, int, int]
+) -> tuple[tuple[int, int, int], int]:
+    """Return the channels of the three convolutions of `Small`, and its poolings."""
+    first, second, third = _scaled((8, 16, 16), config.width)
+    return (first, second, third), _pools(image_shape, most=2)
+
+
 def _small(config, *, image_shape, **layers):
-    widths = _scaled((8, 16, 16), config.width)
-    return Small(widths, pools=_pools(image_shape, most=2), **layers)
+    widths, pools = size_of_small(config, image_shape)
+    return Small(widths, pools=pools, **layers)
 
 
 def _plif_net(config, *, image_shape, **layers):

@@ -1,6 +1,7 @@
 """Linen layers: activations that own their threshold, and convolution + norm."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -119,6 +120,11 @@ class ClippedReLU(nn.Module):
         """Apply the function, with a theta of the type of z."""
         # Not jnp.clip, whose gradient is halved at the edges.
         return jnp.where(z >= theta, theta, jnp.where(z <= 0, 0, z))
+
+
+def batch_norm(**options: Any) -> Callable[..., Any]:
+    """Return what makes the batch norm of all networks, as `ConvNorm` calls it."""
+    return partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, **options)
 
 
 def _theta(act, z) -> jax.Array:

@@ -131,6 +131,11 @@ def check_qcfs(run: Run, source: str | os.PathLike, *, advice: str) -> None:
       advice: what to do with a network that has other activations, but no spikes.
     """
     direct, activation = run.config.direct.method, run.config.model.activation
+    if binary := run.config.binary.method:
+        raise ValueError(
+            f"{source} is a binary network ({binary}): it has no codes that could "
+            "become spikes. Give a network trained with qcfs"
+        )
     if direct:
         raise ValueError(
             f"{source} was trained directly ({direct}, T = {run.config.steps}): it is "

@@ -38,6 +38,7 @@ class Detection(OfPixels):
     unheeded = (
         *("data.max_length", "data.vocabulary", "data.random_resized_crop"),
         *("data.crop", "data.autoaugment", "data.cutout", "loss.label_smoothing"),
+        "binary.method",
     )
 
     def load(self, settings: config.Data, split: str) -> data.BoxedPictures:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bitsnn_jax import config, data
+from bitsnn_jax.binary import binary_network
 from bitsnn_jax.direct import trained_directly
 from bitsnn_jax.models import MODELS, build_model
 from bitsnn_jax.tasks.classification import Classification
@@ -52,6 +53,13 @@ class ImageClassification(OfPixels, Classification):
             )
         height, width, channels = input_shape
         image_shape = (height, width, channels)
+        if config.binary.method:
+            return binary_network(
+                config.binary,
+                config.model,
+                image_shape=image_shape,
+                axis_name=axis_name,
+            )
         network = partial(
             build_model, config.model, image_shape=image_shape, axis_name=axis_name
         )

@@ -36,7 +36,7 @@ class SentenceClassification(Classification):
     unheeded = (
         *("data.image_size", "data.random_resized_crop", "data.crop", "data.flip"),
         *("data.scale_jitter", "data.autoaugment", "data.color_jitter", "data.cutout"),
-        "loss.boxes",
+        *("loss.boxes", "binary.method"),
     )
 
     def load(self, settings: config.Data, split: str) -> data.Sentences:

@@ -106,8 +106,8 @@ def keep_theta_positive(floor: float = THETA_FLOOR) -> optax.GradientTransformat
 
     A negative threshold turns its activation off for good, for da/dtheta is then 0 or
     scaled by 1 / theta. In the same way no leaf called "leak" moves above 1, where a
-    membrane would grow by itself. Last in a chain, since it looks at where the update
-    leads to.
+    membrane would grow by itself. A leaf called "frozen" does not move at all, whatever
+    the decay. Last in a chain, since it looks at where the update leads to.
     """
 
     def project(path, update, p):
@@ -116,6 +116,8 @@ def keep_theta_positive(floor: float = THETA_FLOOR) -> optax.GradientTransformat
             return jnp.maximum(p + update, floor) - p
         if name == "leak":
             return jnp.minimum(p + update, 1) - p
+        if name == "frozen":
+            return jnp.zeros_like(update)
         return update
 
     def update(updates, state, params=None):

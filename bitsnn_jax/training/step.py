@@ -74,6 +74,7 @@ def train_step(
     teacher: ApplyFn | None = None,
     direct: config.Direct | None = None,
     steps: int = 1,
+    binary: bool = False,
 ) -> Callable[..., tuple[State, Metrics]]:
     """Return the pure function (state, batch, key) -> (state, metrics), to be mapped.
 
@@ -95,12 +96,14 @@ def train_step(
     off in `accumulate` parts, see `in_parts`.
 
     With `direct`, L_task is the loss of its method, which also looks at what neurons
-    did and at which of the run's `steps` this is.
+    did and at which of the run's `steps` this is. A `binary` network looks at that too,
+    and what it sows as penalties is added to the loss of each example.
     """
     # Spikes are only sown, and counted, where they are part of the loss.
     mutable = ["batch_stats", *(["activations"] if loss.spike_lambda else [])]
     mutable += ["direct"] if direct else []
-    apply = _forward(model, mutable, direct)
+    mutable += ["penalties"] if binary else []
+    apply = _forward(model, mutable, direct, binary=binary)
 
     def loss_fn(params, state, batch, key, known):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -123,6 +126,8 @@ def train_step(
             each = (1 - loss.distillation) * each + loss.distillation * distance
         above = cost - loss.spike_target * neurons(counts)
         each += loss.spike_lambda * jnp.where(above >= 0, above, 0)
+        if binary:
+            each += sum(jax.tree.leaves(updates.get("penalties", {})))
         counted = task.counts(outputs, batch)
         metrics = _sums(each, counted, spikes, neurons(counts), jnp.ones(rows))
         return each.mean(), (updates.get("batch_stats", {}), metrics)
@@ -177,21 +182,22 @@ def step_of(
         teacher=teacher,
         direct=config.direct if config.direct.method else None,
         steps=steps,
+        binary=bool(config.binary.method),
     )
 
 
-def _forward(model, mutable, direct):
+def _forward(model, mutable, direct, *, binary=False):
     """Return (variables, inputs, key, progress) -> (outputs, updates), in training."""
 
     def forward(variables, inputs, key, progress):
-        through_time = {"progress": progress} if direct else {}
+        moment = {"progress": progress} if direct or binary else {}
         return model.apply(
             variables,
             inputs,
             train=True,
             mutable=mutable,
             rngs={"dropout": key},
-            **through_time,
+            **moment,
         )
 
     if direct and direct.remat == "layer":

@@ -1,5 +1,7 @@
 """What each field of a config must be, checked before any device is touched."""
 
+from bitsnn_jax.binary import binary_method
+from bitsnn_jax.binary.chosen import MODELS as BINARY_MODELS
 from bitsnn_jax.config import (
     Config,
     Direct,
@@ -41,6 +43,7 @@ def validate(config: Config) -> None:
     _check_heeded(config.optimizer)
     _check_task(config, task)
     _check_direct(config)
+    _check_binary(config)
     _check_teacher(config.loss)
     epochs, warmup = config.optimizer.epochs, config.optimizer.warmup_epochs
     if warmup >= epochs:
@@ -113,6 +116,29 @@ def _check_direct(config):
         raise ValueError(
             f"direct.method={method.name} goes on from a trained network: start_from "
             "must name a run, got ''"
+        )
+
+
+def _check_binary(config):
+    """Compare a method of binary networks with the network that it is to train."""
+    settings, model = config.binary, config.model
+    if bool(settings.method) != (model.activation == "binary"):
+        raise ValueError(
+            "model.activation must be binary with binary.method, and not without, got "
+            f"{model.activation} and {settings.method!r}"
+        )
+    if not settings.method:
+        return
+    method = binary_method(settings)
+    if model.name not in BINARY_MODELS:
+        raise ValueError(
+            f"model.name must be {' or '.join(BINARY_MODELS)} for binary.method="
+            f"{method.name}, got {model.name}"
+        )
+    if model.dtype != "float32":
+        raise ValueError(
+            f"model.dtype must be float32 for binary.method={method.name}, got "
+            f"{model.dtype}"
         )
 
 

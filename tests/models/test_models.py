@@ -556,6 +556,10 @@ def test_kernels_start_with_the_variance_of_he():
             Model(activation="rate_norm", per_channel=True),
             "per_channel must be False for model.activation=rate_norm",
         ),
+        (
+            Model(name="small", activation="binary"),
+            "binary has layers of binary.method, which is not given",
+        ),
     ],
 )
 def test_unknown_names_are_answered_with_the_known_ones(config, message):
@@ -574,7 +578,7 @@ def test_every_choice_of_a_field_builds_a_network():
     of |= dict.fromkeys(("pyramid", "head_norm"), "retinanet_resnet20")
     for field, values in choices.items():
         for value in values:
-            if value == "spiking":  # those come from a method of direct training
+            if value in ("spiking", "binary"):  # made by a method of their own
                 continue
             name = "vit_small" if value == "layer" else of.get(field, "vgg16")
             build_model(Model(**{"name": name, field: value}))
