@@ -74,6 +74,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--limit", type=whole(1, 10**9), help="of images")
     parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
+    parser.add_argument("--trained", action="store_true", help="train no more")
     parser.add_argument("--list", action="store_true", help="print commands, no more")
     parser.add_argument("--draw", action="store_true", help="draw, no more")
     options = parser.parse_args()
@@ -82,7 +83,8 @@ def main() -> None:
             print(*training(each))
         return
     if not options.draw:
-        measure(Rows(options.out, ("network", "method", "steps")), options.limit)
+        rows = Rows(options.out, ("network", "method", "steps"))
+        measure(rows, options.limit, train=not options.trained)
     draw(options.out)
 
 
@@ -101,19 +103,24 @@ def training(each: Tuned) -> list[str]:
     return ["train.py", "--config", config, "--workdir", str(each.folder), *options]
 
 
-def measure(rows: Rows, limit: int | None) -> None:
-    networks = [n for n in names() if not n.endswith(("_relu", "_clipped"))]
-    for each in TUNED:
-        if not (each.folder / "result.json").exists():
-            subprocess.run([sys.executable, *training(each)], check=True)
-        networks.append(str(each.folder))
-    for network in networks:
+def measure(rows: Rows, limit: int | None, *, train: bool) -> None:
+    for network in networks(train=train):
         for method, steps in STEPS.items():
             key = {"network": network, "method": method}
             missing = [t for t in steps if not rows.known(key | {"steps": t})]
             for row in measured(network, method, missing, limit) if missing else ():
                 rows.add(row)
                 print(row, flush=True)
+
+
+def networks(*, train: bool) -> Iterator[str]:
+    """Name those of the package, and those that are fine-tuned or shall be."""
+    yield from (n for n in names() if not n.endswith(("_relu", "_clipped")))
+    for each in TUNED:
+        if train and not (each.folder / "result.json").exists():
+            subprocess.run([sys.executable, *training(each)], check=True)
+        if (each.folder / "result.json").exists():
+            yield str(each.folder)
 
 
 def measured(
@@ -152,7 +159,7 @@ class Point(NamedTuple):
 
 OURS_ALL, CONVERTED = "bits (ours)", "other ways to convert"
 ONE_SPIKE = "our networks, one spike a code"
-FAMILIES = {
+FAMILIES: dict[str, dict[str, Any]] = {
     OURS_ALL: {"color": OURS, "marker": "*", "s": 95, "zorder": 4},
     CONVERTED: {"color": "#0072b2", "marker": "o", "s": 22},
     ONE_SPIKE: {"color": "#009e73", "marker": "s", "s": 26},

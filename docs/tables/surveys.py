@@ -3,6 +3,7 @@
 import statistics
 from collections import defaultdict
 
+from claims import at
 from pages import table
 from trained import NATIVE, ORDER, percent
 
@@ -90,11 +91,11 @@ def front(rows):
         *("synaptic operations: bits, T = 4", "signed digits, T = 5"),
         "one spike a code, T = 15",
     )
-    found = {(row["network"], row["method"], row["steps"]): row for row in rows}
+    ways = {"bit_serial": 4, "signed_digits": 5, "ttfs": 15}
     for name in dict.fromkeys(row["network"] for row in rows):
-        bits = found[name, "bit_serial", 4]
-        others = (found[name, *key] for key in (("signed_digits", 5), ("ttfs", 15)))
-        operations = [row["synaptic_operations"] for row in (bits, *others)]
+        found = [at(rows, network=name, method=m, steps=t) for m, t in ways.items()]
+        operations = [row["synaptic_operations"] for row in found]
+        bits = found[0]
         yield (
             _named(name),
             percent(bits["accuracy"]),
