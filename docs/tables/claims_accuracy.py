@@ -5,6 +5,7 @@ import statistics
 from collections import defaultdict
 
 from claims import RESNET, VGG, at, claims_of, of_all
+from errors import on_most_images
 from methods import means
 from trained import percent
 
@@ -150,10 +151,9 @@ def ablation(rows):
     cells = ("none", "modified_if", "left_shift", "left_shift_bn", "all")
     parts, checks = [], []
     for network, title in ((RESNET, "ResNet-20"), (VGG, "VGG")):
-        steps = {row["steps"] for row in rows if row["network"] == network}
-        for t in sorted(steps):
-            of = {"network": network, "steps": t}
-            shares = [at(rows, **of, cell=cell)["accuracy"] for cell in cells]
+        found = on_most_images([row for row in rows if row["network"] == network])
+        for t in sorted({row["steps"] for row in found}):
+            shares = [at(found, steps=t, cell=cell)["accuracy"] for cell in cells]
             checks += [shares[-1] == max(shares), shares[0] == min(shares)]
             if t <= 4:
                 values = ", ".join(f"{100 * s:.1f}" for s in shares)

@@ -4,7 +4,7 @@ import statistics
 
 from binary import OURS, by_method, mean
 from claims import RESNET, at, claims_of, of_all
-from errors import of_most_images
+from errors import by_seed
 from trained import percent
 
 claim = claims_of("Other networks and inputs")
@@ -62,7 +62,7 @@ def boxes(rows):
 )
 def noise(rows):
     of_noise = [row for row in rows if row["kind"] == "noise" and row["size"] == 0.1]
-    [seeds] = of_most_images(of_noise)
+    [seeds] = by_seed(of_noise)
     found = {
         name: statistics.fmean(row["accuracy"][name] for row in seeds)
         for name in ("ANN", "2", "4", "6")

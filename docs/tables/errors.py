@@ -67,6 +67,7 @@ def ablation_vgg(rows):
 
 
 def _ablation(rows, network):
+    rows = on_most_images(rows)
     steps = sorted({row["steps"] for row in rows})
     yield *_MARKS, *(f"T = {t}" for t in steps), "paper, CIFAR-10, T = 2", "T = 4"
     published = zip_longest(_CELLS.items(), _PAPER[network], fillvalue="")
@@ -83,7 +84,7 @@ def robustness(rows):
     networks = list(rows[0]["accuracy"])
     heads = (n if n == "ANN" else f"T = {n}" for n in networks)
     yield "images", "how many", "seeds", *heads
-    for found in of_most_images(rows):
+    for found in by_seed(rows):
         shares = ([row["accuracy"][n] for row in found] for n in networks)
         yield (
             _said(found[0]),
@@ -93,14 +94,19 @@ def robustness(rows):
         )
 
 
-def of_most_images(rows):
+def on_most_images(rows):
+    """Keep the rows with the largest number of images."""
+    most = max(row["images"] for row in rows)
+    return [row for row in rows if row["images"] == most]
+
+
+def by_seed(rows):
     """Lists of rows that differ by seed alone, each on as many images as there are."""
     groups = defaultdict(list)
     for row in rows:
         groups[row["kind"], row["network"], row["size"]].append(row)
     for found in sorted(groups.values(), key=lambda found: _place(found[0])):
-        most = max(row["images"] for row in found)
-        yield [row for row in found if row["images"] == most]
+        yield on_most_images(found)
 
 
 def _place(row):
