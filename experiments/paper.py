@@ -73,6 +73,7 @@ EXPERIMENTS = {
     "regulariser": Experiment(
         "Figures 6, 7", "experiments/regulariser.py", "regulariser.json", 36, 1
     ),
+    "front": Experiment("Figures 1, 6, 7", "experiments/front.py", "front.json", 70, 3),
     "energy": Experiment(
         "Table 11, Figure 5(a)", "experiments/energy.py", "energy.json", 4, 0.2
     ),

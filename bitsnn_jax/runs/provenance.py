@@ -129,15 +129,24 @@ def machine() -> str:
 
 
 def commit() -> str | None:
-    """Return the commit of the package's repository, "-dirty" if changed; or None."""
+    """Return the commit of the package's repository, "-dirty" if changed; or None.
+
+    What experiments write below docs is no change: they add row after row.
+    """
     root = Path(__file__).parents[2]
     # An installed package may lie inside the repository of somebody else.
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    written = (":!docs/results", ":!docs/images")
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        name = git("describe", "--always", "--abbrev=40")
+        changed = git("status", "--porcelain", "-uno", "--", ".", *written)
+        return f"{name}-dirty" if changed else name
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -218,6 +218,7 @@ def convolutions(stored):
         )
 
 
+@table("convolutions_of_gradients", "convolutions_of_gradients.json")
 @table("convolutions_whole", "convolutions.json")
 def convolutions_whole(stored):
     yield "network", "part", "lax, ms", "lax / forms (quartiles)"
