@@ -37,14 +37,28 @@ def fewer_spikes(rows, cards):
     "Abstract, Section 6.3",
     "It sends the fewest spikes of all at equal accuracy.",
     "compare.csv",
-    page="comparison.md",
+    "front.json",
+    page="results.md#fewer-operations-at-equal-accuracy",
 )
-def fewest(rows):
+def fewest(rows, same_codes):
     found = _of_the_accurate(rows)
     ours = found["bit_serial", 4]
     least = min(found, key=lambda key: found[key])
-    said = f"{ours:.3f} a neuron; `{least[0]}` at T = {least[1]} {found[least]:.3f}"
-    return said, of_all([least[0] == "bit_serial"])
+    networks = {row["network"] for row in same_codes}
+    saved = [
+        1
+        - at(same_codes, network=name, method="ttfs", steps=15)["synaptic_operations"]
+        / at(same_codes, network=name, method="bit_serial", steps=4)[
+            "synaptic_operations"
+        ]
+        for name in networks
+    ]
+    said = (
+        f"{ours:.3f} a neuron; `{least[0]}` at T = {least[1]} {found[least]:.3f}. With "
+        f"the codes of T = 4 on {len(networks)} networks, one spike a code takes "
+        f"{100 * min(saved):.0f} to {100 * max(saved):.0f} % fewer operations than bits"
+    )
+    return said, of_all([least[0] == "bit_serial", max(saved) <= 0])
 
 
 @claim(
