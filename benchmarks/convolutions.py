@@ -60,6 +60,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=whole(2, 10**6), default=5)
     parser.add_argument("--out", type=a_path, help="JSON file that keeps the numbers")
     options = parser.parse_args()
+    if options.parts > 1 and not options.whole:
+        parser.error("--parts is of the step of --whole, which is missing")
+    if options.batch % options.parts:
+        parser.error(
+            f"--parts must divide --batch, {options.batch}, got {options.parts}"
+        )
 
     case = {
         "network": options.model,

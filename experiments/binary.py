@@ -11,25 +11,18 @@ that train, and does nothing else.
 """
 
 import itertools
-import operator
 import subprocess
 import sys
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
+from energy import STEPS, counted
 
 from bitsnn_jax import data, spiking
 from bitsnn_jax.binary import METHODS
 from bitsnn_jax.integers.energy import energy, profile
-from bitsnn_jax.integers.execution import one_shot
-from bitsnn_jax.integers.fixed_point import fixed_point
-from bitsnn_jax.integers.operations import Operations, count, term_paths
 from bitsnn_jax.jobs.binary import agreement, compute_joules, operations
 from bitsnn_jax.jobs.evaluation import evaluate
-from bitsnn_jax.jobs.integers import BATCH, lower_pixels
 from bitsnn_jax.runs.checkpoint import Run
 from bitsnn_jax.runs.loading import ann_fn, find_run
 from bitsnn_jax.runs.provenance import about_numbers
@@ -44,7 +37,6 @@ CONVERTED = "qcfs"
 ALL = (CONVERTED, *METHODS)
 PROFILES = ("paper_8", "mixed")  # without memory, as the paper's compute energy
 EPOCHS = 5
-STEPS = 4
 
 
 def main() -> None:
@@ -93,12 +85,12 @@ def row(method: str, seed: int, folder: Path, images: int) -> dict[str, Any]:
         "seconds": result["seconds"],
         "accuracy": result["test"]["accuracy"],
         "images": images,
-        **measure(run, images),
+        **measure(folder, run, images),
         "about": about_numbers(config=f"{CONFIG}:{method}", seed=seed),
     }
 
 
-def of_binary(run: Run, images: int) -> dict[str, Any]:
+def of_binary(folder: Path, run: Run, images: int) -> dict[str, Any]:
     """Counts an image, energy, and whether bits give the logits of floats."""
     test = data.load(run.config.data, "test")
     first = test.first(images)
@@ -125,13 +117,13 @@ def as_additions(counts: dict[str, int], images: int) -> dict[str, float]:
     }
 
 
-def of_converted(run: Run, images: int) -> dict[str, Any]:
+def of_converted(folder: Path, run: Run, images: int) -> dict[str, Any]:
     """What the spiking network of integers does; its accuracy is that of all images."""
     apply_fn = ann_fn(run.config, run.input_shape)
     test = data.load(run.config.data, "test")
     snn_fn = spiking(apply_fn, steps=STEPS, mode="fused")
     measured = evaluate(snn_fn, run.variables, run.config.data, test, repeats=1)
-    counts = counted(run, test.first(images))
+    counts = counted(str(folder), images)
     kinds = ("multiply_accumulates", "synaptic_operations", "bias_additions")
     return {
         "accuracy": measured.accuracy,
@@ -143,21 +135,6 @@ def of_converted(run: Run, images: int) -> dict[str, Any]:
         },
         "joules": {name: energy(counts, profile(name)).compute for name in PROFILES},
     }
-
-
-def counted(run: Run, examples: data.Examples) -> Operations:
-    """Count the operations of the spiking network of integers."""
-    apply_fn = ann_fn(run.config, run.input_shape)
-    lowered = lower_pixels(apply_fn, run.variables, examples)
-    network = fixed_point(lowered, steps=STEPS)
-    paths, once = term_paths(network), jax.jit(one_shot(network))
-    parts = []
-    for batch in data.eval_batches(run.config.data, examples, batch_size=BATCH):
-        kept = batch["mask"]
-        found = once(batch["image"]).codes
-        codes: dict[str, Any] = {n: np.asarray(c)[kept] for n, c in found.items()}
-        parts.append(count(network, codes, examples=int(kept.sum()), paths=paths))
-    return reduce(operator.add, parts)
 
 
 if __name__ == "__main__":

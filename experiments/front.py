@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 
 from bitsnn_jax.reports import plots
 from bitsnn_jax.reports.comparison_axes import log_axis
-from bitsnn_jax.reports.comparison_plots import OURS, front
+from bitsnn_jax.reports.comparison_plots import OURS, front, name_points
 from bitsnn_jax.runs.pretrained import names
 from bitsnn_jax.runs.provenance import about_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
@@ -42,7 +42,7 @@ RUNS = Path("runs/front")
 RESULTS = Path("docs/results")
 NUMBERS = RESULTS / "front.json"
 PICTURE = Path("docs/images/front.png")
-STEPS = {"bit_serial": (4, 2, 3, 6, 8), "signed_digits": (5,), "ttfs": (15,)}
+STEPS = {"bit_serial": (2, 3, 4, 6, 8), "signed_digits": (5,), "ttfs": (15,)}
 NATIVE = 4
 COLUMNS = ("accuracy", "agreement", "spikes_per_neuron", "synaptic_operations")
 LOSS = {"spike_surrogate": "difference", "spike_weights": "fan_out"}
@@ -253,13 +253,8 @@ def panel(ax: Axes, points: list[Point]) -> None:
     ax.yaxis.set_major_formatter(plots.PercentFormatter(1, 0))
     low, high = (f([p.accuracy for p in points]) for f in (min, max))
     ax.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))
-    below = -1.0
-    for p in named:
-        x, y = (ax.transScale + ax.transLimits).transform((p.operations, p.accuracy))
-        below = max(y + 0.03, below + 0.04)
-        where = {"transform": ax.transAxes, "zorder": 5}
-        ax.plot([x - 0.02, x], [below, y], color=plots.MUTED, linewidth=0.5, **where)
-        ax.text(x - 0.025, below, p.name, ha="right", va="center", fontsize=7, **where)
+    places = [((p.operations, p.accuracy), p.name, p.family == OURS_ALL) for p in named]
+    name_points(ax, places)
 
 
 if __name__ == "__main__":

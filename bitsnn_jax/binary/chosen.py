@@ -24,6 +24,15 @@ def binary_method(settings: Binary) -> Method:
     return METHODS[settings.method]
 
 
+def check_model(settings: Binary, model: Model) -> None:
+    """Raise ValueError for a model whose sizes no binary network has."""
+    if model.name not in MODELS:
+        raise ValueError(
+            f"model.name must be {' or '.join(MODELS)} for binary.method="
+            f"{settings.method}, got {model.name}"
+        )
+
+
 def binary_network(
     settings: Binary,
     model: Model,
@@ -42,11 +51,7 @@ def binary_network(
     Raises:
       ValueError: unknown method, or a model that is none of `MODELS`.
     """
-    if model.name not in MODELS:
-        raise ValueError(
-            f"model.name must be {' or '.join(MODELS)} for binary.method="
-            f"{settings.method}, got {model.name}"
-        )
+    check_model(settings, model)
     widths, pools = size_of_small(model, image_shape)
     sizes = Sizes(
         widths,

@@ -265,6 +265,7 @@ FORMS: dict[str, Form] = {
     "canonical": _canonical,
     "split": _split,
 }
+OF_LAX = ("canonical", "split")  # convolutions of lax's, in another order
 
 
 def _useful(case: Convolution) -> list[tuple[int, ...]]:

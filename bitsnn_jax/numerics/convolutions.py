@@ -21,7 +21,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
-from bitsnn_jax.numerics.convolution_forms import FORMS, described, form_of
+from bitsnn_jax.numerics.convolution_forms import FORMS, OF_LAX, described, form_of
 
 convolution_p = Primitive(lax.conv_general_dilated_p.name)
 
@@ -107,7 +107,7 @@ def _by_form(x, kernel, **params) -> Array:
     def by_form(x, kernel):
         return FORMS[form](x, kernel, case)
 
-    if form in ("canonical", "split"):  # XLA fuses nothing into its convolutions
+    if form in OF_LAX:  # XLA fuses nothing into its convolutions
         return by_form(x, kernel)
 
     # A function of its own: XLA would fuse what makes the operands into each of their

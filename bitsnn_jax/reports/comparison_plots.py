@@ -301,7 +301,10 @@ def _draw_front(ax: Axes, series: Sequence[Series], field: str) -> None:
         ax.plot(*_places(faded, i), **look)
     xs, ys = [p[0] for p in named], [p[1] for p in named]
     ax.step(xs, ys, where="post", color=MUTED, linewidth=0.8, zorder=1)
-    _name_points(ax, [((x, y), series[i], t) for x, y, i, t in named])
+    names = [
+        ((x, y), f"{series[i].title}, {t}", series[i].ours) for x, y, i, t in named
+    ]
+    name_points(ax, names)
 
 
 def _places(points, index):
@@ -309,15 +312,21 @@ def _places(points, index):
     return [x for x, _ in chosen], [y for _, y in chosen]
 
 
-def _name_points(ax: Axes, named) -> None:
+def name_points(
+    ax: Axes, named: Iterable[tuple[tuple[float, float], str, bool]]
+) -> None:
     """Name points of a front at their upper left, where there are no other points.
 
-    They go up until they stand clear of the one below.
+    They go up until they stand clear of the one below. The axes have their limits.
+
+    Args:
+      ax: about 4 inches high.
+      named: of each point its place, its name, and whether it is ours; sorted.
     """
-    height = 10.5 / (4 * 72)  # of a line, of axes about 4 inches high
+    height = 10.5 / (4 * 72)  # of a line
     below = -1.0
     to_axes = ax.transScale + ax.transLimits
-    for place, each, steps in named:
+    for place, name, ours in named:
         x, y = to_axes.transform(place)
         below = max(y + 0.5 * height, below + height)
         where = {"transform": ax.transAxes, "zorder": 4}
@@ -325,12 +334,12 @@ def _name_points(ax: Axes, named) -> None:
         ax.text(
             x - 0.022,
             below,
-            f"{each.title}, {steps}",
+            name,
             ha="right",
             va="center",
             fontsize=7,
-            color=OURS if each.ours else INK,
-            fontweight="bold" if each.ours else "normal",
+            color=OURS if ours else INK,
+            fontweight="bold" if ours else "normal",
             bbox={"facecolor": PAPER, "linewidth": 0, "pad": 0.6},
             **where,
         )

@@ -1,7 +1,7 @@
 """What each field of a config must be, checked before any device is touched."""
 
 from bitsnn_jax.binary import binary_method
-from bitsnn_jax.binary.chosen import MODELS as BINARY_MODELS
+from bitsnn_jax.binary.chosen import check_model
 from bitsnn_jax.config import (
     Config,
     Direct,
@@ -130,11 +130,7 @@ def _check_binary(config):
     if not settings.method:
         return
     method = binary_method(settings)
-    if model.name not in BINARY_MODELS:
-        raise ValueError(
-            f"model.name must be {' or '.join(BINARY_MODELS)} for binary.method="
-            f"{method.name}, got {model.name}"
-        )
+    check_model(settings, model)
     if model.dtype != "float32":
         raise ValueError(
             f"model.dtype must be float32 for binary.method={method.name}, got "

@@ -154,7 +154,7 @@ def test_a_poke_convolution_is_that_of_its_equations():
     expected = normed(y, part("norm_2"))
     found = jax.jit(partial(module.apply, train=False))(variables, x)
     # Some dozen roundings of numbers up to about 100.
-    np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found[0], expected, rtol=2e-6, atol=2e-5)
 
 
 def test_a_melius_block_adds_channels_and_improves_the_newest():
