@@ -1,12 +1,13 @@
 """Directly trained networks beside converted ones: the paper's Table 3, run here.
 
     python experiments/direct.py --network small
-    python experiments/direct.py --network resnet20 --width 0.25 --best 4 --seeds 0 1 2
+    python experiments/direct.py --network small --best 4 --seeds 1 2
+    python experiments/direct.py --network resnet20 --width 0.25 --best 4 --goes_on 1
 
 Every method trains the same network on Fashion-MNIST through T = 4 steps, by the
 recipes of the config, for as many epochs as the QCFS network that is converted. Methods
-that go on from a trained network start from one that had those epochs too. Transformers
-have a network of their own.
+that go on from a trained network start from one that had those epochs too, and have as
+many themselves, or `--goes_on`. Transformers have a network of their own.
 
 Runs lie in runs/direct/NETWORK and are not trained twice. `compare.py` measures them on
 the test split, beside the converted network of their seed; what it found is added to
@@ -66,6 +67,12 @@ def main() -> None:
         "--seeds", type=whole(0, SEEDS), action=Distinct, nargs="+", default=[0]
     )
     parser.add_argument(
+        "--goes_on",
+        type=whole(1),
+        default=EPOCHS,
+        help="epochs of what goes on from a trained network",
+    )
+    parser.add_argument(
         "--training_rounds", type=whole(0), default=5, help="steps that are timed"
     )
     parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
@@ -76,7 +83,8 @@ def main() -> None:
     names = [m for m in ALL if m in methods and can_train(m, network)]
     wanted = itertools.product(options.seeds, names)
     for seed, name in wanted:
-        folder, command = training(network, name, seed)
+        epochs = options.goes_on if name in STARTS else EPOCHS
+        folder, command = training(network, name, seed, epochs)
         if options.list:
             print(*command)
         elif not (folder / "result.json").exists():
@@ -97,14 +105,16 @@ class Network(NamedTuple):
         return self.name if self.width == 1 else f"{self.name}_{self.width:g}"
 
 
-def training(network: Network, name: str, seed: int) -> tuple[Path, list[str]]:
+def training(
+    network: Network, name: str, seed: int, epochs: int
+) -> tuple[Path, list[str]]:
     """Folder and command of a method's run."""
     folder = folder_of(network, name, seed)
     recipe = "qcfs" if name == LONGER else name
     fields: dict[str, Any] = {
         "name": folder.name,
         "seed": seed,
-        "optimizer.epochs": EPOCHS,
+        "optimizer.epochs": epochs,
     }
     if not of_its_own(name):
         fields["model.name"] = network.name

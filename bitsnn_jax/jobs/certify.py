@@ -117,7 +117,7 @@ def certify(pair: Pair, network: Network) -> CertificateResult:
             pair.converted,
             steps=pair.steps,
             nonspiking=network.nonspiking,
-            take=take if task.has_distances else None,
+            take=take,
         )
         first = compare(next(shown))
         certificate = sum(map(compare, shown), first)
@@ -150,8 +150,6 @@ def _even_batch(count: int, most: int) -> int:
 
 
 def _predictions(deviations: Sequence[Deviation]) -> dict[str, Any]:
-    if not deviations:
-        return {}
     whole = Deviation.merge(*deviations)
     return {"predictions_differing": whole.total, "apart": apart(whole)}
 

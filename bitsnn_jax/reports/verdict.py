@@ -44,7 +44,7 @@ def verdict(results: ConversionResult) -> Verdict:
     """
     row, examples = results.native, results.examples
     precision, proof = _proof(row)
-    # Of predictions with real parts the certificate compares these too.
+    # Older certificates did not compare predictions.
     compared: ModeResult | CertificateResult | None = row.stepped
     if proof and proof.predictions_differing is not None:
         compared, examples = proof, proof.examples
@@ -93,8 +93,7 @@ def _remarks(results: ConversionResult, row: StepsResult) -> Iterator[str]:
         if found.apart:
             told = apart_in_words(found, found.examples, *named)
             yield f"Certified in {kind}: {told}."
-    if row.stepped and row.stepped.apart:
-        told = apart_in_words(row.stepped, results.examples, *named)
+    if told := _simulated(results, row, proof):
         yield f"As simulated on all {results.noun}, in float32, {told}."
     if row.steps != run.steps:
         yield f"T = {run.steps}, the T of the training, was not evaluated."
@@ -122,6 +121,21 @@ def _remarks(results: ConversionResult, row: StepsResult) -> Iterator[str]:
         yield f"Fed by real numbers in place of spikes: {layers}."
     if results.conversion.nonspiking:
         yield f"{outside_in_words(results.conversion)}."
+
+
+def _simulated(
+    results: ConversionResult, row: StepsResult, proof: CertificateResult | None
+) -> str:
+    """Say what the simulation predicts, unless the headline or the proof says so."""
+    stepped, examples = row.stepped, results.examples
+    if stepped and stepped.apart:
+        return apart_in_words(stepped, examples, results.noun, results.answers)
+    if not stepped or not proof or proof.predictions_differing is None:
+        return ""
+    equal = examples - stepped.predictions_differing
+    if equal == examples == proof.examples:
+        return ""
+    return f"{equal:,} of {examples:,} {results.answers} are equal"
 
 
 def apart_in_words(

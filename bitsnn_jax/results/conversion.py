@@ -97,7 +97,7 @@ class CertificateResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
       outputs_agree: that difference is rounding.
       layers: the same, layer by layer.
       predictions_differing: examples on which what follows from the outputs differs;
-        None of predictions without parts that are real.
+        None in older files, which count them of real parts only.
       apart: how far equal predictions are apart.
     """
 

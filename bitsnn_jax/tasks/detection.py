@@ -34,7 +34,7 @@ class Detection(OfPixels):
     noun = "pictures"
     sources = data.BOXES
     models = DETECTORS
-    score, answers, has_distances = "AP", "detections", True
+    score, answers = "AP", "detections"
     unheeded = (
         *("data.max_length", "data.vocabulary", "data.random_resized_crop"),
         *("data.crop", "data.autoaugment", "data.cutout", "loss.label_smoothing"),

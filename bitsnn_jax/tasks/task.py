@@ -131,7 +131,6 @@ class Task(ABC):
     Attributes:
       noun: what examples are called in messages, in the plural.
       answers: what predictions are called, in the plural.
-      has_distances: whether `deviation` has any.
       sources: the names that `data.name` may be.
       models: the names that `model.name` may be.
       place: what attention looks at in an example, in the singular, such as "word".
@@ -144,7 +143,6 @@ class Task(ABC):
     place: str = "place"
     unheeded: Collection[str] = ()
     answers: str = "predictions"
-    has_distances: bool = False
 
     @property
     @abstractmethod

@@ -126,17 +126,24 @@ def sentences(rows):
 
 @table("sentences_certificate", "sentences.json")
 def certificate(rows):
-    yield "T", "L", "sentences", "codes", "differing in float64"
+    yield (
+        *("T", "L", "seed", "sentences", "codes", "differing in float64"),
+        "predictions other than the ANN's",
+    )
     found = [
-        at
+        (at["steps"], row["seed"], at)
         for row in rows
         if row["part"].startswith("certificate")
         for at in row["steps"]
     ]
-    for at in sorted(found, key=lambda at: at["steps"]):
+    for steps, seed, at in sorted(found, key=lambda each: each[:2]):
         exact = at["certificate"]["float64"]
         counts = (exact[key] for key in ("examples", "neurons", "differing"))
-        yield str(at["steps"]), f"{at['levels']:,}", *(f"{n:,}" for n in counts)
+        yield (
+            *(str(steps), f"{at['levels']:,}", str(seed)),
+            *(f"{n:,}" for n in counts),
+            str(exact.get("predictions_differing", "")),
+        )
 
 
 @table("sentences_integers", "sentences.json")

@@ -74,7 +74,7 @@ class FindSquares(Task):
     """As the real detection, of one box a picture."""
 
     noun, sources, models = "pictures", {"squares"}, {"finder"}
-    score, answers, has_distances = "AP", "detections", True
+    score, answers = "AP", "detections"
 
     def load(self, settings, split):
         return squares(40 if split == "train" else 11, len(split))

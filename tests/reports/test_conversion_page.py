@@ -342,14 +342,20 @@ def test_a_part_of_the_wrong_kind_is_named(changed, message):
     assert str(error.value) == message
 
 
-def judged(*, float64=None, float32=None, mispredicted=0, **changed):
-    """The verdict on given numbers of differing codes; None is not run."""
+def judged(*, float64=None, float32=None, certified=None, mispredicted=0, **changed):
+    """The verdict on given numbers of differing codes; None is not run.
+
+    `certified` predictions differ in the certificate, `mispredicted` in the simulation.
+    """
     rng, results = np.random.default_rng(0), small()
     row = results["steps"][0]
     made = {"float64": float64, "float32": float32}
     row["certificate"] = {
         name: certificate(rng, differing=n) for name, n in made.items() if n is not None
     }
+    if certified is not None:
+        for proof in row["certificate"].values():
+            proof["predictions_differing"] = certified
     row["stepped"]["predictions_differing"] = mispredicted
     row |= changed
     return verdict(results)
@@ -371,6 +377,21 @@ def test_verdict_claims_no_more_than_was_measured(measured, grade, opening):
     assert (result.grade, result.headline[: len(opening)]) == (grade, opening)
     equal = 360 - measured.get("mispredicted", 0)
     assert f"{equal} of 360 predictions equal" in result.headline
+
+
+def test_a_proof_has_predictions_of_its_own():
+    """Float32 rounds codes apart; the claim is that of the certificate."""
+    result = judged(float64=0, certified=0, mispredicted=2)
+    assert (result.grade, result.headline[:5]) == ("exact", "Exact")
+    assert "360 of 360 predictions equal" in result.headline
+    simulated = (
+        "As simulated on all images, in float32, 358 of 360 predictions are equal."
+    )
+    assert simulated in result.remarks
+    assert not judged(float64=0, certified=0).remarks
+    result = judged(float64=0, certified=1)
+    assert result.headline.startswith("Equal codes, unequal predictions")
+    assert result.grade == "open"
 
 
 def test_comparing_nothing_proves_nothing():

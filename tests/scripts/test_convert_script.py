@@ -45,6 +45,7 @@ def test_both_modes_do_what_the_ann_does(converted):
     for row in converted["steps"]:
         assert row["certificate"]["float64"]["exact"]
         assert row["certificate"]["float64"]["examples"] == 100
+        assert row["certificate"]["float64"]["predictions_differing"] == 0
         float32 = row["certificate"]["float32"]
         assert float32["exact"] == (float32["differing"] == 0)
         assert row["stepped"]["predictions_differing"] == 0
