@@ -128,6 +128,7 @@ def verify(
     bias_shift: str = "parameters",
     nonspiking: str = "error",
     batch_size: int | None = None,
+    coding: str = "bits",
 ) -> Certificate:
     """Run the ANN and its stepped SNN side by side and compare every code.
 
@@ -148,6 +149,7 @@ def verify(
       bias_shift: as in `spiking`; "auto" examines the unconverted variables.
       nonspiking: as in `spiking`.
       batch_size: compare this many along axis 0 of x at a time, to bound the memory.
+      coding: as in `spiking`.
 
     Returns:
       Certificate; `exact` is True when no code differs and the outputs agree.
@@ -179,7 +181,7 @@ def verify(
         snn_variables = convert(
             apply_fn, variables, first, steps=steps, nonspiking=nonspiking
         ).variables
-    options = {"bias_shift": bias_shift, "nonspiking": nonspiking}
+    options = {"bias_shift": bias_shift, "nonspiking": nonspiking, "coding": coding}
     certify = certifier(apply_fn, variables, snn_variables, steps=steps, **options)
     return replace(sum(map(certify, rest), certify(first)), widened=narrow)
 
@@ -192,6 +194,7 @@ def certifier(
     steps: int,
     bias_shift: str = "parameters",
     nonspiking: str = "error",
+    coding: str = "bits",
     take: Callable[[Any, Any], None] | None = None,
 ) -> Callable[[Any], Certificate]:
     """Make `verify` a function x -> Certificate, for batches that come one by one.
@@ -199,13 +202,16 @@ def certifier(
     Compiles once for each shape of x. Add the certificates of the batches.
 
     Args:
+      coding: as in `spiking`.
       take: is given the outputs of both networks for each batch, the ANN's first.
     """
 
     @jax.jit
     def compare(variables, snn_variables, x):
         ann = _WatchedANN(steps=steps, saturate=False, nonspiking=nonspiking)
-        snn = _WatchedSNN(steps=steps, bias_shift=bias_shift, nonspiking=nonspiking)
+        snn = _WatchedSNN(
+            steps=steps, bias_shift=bias_shift, nonspiking=nonspiking, coding=coding
+        )
         ann_output = run(ann, apply_fn, variables, x)
         snn_output = run(snn, apply_fn, snn_variables, x)
         layers = OrderedDict(

@@ -12,9 +12,10 @@ from jax import export, lax
 from jax.extend.core import JaxprEqn
 from jaxtyping import Array
 
-from bitsnn_jax.numerics.neurons import fire_bits, integrate
+from bitsnn_jax.numerics.codings import Coding, coding_of
+from bitsnn_jax.numerics.neurons import integrate
 from bitsnn_jax.numerics.qcfs import codes, grid_codes, qcfs, step_size
-from bitsnn_jax.numerics.spikes import check_steps, code_type, pack, plane_counts
+from bitsnn_jax.numerics.spikes import check_steps, code_type
 from bitsnn_jax.numerics.stored import stored
 from bitsnn_jax.numerics.tables import (
     fire_table,
@@ -97,9 +98,17 @@ def snn_levels(levels: int, steps: int) -> int:
 class TimedReading(Reading):
     """What the readings at T steps share: the grid, the counts, the precision."""
 
-    def __init__(self, *, steps, nonspiking="error", precision=lax.Precision.HIGHEST):
+    def __init__(
+        self,
+        *,
+        steps,
+        nonspiking="error",
+        precision=lax.Precision.HIGHEST,
+        coding="bits",
+    ):
         super().__init__(nonspiking=nonspiking)
-        self.steps = steps
+        self.steps, self.coding = steps, coding_of(coding)
+        self.times = self.coding.times(steps)
         self.precision = precision
         self.counts: list[Array] = []
 
@@ -109,6 +118,9 @@ class TimedReading(Reading):
     def grid(self, site, z_dtype, theta):
         check_steps(self.steps, z_dtype)
         return step_size(theta, snn_levels(site.levels, self.steps))
+
+    def count(self, code):
+        self.counts.append(self.coding.counts(code, steps=self.steps))
 
     def stats(self):
         paths = [site.path for site in self.sites]
@@ -141,24 +153,26 @@ class OneShot(TimedReading):
 
     def observe(self, site, z, a, delta):
         code = jnp.minimum(grid_codes(a, delta), 2**self.steps - 1)
-        self.counts.append(plane_counts(code.astype(jnp.uint32), steps=self.steps))
+        self.count(code.astype(jnp.uint32))
 
 
 class Spikes(NamedTuple):
     """A layer's spike train, one code a neuron; what a current of spikes is made of.
 
-    The bits of `codes` are s(1)..s(T), most significant first. Keeping them together
-    stores T steps in the space of one.
+    The bits of `codes` are s(1)..s(T), most significant first, and tell signed digits
+    too. Keeping them together stores T steps in the space of one.
     """
 
     codes: Array
     delta: Array  # [], or as many axes as codes, each of size 1 or theirs
 
-    def charge(self, place: Any) -> Array:
+    def charge(self, place: Any, coding: Coding) -> Array:
         """Return what the step t = T - place brings downstream: delta 2**(T-t) s(t)."""
-        bit = (self.codes >> jnp.asarray(place, self.codes.dtype)) & 1 == 1
+        digit = coding.digit(self.codes, place)
         worth = self.delta * jnp.asarray(1 << place, self.delta.dtype)
-        return jnp.where(bit, worth, jnp.zeros((), self.delta.dtype))
+        if digit.dtype != bool:
+            return digit.astype(worth.dtype) * worth
+        return jnp.where(digit, worth, jnp.zeros((), self.delta.dtype))
 
 
 def moved_deltas(
@@ -247,25 +261,29 @@ class Stepped(TimedReading):
         return integrate(jnp.stack(self.charges(current)), start)
 
     def fire(self, membrane, delta):
-        return pack(fire_bits(membrane, delta, steps=self.steps))
+        return self.coding.fire(membrane, delta, steps=self.steps)
 
     def observe(self, site, membrane, code, delta):
-        self.counts.append(plane_counts(code, steps=self.steps))
+        self.count(code)
 
     def charges(self, value):
         """Return what a value brings at each step."""
         if not isinstance(value, Current):
-            return [self.held(value)] * self.steps
+            return [self.held(value)] * self.times
         if isinstance(value.value, Spikes):
-            return [value.value.charge(place) for place in reversed(range(self.steps))]
+            places = reversed(range(self.times))
+            return [value.value.charge(place, self.coding) for place in places]
         return value.value
 
     def held(self, value):
         """Return what a value without time brings at each step."""
         # An analog value is charge that enters once; a constant enters at each step,
         # for conversion has made it right, unless that is left to be done here.
-        once = isinstance(value, Analog) or self.shifts
-        return value.value / self.steps if once else value.value
+        if isinstance(value, Analog) or self.shifts:
+            return value.value / self.times
+        if self.times == self.steps:
+            return value.value
+        return value.value * (self.steps / self.times)  # it was shifted for T steps
 
     def linear(self, eqn, values, operands, path):
         timed = {i: self.charges(values[i]) for i in operands}
@@ -274,7 +292,7 @@ class Stepped(TimedReading):
                 eqn,
                 [timed[i][t] if i in timed else v.value for i, v in enumerate(values)],
             )
-            for t in range(self.steps)
+            for t in range(self.times)
         ]
         return [Current(list(steps)) for steps in zip(*columns, strict=True)]
 

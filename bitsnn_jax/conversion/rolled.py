@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
 from bitsnn_jax.conversion.readings import Spikes, Stepped, decoded
-from bitsnn_jax.numerics.neurons import collect, fire_codes
+from bitsnn_jax.numerics.neurons import collect
 from bitsnn_jax.numerics.spikes import code_type
 from bitsnn_jax.numerics.tables import fire_table
 from bitsnn_jax.tracing.program import Analog, Current, read
@@ -95,28 +95,37 @@ class Rolled(Stepped):
         if not waiting and done:  # the current itself is one that has been added up
             operation, index = current.value
             return start + operation.sums[index]
-        means = {o: [s / self.steps for s in o.sums or ()] for o in done}
+        means = {o: [s / self.times for s in o.sums or ()] for o in done}
         shared = [o for o in waiting if o.number in self.shared]
 
         def charge(place):
             now = dict(means)
             for operation in waiting:
-                arrays = [_at(v, place, now) for v in operation.values]
+                arrays = [self.at(v, place, now) for v in operation.values]
                 now[operation] = self.bind(operation.eqn, arrays)
-            return _at(current, place, now), [now[o] for o in shared]
+            return self.at(current, place, now), [now[o] for o in shared]
 
         start = start, [[0] * len(o.eqn.outvars) for o in shared]
-        total, sums = collect(charge, start, steps=self.steps)
+        total, sums = collect(charge, start, steps=self.times)
         for operation, results in zip(shared, sums, strict=True):
             operation.settle(results)
         return total
 
     def fire(self, membrane, delta):
-        return fire_codes(membrane, delta, steps=self.steps)
+        return self.coding.fire(membrane, delta, steps=self.steps, unroll=False)
 
     def fire_table(self, membrane, table):
-        dtype = code_type(max(self.steps, 16))  # as `fire_codes`
+        dtype = code_type(max(self.steps, 16))  # as `fire`
         return fire_table(membrane, table, steps=self.steps, dtype=dtype, unroll=False)
+
+    def at(self, value, place, now):
+        """Look up what a value is at the step t = T - place."""
+        if not isinstance(value, Current):
+            return value
+        if isinstance(value.value, Spikes):
+            return value.value.charge(place, self.coding)
+        operation, index = value.value
+        return now[operation][index]
 
     def decode(self, current, path):
         return Analog(self.collect(current, 0))
@@ -165,16 +174,6 @@ def _needed(current: Current) -> tuple[list[Operation], list[Operation]]:
     ordered = sorted(seen, key=lambda operation: operation.number)
     waiting = [o for o in ordered if o.sums is None]
     return waiting, [o for o in ordered if o.sums is not None]
-
-
-def _at(value, place, now):
-    """Look up what a value is at the step t = T - place."""
-    if not isinstance(value, Current):
-        return value
-    if isinstance(value.value, Spikes):
-        return value.value.charge(place)
-    operation, index = value.value
-    return now[operation][index]
 
 
 def _aval(current):

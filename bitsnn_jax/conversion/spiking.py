@@ -7,6 +7,7 @@ from jax import lax
 
 from bitsnn_jax.conversion.readings import OneShot, SpikeStats, Stepped, run
 from bitsnn_jax.conversion.rolled import Rolled
+from bitsnn_jax.numerics.codings import coding_of
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.tracing.program import ApplyFn
 
@@ -22,6 +23,7 @@ def spiking(
     nonspiking: str = "error",
     precision: Any = lax.Precision.HIGHEST,
     unroll: bool = True,
+    coding: str = "bits",
 ) -> Callable[[Any, Any], tuple[Any, SpikeStats]]:
     """Read a program whose activations are `qcfs` as a spiking network.
 
@@ -57,6 +59,9 @@ def spiking(
         takes four bytes in place of two. The codes are the same but for rounding:
         where a current feeds several layers its sums are taken in another order (see
         `rolled`). For "stepped"; "fused" has no steps.
+      coding: "bits", or "signed_digits": the same codes in digits of -1, 0 and 1, with
+        fewer spikes and a step more (see `codings`). The counts then have T + 1 steps;
+        of the biases, which were shifted for T steps, each step brings T / (T + 1).
 
     Returns:
       A function (variables, x) -> (output, SpikeStats).
@@ -75,11 +80,13 @@ def spiking(
     (Array([[ 5., 15.]], dtype=float32), Array([1, 2, 1, 2], dtype=int32))
     """
     check_steps(steps)
+    coding_of(coding)
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
 
     def snn_fn(variables, x):
         options = {"steps": steps, "nonspiking": nonspiking, "precision": precision}
+        options["coding"] = coding
         if mode == "fused":
             reading = OneShot(**options)
         else:

@@ -14,8 +14,9 @@ from bitsnn_jax.integers.graph import ROWS, Sum, WindowSum, apply_term, batched
 from bitsnn_jax.integers.maxima import largest_codes
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.products import with_tops
-from bitsnn_jax.numerics.neurons import collect, fire_codes
-from bitsnn_jax.numerics.spikes import code_type, pack
+from bitsnn_jax.numerics.codings import CODINGS, coding_of
+from bitsnn_jax.numerics.neurons import collect
+from bitsnn_jax.numerics.spikes import code_type
 from bitsnn_jax.numerics.stored import stored
 
 
@@ -79,12 +80,13 @@ def stepped(
     carrier: str | None = None,
     unroll: bool = True,
     accumulator: Accumulator | None = None,
+    coding: str = "bits",
 ) -> Callable[[Any], Result]:
     """Run the spiking network: T steps of spikes, with integer thresholds.
 
     Each step brings the weights of the spikes of that step, shifted by T - t, and a
     part of the bias; the image and sums come with the first. Then each layer fires for
-    T steps against 2**(fraction + T - t).
+    T steps against 2**(fraction + T - t); for signed digits see `fire_digits`.
 
     Arguments, result and errors are those of `one_shot`, and
 
@@ -94,10 +96,13 @@ def stepped(
         where on a code takes four bytes in place of two. The result is the same.
       accumulator: that holds each membrane, as hardware would. None for one that holds
         every sum. Needs `unroll`.
+      coding: as in `spiking`. The result is the same.
     """
     if accumulator is not None and not unroll:
         raise ValueError("an accumulator needs unroll=True: it is applied step by step")
-    add, steps = _adder(network, checked(carrier)), network.steps
+    sends = coding_of(coding)
+    times = sends.times(network.steps)
+    add = _adder(network, checked(carrier), sends)
     simulate = _unrolled if unroll else _rolled
 
     def run(x):
@@ -119,14 +124,11 @@ def stepped(
 
             def charge(place, node=node, timed=timed):
                 """Return what the step t = T - place brings."""
-                spikes = [
-                    (term, (code >> jnp.asarray(place, code.dtype)) & 1 == 1)
-                    for term, code in timed
-                ]
-                bias = bias_part(node.bias, steps - 1 - place, steps)
+                spikes = [(term, sends.digit(code, place)) for term, code in timed]
+                bias = bias_part(node.bias, times - 1 - place, times)
                 return add(node, spikes, shift=place, bias=bias)
 
-            membrane, fire = simulate(node, charge, start, steps, hold)
+            membrane, fire = simulate(node, charge, start, network.steps, sends, hold)
             if node.kind == "neurons":
                 # Packed, T steps take the space of one; see `readings.Spikes`.
                 values[node.name] = codes[node.name] = fire()
@@ -135,7 +137,7 @@ def stepped(
                 if accumulator is not None:  # the half is an addition too
                     half = jnp.asarray(node.half, membrane.dtype)
                     membrane = hold(membrane + half) - half
-                values[node.name] = value_of(node, membrane, steps)
+                values[node.name] = value_of(node, membrane, network.steps)
             largest[node.name] = hold.largest
         result = _result(network, values, codes)
         return result if accumulator is None else result._replace(largest=largest)
@@ -168,41 +170,30 @@ def bias_part(bias: np.ndarray, t: Any, steps: int) -> Any:
     return low + (t < rest)
 
 
-def _unrolled(node, charge, start, steps, hold):
+def _unrolled(node, charge, start, steps, coding, hold):
     """Charge the membrane; return it and what fires it by Eq. (10) and packs spikes.
 
     `hold` is given the sum after each addition, and returns what is left of it.
     """
     membrane = hold(start)
-    for place in reversed(range(steps)):
+    for place in reversed(range(coding.times(steps))):
         membrane = hold(membrane + charge(place))
-
-    def fire():
-        if node.has_table:
-            codes = tables.fired_codes(node, membrane, steps=steps, unroll=True)
-            return stored(codes)
-        u, spikes = hold(membrane + jnp.asarray(node.half, membrane.dtype)), []
-        for place in reversed(range(steps)):
-            threshold = jnp.asarray(np.left_shift(1, node.fraction + place), u.dtype)
-            spikes.append(u >= threshold)
-            u = jnp.where(spikes[-1], u - threshold, u)
-        return stored(pack(jnp.stack(spikes)))
-
-    return membrane, fire
+    return membrane, lambda: stored(_fired(node, membrane, steps, coding, hold))
 
 
-def _rolled(node, charge, start, steps, _):
+def _rolled(node, charge, start, steps, coding, _):
     """Do the same as loops at run time, with a membrane that holds every sum."""
-    membrane = collect(charge, start, steps=steps)
+    membrane = collect(charge, start, steps=coding.times(steps))
+    return membrane, lambda: _fired(node, membrane, steps, coding, None)
 
-    def fire():
-        if node.has_table:
-            return tables.fired_codes(node, membrane, steps=steps, unroll=False)
-        half, delta = node.half, np.left_shift(1, node.fraction)
-        u = membrane + jnp.asarray(half, membrane.dtype)
-        return fire_codes(u, jnp.asarray(delta, u.dtype), steps=steps)
 
-    return membrane, fire
+def _fired(node, membrane, steps, coding, hold):
+    unroll = hold is not None
+    if node.has_table:
+        return tables.fired_codes(node, membrane, steps=steps, unroll=unroll)
+    u = membrane + jnp.asarray(node.half, membrane.dtype)
+    delta = jnp.asarray(np.left_shift(1, node.fraction), u.dtype)
+    return coding.fire(hold(u) if hold else u, delta, steps=steps, unroll=unroll)
 
 
 def value_of(node: IntegerNode, z: jax.Array, steps: int) -> jax.Array:
@@ -232,12 +223,15 @@ def value_of(node: IntegerNode, z: jax.Array, steps: int) -> jax.Array:
 _ROUTINES = {"softmax": routines.softmax, "normalised": routines.normalise}
 
 
-def _adder(network, carrier):
+def _adder(network, carrier, coding=CODINGS["bits"]):
     """(node, [(term, array)], shift) -> the sum of the terms and the bias."""
+    # What the first digits overshoot, the last ones take back.
+    beyond = 1 + coding.before
     tops = {n.name: network.top(n.name) for n in network.nodes if n.kind != "output"}
 
     def add(node, terms, *, shift=0, bias=None):
-        in_floats = carrier in ("float32", "bfloat16") and node.bound < EXACT["float32"]
+        fits = beyond * node.bound < EXACT["float32"]
+        in_floats = carrier in ("float32", "bfloat16") and fits
         dtype = jnp.float32 if in_floats else jnp.int32
         total = jnp.zeros((1,) * len(node.shape), dtype)
         for term, x in terms:
@@ -252,8 +246,8 @@ def _adder(network, carrier):
 def _brought(term, x, top, network, carrier, dtype):
     """Compute what a term brings, of numbers or of spikes."""
     high, low = top, network.low(term.source)
-    if x.dtype == jnp.bool_:
-        high, low = 1, 0
+    if x.dtype in (jnp.bool_, jnp.int8):  # spikes, or signed digits
+        high, low = 1, 0 if x.dtype == jnp.bool_ else -1
     count = places(term.before, x.shape)
     adds = any(isinstance(op, Sum | WindowSum) for op in term.before)
     if carrier != "int8" or adds:

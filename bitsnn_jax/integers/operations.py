@@ -25,6 +25,7 @@ from bitsnn_jax.integers.graph import (
 from bitsnn_jax.integers.maxima import largest_codes
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.tables import sides
+from bitsnn_jax.numerics.codings import coding_of
 from bitsnn_jax.runtime.columns import table
 
 # Kinds of node whose values have no time: they enter the nodes they feed once.
@@ -249,6 +250,7 @@ def count(
     *,
     examples: int,
     paths: Paths | None = None,
+    coding: str = "bits",
 ) -> Operations:
     """Count the operations of the spiking network from the codes of its neurons.
 
@@ -259,13 +261,15 @@ def count(
     which are the additions of `execution.stepped`, had it run event by event. The
     counts are those of the layer graph. A term that is there twice, because two layers
     are fed the same sum, counts twice; hardware that keeps the sum does less.
-    Comparisons of a maximum and the traffic of spikes are not counted.
+    Comparisons of a maximum and the traffic of spikes are not counted. Of signed digits
+    each that is not 0 is a spike, and a step compares with two thresholds.
 
     Args:
       network: of `fixed_point`.
       codes: name -> [examples, ...] integers, as `execution.Result.codes`.
       examples: how many; 0 is allowed.
       paths: of `term_paths(network)`, to count many batches; made here if missing.
+      coding: as in `spiking`.
 
     Returns:
       Operations. Exact.
@@ -285,6 +289,8 @@ def count(
     ((1, 1, 0, 1), 6)
     """
     paths = term_paths(network) if paths is None else paths
+    sends = coding_of(coding)
+    times = sends.times(network.steps)
     activity: dict[str, _Activity] = {}
     sent: dict[str, np.ndarray] = {}
     nodes = []
@@ -294,9 +300,9 @@ def count(
         elif node.kind == "maximum":
             sent[node.name] = _maximum(node, sent)
         if node.name in sent:
-            activity[node.name] = _activity(sent[node.name], network.steps)
-        nodes.append(_counts(node, network, paths, activity, examples))
-    return Operations(tuple(nodes), examples, network.steps)
+            activity[node.name] = _activity(sent[node.name], sends, times)
+        nodes.append(_counts(node, network, paths, activity, examples, sends))
+    return Operations(tuple(nodes), examples, times)
 
 
 class _Activity(NamedTuple):
@@ -306,21 +312,25 @@ class _Activity(NamedTuple):
     nonzero: np.ndarray
 
 
-def _activity(codes, steps) -> _Activity:
+def _activity(codes, sends, times) -> _Activity:
+    spikes = np.asarray(sends.spikes(codes))
     planes = [
-        ((codes >> (steps - 1 - t)) & 1).sum(0, dtype=np.int64) for t in range(steps)
+        ((spikes >> (times - 1 - t)) & 1).sum(0, dtype=np.int64) for t in range(times)
     ]
     return _Activity(planes, np.count_nonzero(codes, axis=0).astype(np.int64))
 
 
-def _counts(node: IntegerNode, network, paths, activity, examples) -> NodeOperations:
-    entries, steps = int(np.prod(node.shape)), network.steps
+def _counts(
+    node: IntegerNode, network, paths, activity, examples, sends
+) -> NodeOperations:
+    entries, steps = int(np.prod(node.shape)), sends.times(network.steps)
     counts = dict.fromkeys(_SUMMED, 0)
     own = activity.get(node.name)
     spikes = tuple(int(plane.sum()) for plane in own.planes) if own else ()
     if node.kind == "neurons":
         counts["nonzero"] = int(own.nonzero.sum())
-        counts["compares"] = sides(node) * steps * entries * examples
+        thresholds = sides(node) * (1 - sends.least)
+        counts["compares"] = thresholds * steps * entries * examples
         counts["resets"] = 0 if node.has_table else sum(spikes)
     if node.kind in ("input", "maximum"):
         return NodeOperations(node.name, node.kind, entries, spikes, **counts)

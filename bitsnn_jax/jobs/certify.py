@@ -96,8 +96,8 @@ def _shape_in_float64(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, wide)
 
 
-def certify(pair: Pair, network: Network) -> CertificateResult:
-    """Compare a pair on all examples of a network."""
+def certify(pair: Pair, network: Network, *, coding: str = "bits") -> CertificateResult:
+    """Compare a pair on all examples of a network; `coding` is that of `spiking`."""
     task, examples = network.task, network.examples
     most = max(1, min(BATCH, CODES // _codes_of_one(network)))
     batches = task.eval_batches(
@@ -117,6 +117,7 @@ def certify(pair: Pair, network: Network) -> CertificateResult:
             pair.converted,
             steps=pair.steps,
             nonspiking=network.nonspiking,
+            coding=coding,
             take=take,
         )
         first = compare(next(shown))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Num, UInt
+from jaxtyping import Array, Bool, Float, Int, Num, UInt
 
 from bitsnn_jax.numerics.qcfs import Floats, aligned, step_size
 from bitsnn_jax.numerics.spikes import check_steps, code_type, weights
@@ -31,7 +31,7 @@ def integrate(currents: Float[Array, "time ..."], membrane: Membrane) -> Membran
 
 
 def fire_bits(
-    membrane: Membrane, delta: Floats, *, steps: int
+    membrane: Num[Array, "..."], delta: Num[Array, "..."], *, steps: int
 ) -> Bool[Array, "time ..."]:
     """Fire a charged membrane for T steps, Eq. (10), most significant bit first.
 
@@ -91,6 +91,52 @@ def fire_codes(
 
     first = step(membrane, steps - 1)
     return lax.scan(next_step, first, _places(steps - 1))[0][1]
+
+
+def fire_digits(
+    membrane: Num[Array, "..."], delta: Array, *, steps: int, unroll: bool = True
+) -> tuple[Int[Array, "time ..."], Int[Array, "..."]]:
+    """Fire a charged membrane as signed digits, most significant first, t = 0..T.
+
+        d(t)   = 1 if u(t) >= (m + 1) delta,   -1 if u(t) < -m delta,   0 otherwise
+        u(t+1) = u(t) - d(t) delta 2**(T-t),   m = floor(2**(T-t+1) / 3)
+
+    m is the largest number that later digits can make up for. What is left behind a
+    digit is never above the m of the next step, so that no two neighbours are sent.
+    Ours, in the place of Eq. (10); the digits are those of the non-adjacent form. The
+    membrane saturates at both ends of the codes,
+
+        u(0) = clip(u, 0, (2**T - 1/2) delta).
+
+    Args:
+      membrane: u = sum of currents + delta / 2, [...], in floats or integers.
+      delta: worth of the last digit, broadcastable to it.
+      steps: T; there are T + 1 digits.
+      unroll: write the steps into the program one after the other.
+
+    Returns:
+      digits int32 [T + 1, ...] in -1, 0, 1; their codes, int32 [...].
+
+    >>> fire_digits(jnp.array([7.5, 11.5]), jnp.array(1.0), steps=4)[0].T
+    Array([[ 0,  1,  0,  0, -1],
+           [ 1,  0, -1,  0, -1]], dtype=int32)
+    """
+
+    def step(carry, place):
+        (u, code), (weight, rest) = carry, place
+        far = rest.astype(u.dtype) * delta
+        digit = (u >= far + delta).astype(jnp.int32) - (u < -far)
+        u = u - digit.astype(u.dtype) * (weight.astype(u.dtype) * delta)
+        return (u, code + digit * weight), digit
+
+    top = delta * 2**steps
+    top = top - (1 if jnp.issubdtype(membrane.dtype, jnp.integer) else delta / 2)
+    u = jnp.clip(membrane, 0, top)
+    worth = weights(steps + 1)
+    places = (jnp.array(w, jnp.int32) for w in (worth, [2 * w // 3 for w in worth]))
+    start = u, 0 * u.astype(jnp.int32)
+    (_, codes), digits = lax.scan(step, start, tuple(places), unroll=unroll)
+    return digits, codes
 
 
 def _places(steps):
@@ -187,6 +233,7 @@ __all__ = [
     "collect",
     "fire_bits",
     "fire_codes",
+    "fire_digits",
     "integrate",
     "rate_if",
 ]

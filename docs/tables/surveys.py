@@ -134,6 +134,28 @@ def by_lambda(rows):
         )
 
 
+@table("signed_digits", "signed_digits.json")
+def signed_digits(rows):
+    yield (
+        *("network", "images", "codes", "differing in float64, in integers"),
+        *("logits differing in integers", "spikes/neuron: bits, digits"),
+        *("synaptic operations: bits, digits", "nJ: bits, digits"),
+    )
+    for row in rows:
+        whole, proof = row["integers"], row["certificate"]
+        both = [row["bits"], row["signed_digits"]]
+        yield (
+            f"`{row['network']}`",
+            f"{row['images']:,}",
+            f"{proof['codes']:,}",
+            f"{proof['differing']:,}, {whole['differing']:,}",
+            f"{whole['logits_differing']:,}",
+            ", ".join(f"{each['spikes_per_neuron']:.3f}" for each in both),
+            ", ".join(f"{each['synaptic_operations'] / 1e6:.2f} M" for each in both),
+            ", ".join(f"{each['nanojoules']:,.0f}" for each in both),
+        )
+
+
 @table("levels", "levels.json")
 def levels(rows):
     yield (
