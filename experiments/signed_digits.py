@@ -103,15 +103,20 @@ def in_integers(network: Network) -> dict[str, Any]:
         codes = count_differing(once.codes, digits.codes, mask)
         return once.codes, codes, count_differing(once.outputs, digits.outputs, mask)
 
-    differing, counted = np.zeros(2, np.int64), {name: [] for name in CODINGS}
+    counted: dict[str, list[Operations]] = {name: [] for name in CODINGS}
+    differing = np.zeros(2, np.int64)
     for batch in in_batches(network.config.data, network.examples):
         mask = np.asarray(batch["mask"])
-        codes, *apart = compare(batch["image"], mask)
+        found_codes, *apart = compare(batch["image"], mask)
         differing += np.array(apart, np.int64)
-        shown = {name: np.asarray(code)[mask] for name, code in codes.items()}
-        how = {"examples": int(mask.sum()), "paths": paths}
+        codes = jax.tree.map(
+            lambda code, mask=mask: np.asarray(code)[mask], found_codes
+        )
         for name, found in counted.items():
-            found.append(count(made, shown, coding=name, **how))
+            examples = int(mask.sum())
+            found.append(
+                count(made, codes, examples=examples, paths=paths, coding=name)
+            )
     images = len(network.examples)
     neurons = sum(int(np.prod(node.shape)) for node in made.of_kind("neurons"))
     totals = {name: reduce(operator.add, found) for name, found in counted.items()}
