@@ -13,11 +13,13 @@ accuracy. Bits are also sent at other T, for the paper's Figures 6 and 7.
 Runs lie in runs/front and are not trained twice. Rows are added to
 docs/results/front.json; what is there is not computed again. `--list` prints the
 commands that train, and does nothing else. `--draw` only draws docs/images/front.png:
-these rows, those of compare.csv, and those of direct.json for networks that are trained
-through time.
+these rows, those of compare.csv, those of direct.json for networks that are trained
+through time, and those of binary.json for networks of signs. These have no spikes, so
+they are in the panel of energy, by the profile `mixed`.
 """
 
 import csv
+import itertools
 import statistics
 import subprocess
 import sys
@@ -151,22 +153,24 @@ def measured(
 
 
 class Point(NamedTuple):
-    """A network of spikes in the picture."""
+    """A network in the picture; cost is synaptic operations, or nJ, an image."""
 
     name: str
     family: str
-    operations: float
+    cost: float
     accuracy: float
 
 
 OURS_ALL, CONVERTED = "bits (ours)", "other ways to convert"
 THROUGH_TIME = "trained through time"
 ONE_SPIKE = "our networks, one spike a code"
+BINARY = "binary networks"
 FAMILIES: dict[str, dict[str, Any]] = {
     OURS_ALL: {"color": OURS, "marker": "*", "s": 95, "zorder": 4},
     CONVERTED: {"color": "#0072b2", "marker": "o", "s": 22},
     ONE_SPIKE: {"color": "#009e73", "marker": "s", "s": 26},
     THROUGH_TIME: {"color": "#cc79a7", "marker": "D", "s": 22},
+    BINARY: {"color": "#56b4e9", "marker": "^", "s": 30},
 }
 
 
@@ -200,16 +204,28 @@ def of_resnet20(own: list[dict[str, Any]]) -> Iterator[Point]:
         )
 
 
-def of_small(direct: list[dict[str, Any]]) -> Iterator[Point]:
+def of_small(direct: list[dict[str, Any]], cost: str) -> Iterator[Point]:
     families = {
         **dict.fromkeys(("bit_serial", "qcfs_longer"), OURS_ALL),
         **dict.fromkeys(("qcfs", "srp", "bos"), CONVERTED),
     }
+    groups = defaultdict(list)
     for row in direct:
         if row["network"] == "small":
-            name = row["method"].removeprefix("direct_")
-            family = families.get(row["method"], THROUGH_TIME)
-            yield Point(name, family, row["synaptic_operations"], row["accuracy"])
+            groups[row["method"]].append(row)
+    for method, found in groups.items():
+        x, y = (
+            statistics.fmean(row[key] for row in found) for key in (cost, "accuracy")
+        )
+        family = families.get(method, THROUGH_TIME)
+        yield Point(method.removeprefix("direct_"), family, x, y)
+
+
+def of_signs(binary: list[dict[str, Any]]) -> Iterator[Point]:
+    for row in binary:
+        if row["method"] != "qcfs":
+            nanojoules = 1e9 * row["joules"]["mixed"]
+            yield Point(row["method"], BINARY, nanojoules, row["accuracy"])
 
 
 @plots.styled
@@ -217,43 +233,52 @@ def draw(numbers: Path) -> None:
     """Draw what is known, a panel a network; fronts are named."""
     own = read_json(numbers, kind=list, advice="remove it")
     direct = read_json(RESULTS / "direct.json", kind=list, advice="remove it")
-    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for ax, title, points, least in (
-        (axes[0], "ResNet-20", [*of_resnet20(own)], 0.9),
-        (axes[1], "small, 5 epochs", [*of_small(direct)], 0.86),
+    binary = read_json(RESULTS / "binary.json", kind=list, advice="remove it")
+    figure = Figure(figsize=(14.4, 4.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    operations, energy = "synaptic operations an image", "nJ an image, profile mixed"
+    small = "small, 5 epochs"
+    for ax, title, points, least, cost in (
+        (axes[0], "ResNet-20", of_resnet20(own), 0.9, operations),
+        (axes[1], small, of_small(direct, "synaptic_operations"), 0.86, operations),
+        (
+            *(axes[2], small),
+            itertools.chain(of_small(direct, "nanojoules"), of_signs(binary)),
+            *(0.86, energy),
+        ),
     ):
         panel(ax, [p for p in points if p.accuracy >= least])
+        ax.set_xlabel(cost)
         ax.set_title(f"Accuracy, {title} (above {least:.0%})".replace("%", " %"))
-    handles, labels = axes[0].get_legend_handles_labels()
-    more = axes[1].get_legend_handles_labels()
-    by_label = dict(zip(labels + more[1], handles + more[0], strict=True))
+    found = [ax.get_legend_handles_labels() for ax in axes]
+    by_label = {
+        label: handle for each in found for handle, label in zip(*each, strict=True)
+    }
     figure.legend(
-        by_label.values(), by_label.keys(), loc="outside lower center", ncols=4
+        by_label.values(), by_label.keys(), loc="outside lower center", ncols=5
     )
     PICTURE.write_bytes(plots.png(figure))
     print(PICTURE)
 
 
 def panel(ax: Axes, points: list[Point]) -> None:
-    best = front([p.operations for p in points], [p.accuracy for p in points])
+    best = front([p.cost for p in points], [p.accuracy for p in points])
     named = sorted(
         (p for p, kept in zip(points, best, strict=True) if kept),
-        key=lambda p: p.operations,
+        key=lambda p: p.cost,
     )
-    xs, ys = [p.operations for p in named], [p.accuracy for p in named]
+    xs, ys = [p.cost for p in named], [p.accuracy for p in named]
     ax.step(xs, ys, where="post", color=plots.MUTED, linewidth=0.8, zorder=1)
     for family, look in FAMILIES.items():
         some = [p for p in points if p.family == family]
         if some:
-            xs, ys = [p.operations for p in some], [p.accuracy for p in some]
+            xs, ys = [p.cost for p in some], [p.accuracy for p in some]
             ax.scatter(xs, ys, label=family, **look)
-    log_axis(ax, [p.operations for p in points], room=0.5)
-    ax.set_xlabel("synaptic operations an image")
+    log_axis(ax, [p.cost for p in points], room=0.5)
     ax.yaxis.set_major_formatter(plots.PercentFormatter(1, 0))
     low, high = (f([p.accuracy for p in points]) for f in (min, max))
     ax.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))
-    places = [((p.operations, p.accuracy), p.name, p.family == OURS_ALL) for p in named]
+    places = [((p.cost, p.accuracy), p.name, p.family == OURS_ALL) for p in named]
     name_points(ax, places)
 
 
