@@ -2,12 +2,14 @@
 
     python experiments/direct.py --network small
     python experiments/direct.py --network small --best 4 --seeds 1 2
-    python experiments/direct.py --network resnet20 --width 0.25 --best 4 --goes_on 1
+    python experiments/direct.py --network resnet20 --goes_on 1 \\
+        --methods qcfs_longer bit_serial_detached bit_serial dual_phase diet_snn
 
 Every method trains the same network on Fashion-MNIST through T = 4 steps, by the
 recipes of the config, for as many epochs as the QCFS network that is converted. Methods
 that go on from a trained network start from one that had those epochs too, and have as
-many themselves, or `--goes_on`. Transformers have a network of their own.
+many themselves, or `--goes_on`. ResNet-20 is not trained to start from: the package has
+one with QCFS and one with ReLU. Transformers have a network of their own.
 
 Runs lie in runs/direct/NETWORK and are not trained twice. `compare.py` measures them on
 the test split, beside the converted network of their seed; what it found is added to
@@ -42,6 +44,11 @@ EPOCHS = 5
 LONGER = "qcfs_longer"  # goes on without time: the control of those that go on with it
 SOURCES = ("qcfs", "relu")  # networks that are converted, or that others go on from
 NETWORKS = ("small", "resnet20")
+# Networks of the package, for one that has been trained.
+SHIPPED = {
+    ("resnet20", "qcfs"): "resnet20_fashion_mnist",
+    ("resnet20", "relu"): "resnet20_fashion_mnist_relu",
+}
 # What methods start from that need a start.
 STARTS = {m.name: m.starts_from[0] for m in METHODS.values() if m.needs_start}
 STARTS[LONGER] = "qcfs"
@@ -122,15 +129,17 @@ def training(
     if name == LONGER:
         fields["optimizer.learning_rate"] = LONGER_RATE
     if name in STARTS:
-        fields["start_from"] = str(folder_of(network, STARTS[name], seed))
+        fields["start_from"] = source_of(network, STARTS[name], seed)
     options = [f"--config.{field}={value}" for field, value in fields.items()]
     command = ["train.py", "--config", f"{CONFIG}:{recipe}", "--workdir", str(folder)]
     return folder, [*command, *options]
 
 
 def can_train(name: str, network: Network) -> bool:
-    """Whether a method trains a network, or one of its own."""
+    """Whether a method trains a network, or one of its own, and need do so."""
     models = METHODS[name].models if name in METHODS else ()
+    if (str(network), name) in SHIPPED:
+        return False
     if of_its_own(name):
         return network == Network(NETWORKS[0])  # beside that one
     return not models or network.name in models
@@ -143,6 +152,11 @@ def of_its_own(name: str) -> bool:
 
 def folder_of(network: Network, name: str, seed: int) -> Path:
     return RUNS / str(network) / f"{name}_{seed}"
+
+
+def source_of(network: Network, name: str, seed: int) -> str:
+    """Run, or network of the package, that is converted or that others go on from."""
+    return SHIPPED.get((str(network), name)) or str(folder_of(network, name, seed))
 
 
 def validated(name: str) -> float:
@@ -163,29 +177,29 @@ def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
       seed: of the training.
       rounds: steps of training that are timed.
     """
-    qcfs, longer = (folder_of(network, name, seed) for name in ("qcfs", LONGER))
+    qcfs, longer = source_of(network, "qcfs", seed), folder_of(network, LONGER, seed)
+    out = folder_of(network, "compared", seed)
     runs = [folder_of(network, name, seed) for name in METHODS]
     direct = [str(run) for run in runs if (run / "result.json").exists()]
     options = ["--training_rounds", str(rounds), "--direct", *direct]
-    found = compared(qcfs, [*CONVERSIONS], options)
+    found = compared(qcfs, [*CONVERSIONS, *options], out)
     about = {"about": about_numbers(config=CONFIG, seed=seed)}
     for row in found["rows"]:
-        trained = found["trained"][row.get("run") or str(qcfs)]
+        trained = found["trained"][row.get("run") or qcfs]
         key = {"network": str(network), "method": row["method"], "seed": seed}
         if not rows.known(key):
             rows.add(key | _of_row(row) | _of_training(trained) | about)
     key = {"network": str(network), "method": LONGER, "seed": seed}
     if (longer / "result.json").exists() and not rows.known(key):
-        (row,) = compared(longer, ["bit_serial"], [])["rows"]
-        trained = _of_training(found["trained"][str(qcfs)])
+        (row,) = compared(str(longer), ["bit_serial"], longer / "compared")["rows"]
+        trained = _of_training(found["trained"][qcfs])
         rows.add(key | _of_row(row) | trained | about)
 
 
-def compared(run: Path, methods: list[str], options: list[str]) -> dict[str, Any]:
+def compared(run: str, methods: list[str], out: Path) -> dict[str, Any]:
     """What `compare.py` finds of a QCFS run at T = 4."""
-    out = run / "compared"
-    command = ["compare.py", "--ckpt", str(run), "--steps", "4", "--out", str(out)]
-    command += ["--methods", *methods, *options]
+    command = ["compare.py", "--ckpt", run, "--steps", "4", "--out", str(out)]
+    command += ["--methods", *methods]
     subprocess.run([sys.executable, *command], check=True)
     return read_json(out / "compare.json", advice="remove it to measure again")
 
