@@ -93,7 +93,7 @@ EXPERIMENTS = {
         0.1,
     ),
     "sentences": Experiment(
-        "Table 8", "experiments/sentences.py", "sentences.json", 26, 6
+        "Table 8", "experiments/sentences.py", "sentences.json", 28, 6
     ),
     "detection": Experiment(
         "Table 13", "experiments/detection.py", "detection.json", 19, 3
