@@ -61,3 +61,23 @@ def _rows(rows):
 @table("direct_small", _FILE, network="small")
 def small(rows):
     yield from _rows(rows)
+
+
+@table("direct_resnet20", _FILE, network="resnet20")
+def resnet20(rows):
+    yield from _rows(rows)
+
+
+@table("direct_gradients", "direct_gradients.json")
+def gradients(content):
+    """Norms of the gradients, in those of the first method, from the image on."""
+    rows = content["rows"]
+    yield "layer", *(f"`{row['method']}`" for row in rows)
+    first = rows[0]["norms"]
+    for name in sorted(first, key=lambda name: (not name.startswith("stem"), name)):
+        ratios = (row["norms"][name] / first[name] for row in rows[1:])
+        yield (
+            f"`{name.removesuffix('/conv/kernel')}`",
+            f"{first[name]:.3f}",
+            *(f"{ratio:,.3g} x" for ratio in ratios),
+        )
