@@ -4,10 +4,14 @@
 
 ResNet-20 of the package, as its QCFS network and as the networks of spikes that go on
 from it: the norm of the gradient of each kernel, for one batch of training images of
-Fashion-MNIST, before the first step. Without time is the measure of the others. Writes
+Fashion-MNIST, before the first step. Without time is the measure of the others. Then
+the losses of the first 20 steps, by the recipes of the config with one rate. Writes
 docs/results/direct_gradients.json.
 """
 
+import itertools
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -27,6 +31,7 @@ from bitsnn_jax.runtime.devices import (
     first_replica,
     replicate,
 )
+from bitsnn_jax.training.optimizer import make_optimizer
 from bitsnn_jax.training.setup import set_up
 from bitsnn_jax.training.start import start
 from bitsnn_jax.training.step import init_state, step_of
@@ -34,6 +39,7 @@ from bitsnn_jax.training.step import init_state, step_of
 CONFIG = "configs/direct/fashion_mnist.py"
 NETWORK = "resnet20_fashion_mnist"
 METHODS = ("qcfs", "bit_serial", "bit_serial_detached", "dual_phase")
+STEPS, STEPS_PER_EPOCH = 20, 430
 NUMBERS = Path("docs/results/direct_gradients.json")
 
 
@@ -47,7 +53,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for method in options.methods:
-        rows.append({"method": method, **gradients(settings(method, options.batch))})
+        config = settings(method, options.batch)
+        found = gradients(config) | {"losses": losses(config)}
+        rows.append({"method": method, **found})
         print(rows[-1], flush=True)
     store_numbers(options.out, rows, config=NETWORK, seed=0, batch=options.batch)
 
@@ -55,37 +63,48 @@ def main() -> None:
 def settings(method: str, batch: int) -> Config:
     config = read_config(f"{CONFIG}:{method}")
     config.model.name, config.start_from = "resnet20", NETWORK
-    config.data.batch_size = batch
-    config.optimizer.weight_decay = 0.0
+    config.data.batch_size, config.optimizer.learning_rate = batch, 0.01
     return config
 
 
 def gradients(config: Config) -> dict[str, Any]:
-    """Take a step of length 1: the weights change by their gradient."""
-    setup, optimizer, key = (
-        set_up(config, "runs/none"),
-        optax.sgd(1.0),
-        jax.random.key(0),
-    )
-    state = init_state(setup.model, optimizer, setup.placeholder, key)
-    none = cast(Checkpoints, SimpleNamespace(latest=None))
-    state, _ = start(state, config, setup.train, none)
-    batches = setup.task.train_batches(config.data, setup.train, seed=config.seed)
-    step = data_parallel(
-        step_of(config, setup.task, setup.model, optimizer), in_axes=(0, 0, None)
-    )
-    after, metrics = step(replicate(state), by_device(next(batches)), key)
-    batches.close()
-    total, params = first_replica(metrics), first_replica(after.params)
-    before, after = (
-        flatten_dict(jax.device_get(p), sep="/") for p in (state.params, params)
-    )
+    """Take a step of length 1, by which the weights change as is their gradient."""
+    [(before, loss), (after, _)] = itertools.islice(trained(config, optax.sgd(1.0)), 2)
     norms = {
-        name: float(np.linalg.norm(before[name] - after[name]))
+        name: float(np.linalg.norm(np.subtract(before[name], after[name])))
         for name in before
         if name.endswith("conv/kernel")
     }
-    return {"loss": float(total.loss / total.examples), "norms": norms}
+    return {"loss": loss, "norms": norms}
+
+
+def losses(config: Config) -> list[float]:
+    """Train as the recipe says; return the loss of each of the first batches."""
+    recipe = make_optimizer(config.optimizer, steps_per_epoch=STEPS_PER_EPOCH)
+    return [loss for _, loss in itertools.islice(trained(config, recipe), STEPS)]
+
+
+def trained(
+    config: Config, optimizer: optax.GradientTransformation
+) -> Iterator[tuple[dict[str, Any], float]]:
+    """Yield the weights, by name, and their loss on the next batch, step by step."""
+    setup, key = set_up(config, "runs/none"), jax.random.key(0)
+    state = init_state(setup.model, optimizer, setup.placeholder, key)
+    none = cast(Checkpoints, SimpleNamespace(latest=None))
+    state, _ = start(state, config, setup.train, none)
+    step = data_parallel(
+        step_of(config, setup.task, setup.model, optimizer), in_axes=(0, 0, None)
+    )
+    state = replicate(state)
+    with closing(
+        setup.task.train_batches(config.data, setup.train, seed=config.seed)
+    ) as batches:
+        while True:
+            batch = next(batches)
+            weights = jax.device_get(first_replica(state.params))
+            state, metrics = step(state, by_device(batch), key)
+            total = first_replica(metrics)
+            yield flatten_dict(weights, sep="/"), float(total.loss / total.examples)
 
 
 if __name__ == "__main__":
