@@ -192,7 +192,7 @@ def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
     key = {"network": str(network), "method": LONGER, "seed": seed}
     if (longer / "result.json").exists() and not rows.known(key):
         (row,) = compared(str(longer), ["bit_serial"], longer / "compared")["rows"]
-        trained = _of_training(found["trained"][qcfs])
+        trained = _of_training(found["trained"][qcfs]) | _went_on(longer)
         rows.add(key | _of_row(row) | trained | about)
 
 
@@ -220,6 +220,13 @@ def _of_training(trained: dict[str, Any]) -> dict[str, Any]:
         **{f"step_{k}": cost.get(k) for k in ("milliseconds", "megabytes")},
         "qcfs_steps": cost.get("qcfs_steps"),
     }
+
+
+def _went_on(run: Path) -> dict[str, Any]:
+    """Epochs and commit of a run, whose steps cost what those of its source did."""
+    result = read_json(run / "result.json", advice="remove it to evaluate again")
+    epochs = result["config"]["optimizer"]["epochs"]
+    return {"epochs": epochs, "trained": result["commit"]}
 
 
 def best(number: int) -> list[str]:

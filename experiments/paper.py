@@ -60,7 +60,7 @@ EXPERIMENTS = {
         "Tables 3, 10, Figure 1",
         "experiments/direct.py --network small",
         "direct.json",
-        25,
+        32,
         7,
     ),
     "decomposition": Experiment(

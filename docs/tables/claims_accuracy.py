@@ -125,7 +125,8 @@ def rate_at_eight(resnet, vgg):
     page="direct_training.md",
 )
 def trained_through_time(rows):
-    ours = at(rows, network="small", method="bit_serial")["accuracy"]
+    rows = [row for row in rows if row["network"] == "small"]
+    ours = at(rows, method="bit_serial")["accuracy"]
     going_on = {"direct_bit_serial", "bit_serial_detached", "qcfs_longer"}
     converted = {"bit_serial", "qcfs", "srp", "bos"}
     rivals = [r for r in rows if r["method"] not in going_on | converted]

@@ -10,7 +10,7 @@ from surveys import spread
 _FILE = "direct.json"
 _TITLES = {
     "bit_serial": "**converted, ours**",
-    "qcfs_longer": "**converted, ours**, 5 epochs more",
+    "qcfs_longer": "**converted, ours**, more epochs",
     "qcfs": "converted, QCFS rate",
     "srp": "converted, SRP",
     "bos": "converted, COS",
@@ -68,6 +68,17 @@ def resnet20(rows):
     yield from _rows(rows)
 
 
+@table("direct_first_losses", "direct_gradients.json")
+def first_losses(content):
+    shown = (1, 2, 5, 10, 20)
+    yield "method", *(f"step {step}" for step in shown)
+    for row in content["rows"]:
+        yield (
+            f"`{row['method']}`",
+            *(f"{row['losses'][step - 1]:.2f}" for step in shown),
+        )
+
+
 @table("direct_gradients", "direct_gradients.json")
 def gradients(content):
     """Norms of the gradients, in those of the first method, from the image on."""
@@ -79,5 +90,5 @@ def gradients(content):
         yield (
             f"`{name.removesuffix('/conv/kernel')}`",
             f"{first[name]:.3f}",
-            *(f"{ratio:,.3g} x" for ratio in ratios),
+            *(f"{ratio:,.{0 if ratio >= 100 else 1}f} x" for ratio in ratios),
         )
