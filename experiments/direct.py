@@ -162,10 +162,7 @@ def source_of(network: Network, name: str, seed: int) -> str:
 def validated(name: str) -> float:
     """Accuracy of a method on the validation split, with `small`."""
     file = folder_of(Network("small"), name, 0) / "result.json"
-    if not file.exists():
-        return 0.0
-    result = read_json(file, advice="remove it to evaluate again")
-    return result["validation_accuracy"]
+    return read_json(file, advice="remove it to evaluate again")["validation_accuracy"]
 
 
 def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
@@ -233,8 +230,19 @@ def best(number: int) -> list[str]:
     """Methods that are best on the validation split with `small`, and their sources.
 
     Those with a network of their own are left out.
+
+    Raises:
+      ValueError: a method that has no run of seed 0.
     """
-    names = [name for name in METHODS if not of_its_own(name)]
+    names = [name for name in METHODS if can_train(name, Network("small"))]
+    names = [name for name in names if not of_its_own(name)]
+    for name in names:
+        folder = folder_of(Network("small"), name, 0)
+        if not (folder / "result.json").exists():
+            raise ValueError(
+                f"--best chooses among trained methods, but {folder} is not there: "
+                "train them first (--network small), or name some with --methods"
+            )
     return [*SOURCES, *sorted(names, key=validated)[-number:]]
 
 
