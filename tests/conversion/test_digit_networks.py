@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from networks import (
     NETWORKS,
-    ManyInputsAndOutputs,
     PreActivation,
     Residual,
     build,
@@ -15,7 +14,7 @@ from networks import (
 from bitsnn_jax import convert, qcfs, spiking, verify
 
 DIGITS = {"coding": "signed_digits"}
-QUICK = (PreActivation, ManyInputsAndOutputs)
+QUICK = (PreActivation,)
 
 
 @pytest.fixture
