@@ -148,7 +148,7 @@ def rate_coded(name: str, images: int, steps: int) -> tuple[float, float]:
     return right / images, spikes / (neurons * images)
 
 
-def counted(name: str, images: int) -> Operations:
+def counted(name: str, images: int, *, coding: str = "bits") -> Operations:
     apply_fn, run = load_ann(name)
     test = data.load(run.config.data, "test").first(images)
     network = fixed_point(lower_pixels(apply_fn, run.variables, test), steps=STEPS)
@@ -158,7 +158,8 @@ def counted(name: str, images: int) -> Operations:
         kept = batch["mask"]
         found = once(batch["image"]).codes
         codes: dict[str, Any] = {n: np.asarray(c)[kept] for n, c in found.items()}
-        parts.append(count(network, codes, examples=int(kept.sum()), paths=paths))
+        options = {"examples": int(kept.sum()), "paths": paths, "coding": coding}
+        parts.append(count(network, codes, **options))
     return reduce(operator.add, parts)
 
 

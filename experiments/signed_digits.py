@@ -11,20 +11,17 @@ Adds rows to docs/results/signed_digits.json; a network that is there is not run
 """
 
 import dataclasses
-import operator
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
+from energy import NETWORKS, STEPS, counted
+from vit import in_both
 
 from bitsnn_jax.integers.energy import energy, profile
-from bitsnn_jax.integers.execution import one_shot, stepped
 from bitsnn_jax.integers.fixed_point import fixed_point
-from bitsnn_jax.integers.operations import Operations, count, term_paths
+from bitsnn_jax.integers.operations import Operations
 from bitsnn_jax.jobs.certify import certify, exact_pair
-from bitsnn_jax.jobs.integers import count_differing, in_batches, lower_pixels
+from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.jobs.sources import Network, RunSource
 from bitsnn_jax.numerics.codings import CODINGS
 from bitsnn_jax.runs.provenance import about_numbers
@@ -39,14 +36,7 @@ from bitsnn_jax.runtime.cli import (
 )
 from bitsnn_jax.runtime.rows import Rows
 
-NETWORKS = (
-    "resnet20_fashion_mnist",
-    "resnet20_fashion_mnist_sparse",
-    "resnet20_fashion_mnist_sparse_tuned",
-    "vgg_fashion_mnist",
-)
 NUMBERS = Path("docs/results/signed_digits.json")
-STEPS = 4
 PROFILE = "mixed"
 
 
@@ -70,7 +60,7 @@ def main() -> None:
             first = network.examples.first(options.limit or len(network.examples))
             network = dataclasses.replace(network, examples=first)
             about = about_numbers(config=name, seed=network.config.seed)
-            found = certified(network) | in_integers(network)
+            found = certified(network) | in_integers(name, network)
             rows.add({"network": name, **found, "about": about})
             print(rows[-1], flush=True)
 
@@ -90,44 +80,20 @@ def certified(network: Network) -> dict[str, Any]:
     }
 
 
-def in_integers(network: Network) -> dict[str, Any]:
+def in_integers(name: str, network: Network) -> dict[str, Any]:
     """Run one pass and the steps of digits in integers; count both codings."""
     graph = lower_pixels(network.apply_fn, network.variables, network.examples)
     made = fixed_point(graph, steps=STEPS)
-    paths = term_paths(made)
-    runs = one_shot(made), stepped(made, coding="signed_digits")
-
-    @jax.jit
-    def compare(images, mask):
-        once, digits = (run(images) for run in runs)
-        codes = count_differing(once.codes, digits.codes, mask)
-        return once.codes, codes, count_differing(once.outputs, digits.outputs, mask)
-
-    counted: dict[str, list[Operations]] = {name: [] for name in CODINGS}
-    differing = np.zeros(2, np.int64)
-    for batch in in_batches(network.config.data, network.examples):
-        mask = np.asarray(batch["mask"])
-        found_codes, *apart = compare(batch["image"], mask)
-        differing += np.array(apart, np.int64)
-        codes = jax.tree.map(
-            lambda code, mask=mask: np.asarray(code)[mask], found_codes
-        )
-        for name, found in counted.items():
-            examples = int(mask.sum())
-            found.append(
-                count(made, codes, examples=examples, paths=paths, coding=name)
-            )
+    found = in_both(network, made, coding="signed_digits")
     images = len(network.examples)
-    neurons = sum(int(np.prod(node.shape)) for node in made.of_kind("neurons"))
-    totals = {name: reduce(operator.add, found) for name, found in counted.items()}
+    neurons = found["codes"] // images
+    totals = {each: counted(name, images, coding=each) for each in CODINGS}
     return {
         "neurons": neurons,
         "integers": {
-            "codes": neurons * images,
-            "differing": int(differing[0]),
-            "logits_differing": int(differing[1]),
+            key: found[key] for key in ("codes", "differing", "logits_differing")
         },
-        **{name: costs(total, neurons) for name, total in totals.items()},
+        **{each: costs(total, neurons) for each, total in totals.items()},
     }
 
 

@@ -138,10 +138,16 @@ def _integers(network: Network) -> IntegerNetwork:
 
 
 def in_integers(network: Network, options: Any) -> dict[str, Any]:
-    """Run all test images in one pass and in steps, and compare everything."""
     del options
-    made, examples = _integers(network), network.examples
-    runs = one_shot(made), stepped(made)
+    return in_both(network, _integers(network))
+
+
+def in_both(
+    network: Network, made: IntegerNetwork, *, coding: str = "bits"
+) -> dict[str, Any]:
+    """Run all images in one pass and in steps, and compare everything."""
+    examples = network.examples
+    runs = one_shot(made), stepped(made, coding=coding)
 
     @jax.jit
     def compare(images, mask):

@@ -24,18 +24,18 @@ class Coding(NamedTuple):
     """A way to send codes.
 
     Attributes:
-      name: as in `CODINGS`.
       before: steps that it takes before those of the bits.
       least: digit, 0 or -1.
       digit: (codes, T - t) -> what each neuron sends at step t, bool or int8.
       spikes: codes -> words, a bit for each step, set where it is not 0.
+      fired: (membrane, delta, steps=, unroll=) -> the codes that a neuron sends.
     """
 
-    name: str
     before: int
     least: int
     digit: Callable[[Array, Any], Array]
     spikes: Callable[[Array], Array]
+    fired: Callable[..., Array]
 
     def times(self, steps: int) -> int:
         """Count the steps that codes of `steps` bits take."""
@@ -64,13 +64,7 @@ class Coding(NamedTuple):
         >>> [CODINGS[c].fire(u, jnp.ones(()), steps=4).tolist() for c in CODINGS]
         [[0, 7, 11, 15], [0, 7, 11, 15]]
         """
-        if self.before:
-            dtype = code_type(steps if unroll else max(steps, 16))
-            codes = fire_digits(membrane, delta, steps=steps, unroll=unroll)[1]
-            return codes.astype(dtype)
-        if unroll:
-            return pack(fire_bits(membrane, delta, steps=steps))
-        return fire_codes(membrane, delta, steps=steps)
+        return self.fired(membrane, delta, steps=steps, unroll=unroll)
 
 
 def _bit(codes, place) -> Bool[Array, "..."]:
@@ -94,14 +88,22 @@ def _signed_words(codes) -> tuple[Array, Array]:
     return sent, half & sent
 
 
+def _fired_bits(membrane, delta, *, steps, unroll) -> Array:
+    if unroll:
+        return pack(fire_bits(membrane, delta, steps=steps))
+    return fire_codes(membrane, delta, steps=steps)
+
+
+def _fired_digits(membrane, delta, *, steps, unroll) -> Array:
+    codes = fire_digits(membrane, delta, steps=steps, unroll=unroll)[1]
+    return codes.astype(code_type(steps if unroll else max(steps, 16)))
+
+
 CODINGS = {
-    coding.name: coding
-    for coding in (
-        Coding("bits", 0, 0, _bit, lambda codes: codes),
-        Coding(
-            "signed_digits", 1, -1, _signed_digit, lambda codes: _signed_words(codes)[0]
-        ),
-    )
+    "bits": Coding(0, 0, _bit, lambda codes: codes, _fired_bits),
+    "signed_digits": Coding(
+        1, -1, _signed_digit, lambda codes: _signed_words(codes)[0], _fired_digits
+    ),
 }
 
 
