@@ -13,8 +13,8 @@ import itertools
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import jax
 import numpy as np
@@ -90,8 +90,8 @@ def trained(
     """Yield the weights, by name, and their loss on the next batch, step by step."""
     setup, key = set_up(config, "runs/none"), jax.random.key(0)
     state = init_state(setup.model, optimizer, setup.placeholder, key)
-    none = cast(Checkpoints, SimpleNamespace(latest=None))
-    state, _ = start(state, config, setup.train, none)
+    with TemporaryDirectory() as empty, Checkpoints(empty) as none:
+        state, _ = start(state, config, setup.train, none)
     step = data_parallel(
         step_of(config, setup.task, setup.model, optimizer), in_axes=(0, 0, None)
     )
