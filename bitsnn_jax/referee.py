@@ -1,6 +1,7 @@
 """A second, independent reading of an exported network: spikes, walked one by one.
 
     python referee.py FOLDER [--limit N] [--accumulator BITS [--overflow wrap]]
+                             [--coding signed_digits]
 
 reads a folder of `bundle_writer.save` (see docs/format.md), runs its test vectors,
 compares every spike and every output, and prints what each layer did. It needs NumPy
@@ -27,6 +28,9 @@ Operations are counted where they happen; see `Counts`.
 
 With --accumulator, membranes are held in so many bits; see `hold`. Then it reports how
 many codes and outputs are others than in the test vectors.
+
+With --coding signed_digits, neurons send digits of -1, 0 and 1 in place of bits, the
+same codes in T + 1 steps, by the non-adjacent form. A spike of -1 takes rows away.
 """
 
 import argparse
@@ -45,6 +49,7 @@ import numpy as np
 
 FORMAT, VERSION = "bitsnn", 4
 OVERFLOWS = ("saturate", "wrap")
+CODINGS = ("bits", "signed_digits")
 ROWS = ("softmax", "normalised")  # a routine makes their values, row by row
 NUMBERS = ("input", "sum", *ROWS)  # values of these kinds of node have no time
 KINDS = ("neurons", "maximum", *NUMBERS, "output")
@@ -316,7 +321,8 @@ class Counts:
       bias_additions: of the T parts of the bias.
       shifts: of the sum of a step, by T - t, for t < T; of terms with a `Shift`.
       compares, resets: with a threshold, and subtractions of it. A maximum has none; a
-        table has up to two thresholds, and nothing is subtracted.
+        table has up to two thresholds, and nothing is subtracted. A signed digit takes
+        two comparisons where a bit takes one.
       routine_products, routine_additions: of softmax and normalising; see `ROUTINES`.
       membrane_reads, membrane_writes: one each for an addition, a read for a compare,
         a write for a reset.
@@ -381,6 +387,16 @@ class Network(NamedTuple):
     steps: int
     levels: int
     vectors: dict[str, np.ndarray]
+    coding: str = "bits"
+
+    @property
+    def signed(self) -> bool:
+        return self.coding == "signed_digits"
+
+    @property
+    def times(self) -> int:
+        """Steps that it takes: one more than bits for signed digits."""
+        return self.steps + self.signed
 
 
 class Accumulator(NamedTuple):
@@ -394,7 +410,8 @@ class Result(NamedTuple):
     """The result of one example.
 
     Attributes:
-      spikes: name of each node of neurons and maxima -> bool [T, *shape].
+      spikes: name of each node of neurons and maxima -> bool [T, *shape], or int64 in
+        -1, 0, 1 [T + 1, *shape].
       outputs: name -> int64 of the shape of the node.
     """
 
@@ -695,23 +712,23 @@ def run(
             sent[node.name] = np.asarray(image, np.int64).reshape(-1)
             continue
         if node.kind == "maximum":
-            sent[node.name] = _maximum(node, sent, network.steps)
+            sent[node.name] = _maximum(node, sent, network)
         else:
-            membrane = _integrate(node, sent, network.steps, count, accumulator)
+            membrane = _integrate(node, sent, network, count, accumulator)
             if node.kind == "output":
                 outputs[node.name] = membrane.reshape(node.shape)
             elif node.table:
-                sent[node.name] = _look_up(node, membrane, network.steps, count)
+                sent[node.name] = _look_up(node, membrane, network, count)
             else:
                 u = hold(membrane + half(node.fraction), accumulator, count)
                 if node.kind == "neurons":
-                    sent[node.name] = _fire(node, u, network.steps, count)
+                    sent[node.name] = _fire(node, u, network, count)
                 elif node.kind == "sum":
                     sent[node.name] = u >> node.fraction
                 else:
                     sent[node.name] = _by_rows(node, u >> node.fraction, count)
         if node.kind in ("neurons", "maximum"):
-            fired = [int(spikes.sum()) for spikes in sent[node.name]]
+            fired = [int(np.count_nonzero(spikes)) for spikes in sent[node.name]]
             count.spikes = [
                 a + b
                 for a, b in zip(count.spikes or [0] * len(fired), fired, strict=True)
@@ -761,9 +778,10 @@ def bias_part(bias: np.ndarray, t: int, steps: int) -> np.ndarray:
 
 
 def _integrate(
-    node: Node, sent, steps: int, count: Counts, accumulator: Accumulator | None
+    node: Node, sent, network: Network, count: Counts, accumulator: Accumulator | None
 ) -> np.ndarray:
-    """Integrate T steps: what all spikes, numbers and the bias bring."""
+    """Integrate all steps: what all spikes, numbers and the bias bring."""
+    times = network.times
     membrane = np.zeros(node.size, np.int64)
     terms = [_given(term, sent) for term in node.terms]
     for term in terms:
@@ -772,27 +790,37 @@ def _integrate(
             membrane += _bring(term, every, sent[term.source], count)
     membrane = hold(membrane, accumulator, count)
     timed = [term for term in terms if term.has_time]
-    for t in range(1, steps + 1):
+    for t in range(1, times + 1):
         current = np.zeros(node.size, np.int64)
         for term in timed:
-            current += _bring(
-                term, np.flatnonzero(sent[term.source][t - 1]), None, count
-            )
-        if timed and t < steps:
-            current <<= steps - t
+            spikes = sent[term.source][t - 1]
+            addresses = np.flatnonzero(spikes)
+            signs = spikes[addresses] if network.signed else None
+            current += _bring(term, addresses, signs, count)
+        if timed and t < times:
+            current <<= times - t
             count.shifts += current.size
         membrane += current
-        membrane += bias_part(node.bias, t, steps)
+        membrane += bias_part(node.bias, t, times)
         _read_and_write(count, node.size)
         count.bias_additions += node.size
         count.largest = max(count.largest, int(np.abs(membrane).max(initial=0)))
         membrane = hold(membrane, accumulator, count)
-    if count.largest > node.bound:
+    most = _bound(node, network)
+    if count.largest > most:
         raise RefereeError(
-            f"{node.name}: a membrane of {count.largest:,}, above the bound "
-            f"{node.bound:,} of the file"
+            f"{node.name}: a membrane of {count.largest:,}, above the bound {most:,} "
+            "of the file"
         )
     return membrane
+
+
+def _bound(node: Node, network: Network) -> int:
+    """Return the largest |membrane|, by the file.
+
+    The first digit of a code may be worth more than the code, up to the double.
+    """
+    return node.bound << network.signed
 
 
 def _given(term: Term, sent) -> Term:
@@ -816,7 +844,7 @@ def _bring(term: Term, addresses, values, count: Counts) -> np.ndarray:
     _read_and_write(count, additions)
     if term.synapses.is_table:
         count.lookups += additions
-    elif values is None:
+    elif term.has_time:
         count.synaptic_operations += additions
     else:
         count.multiply_accumulates += additions
@@ -828,38 +856,61 @@ def _bring(term: Term, addresses, values, count: Counts) -> np.ndarray:
     return current
 
 
-def _fire(node: Node, u, steps: int, count: Counts) -> np.ndarray:
-    """Fire the bits of floor(u / 2**fraction): bool [T, size].
+def _fire(node: Node, u, network: Network, count: Counts) -> np.ndarray:
+    """Fire the code of floor(u / 2**fraction), [T, size]: as bits, of step t = 1..T,
 
-    s(t) = u(t) >= 2**(fraction + T - t),  u(t + 1) = u(t) - s(t) 2**(fraction + T - t)
+        s(t) = u(t) >= 2**(T - t),   u(t + 1) = u(t) - s(t) 2**(T - t),
+
+    in units of 2**fraction, or as digits, of step t = 0..T, with u(0) in 0..2**T - 1:
+
+        s(t) = (u(t) >= m + 1) - (u(t) < -m),   m = floor(2**(T - t + 1) / 3)
     """
-    u, spikes = u.copy(), []
-    for t in range(1, steps + 1):
+    u, spikes, steps = u.copy(), [], network.steps
+    if network.signed:
+        u = np.clip(u, 0, (1 << (steps + node.fraction)) - 1)
+    for t in range(steps - network.times + 1, steps + 1):
         threshold = 1 << (node.fraction + steps - t)
-        spikes.append(u >= threshold)
-        count.compares += u.size
-        count.membrane_reads += u.size
+        if network.signed:
+            m = 2 ** (steps - t + 1) // 3 << node.fraction
+            spikes.append((u >= m + (1 << node.fraction)) - 1 * (u < -m))
+        else:
+            spikes.append(u >= threshold)
+        compared = (1 + network.signed) * u.size
+        count.compares += compared
+        count.membrane_reads += compared
         fired = np.flatnonzero(spikes[-1])
-        u[fired] -= threshold[fired]
+        u[fired] -= spikes[-1][fired] * threshold[fired]
         count.resets += fired.size
         count.membrane_writes += fired.size
     return np.array(spikes)
 
 
-def _look_up(node: Node, u, steps: int, count: Counts) -> np.ndarray:
-    """Fire the code whose window u is in: s(t) = rise[c - 1] <= u < fall[c - 1].
+def _look_up(node: Node, u, network: Network, count: Counts) -> np.ndarray:
+    """Fire the code whose window u is in; it is c or more if rise[c] <= u < fall[c].
 
-    c is the value of the bits so far and of this one, 2**(T - t).
+    With c the value of what is sent so far, and row 0 of the file for c = 1:
+
+        s(t) = code >= c + 2**(T - t)
+        s(t) = (code >= c + m + 1) - (code < c - m),   m as in `_fire`
     """
     rise, fall = node.table
-    looks = [(rise != ALWAYS).any(), (fall != NEVER).any()]
-    code, spikes = np.zeros(u.size, np.int64), []
-    for t in range(1, steps + 1):
-        row = code + (1 << (steps - t)) - 1
-        fires = (rise[row, node.places] <= u) & (u < fall[row, node.places])
-        code[fires] += 1 << (steps - t)
-        spikes.append(fires)
-        compared = max(1, sum(looks)) * u.size
+    looks = max(1, sum([(rise != ALWAYS).any(), (fall != NEVER).any()]))
+    sent, spikes, steps = np.zeros(u.size, np.int64), [], network.steps
+
+    def reaches(c):
+        row = np.clip(c - 1, 0, len(rise) - 1)
+        inside = (rise[row, node.places] <= u) & (u < fall[row, node.places])
+        return (c < 1) | (c <= len(rise)) & inside
+
+    for t in range(steps - network.times + 1, steps + 1):
+        weight = 1 << (steps - t)
+        if network.signed:
+            m = 2 * weight // 3
+            spikes.append(reaches(sent + m + 1) - 1 * ~reaches(sent - m))
+        else:
+            spikes.append(reaches(sent + weight))
+        sent += weight * spikes[-1]
+        compared = (1 + network.signed) * looks * u.size
         count.compares += compared
         count.membrane_reads += compared
     return np.array(spikes)
@@ -938,18 +989,28 @@ def _scaled(n: np.ndarray, places: np.ndarray) -> np.ndarray:
     return ((n << left) + (1 << right >> 1)) >> right
 
 
-def _maximum(node: Node, sent, steps: int) -> np.ndarray:
-    """Fire bool [T, size]: the bits of the largest code. No code is below 0."""
+def _maximum(node: Node, sent, network: Network) -> np.ndarray:
+    """Fire the largest code, [T, size]. No code is below 0."""
     largest = np.zeros(node.size, np.int64)
     for term in node.terms:
         codes = pack(sent[term.source])
         np.maximum.at(largest, term.before.targets, codes[term.before.origins])
-    return bits(largest, steps)
+    return unpack(largest, network)
 
 
-def bits(codes: np.ndarray, steps: int) -> np.ndarray:
-    """Unpack codes into spikes, bool [T, ...], the most significant first."""
-    return np.array([(codes >> (steps - t)) & 1 == 1 for t in range(1, steps + 1)])
+def unpack(codes: np.ndarray, network: Network) -> np.ndarray:
+    """Unpack codes into spikes, [T, ...], the most significant first.
+
+    An odd code ends in the digit that leaves a multiple of 4, so that the next is 0.
+    """
+    if not network.signed:
+        places = range(network.steps - 1, -1, -1)
+        return np.array([(codes >> place) & 1 == 1 for place in places])
+    spikes = []
+    for _ in range(network.times):
+        spikes.append(np.where(codes % 2 == 1, 2 - codes % 4, 0))
+        codes = (codes - spikes[-1]) // 2
+    return np.array(spikes[::-1])
 
 
 def pack(spikes: np.ndarray) -> np.ndarray:
@@ -989,7 +1050,7 @@ def compare(
             expected = arrays[i]
             if node.kind == "neurons":
                 mine = result.spikes[node.name]
-                theirs = bits(expected.astype(np.int64), network.steps)
+                theirs = unpack(expected.astype(np.int64), network)
             else:
                 mine, theirs = result.outputs[node.name], expected
             theirs = theirs.reshape(mine.shape)
@@ -1001,7 +1062,7 @@ def compare(
                     words = f"step {step + 1}: {words}"
                 words = f"{node.name}, example {i}, entry {(*place,)[1:]}, {words}"
                 return counts, agreed, words
-            agreed += int(mine.sum()) if node.kind == "neurons" else 0
+            agreed += np.count_nonzero(mine) if node.kind == "neurons" else 0
     return counts, agreed, ""
 
 
@@ -1087,7 +1148,8 @@ def report(network: Network, counts: dict[str, Counts]) -> str:
         c = counts[node.name]
         numbers = (c.synaptic_operations, c.multiply_accumulates, c.bias_additions)
         numbers += (c.shifts, c.compares, c.resets)
-        used, promised = (n.bit_length() + 1 for n in (c.largest, node.bound))
+        most = _bound(node, network)
+        used, promised = (n.bit_length() + 1 for n in (c.largest, most))
         rows.append(
             [
                 node.name,
@@ -1129,6 +1191,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--accumulator", type=int, metavar="BITS", help="of each membrane, 2 to 32"
     )
     parser.add_argument("--overflow", choices=OVERFLOWS, help="of it; default saturate")
+    parser.add_argument("--coding", choices=CODINGS, default="bits", help="of spikes")
     options = parser.parse_args(arguments)
     if not options.folder.strip():
         parser.error("folder must not be empty")
@@ -1143,7 +1206,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not 2 <= accumulator.bits <= 32:
             parser.error(f"--accumulator must be 2 to 32, got {accumulator.bits}")
     try:
-        network = read(options.folder)
+        network = read(options.folder)._replace(coding=options.coding)
         if accumulator is None:
             return _judge(network, options.limit)
         return _judge_limited(network, accumulator, options.limit)

@@ -1,6 +1,7 @@
 """The second reading of an export: it agrees with the first, and needs NumPy only."""
 
 import dataclasses
+import functools
 import shutil
 import subprocess
 import sys
@@ -31,13 +32,20 @@ ODD = (Residual, Convolutions, Pooling, Inverted, Reshaped, Concatenated)
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
 
 
-@pytest.mark.parametrize("steps", (1, 4))
-@pytest.mark.parametrize("network", ODD)
-def test_every_spike_output_and_count_agrees(network, steps, tmp_path):
+@functools.cache
+def simulated(network, steps):
     network = fixed_point(lowered(network), steps=steps)
+    return network, jax.jit(stepped(network))(IMAGES)
+
+
+@pytest.mark.parametrize(
+    "steps, coding", [(1, "bits"), (4, "bits"), (4, "signed_digits")]
+)
+@pytest.mark.parametrize("network", ODD)
+def test_every_spike_output_and_count_agrees(network, steps, coding, tmp_path):
+    network, expected = simulated(network, steps)
     bundle_writer.save(network, tmp_path / "net")
-    expected = jax.jit(stepped(network))(IMAGES)
-    read, counts = referee.read(tmp_path / "net"), {}
+    read, counts = referee.read(tmp_path / "net")._replace(coding=coding), {}
     for i, image in enumerate(IMAGES):
         result = referee.run(read, image, counts)
         for name, codes in expected.codes.items():
@@ -47,7 +55,9 @@ def test_every_spike_output_and_count_agrees(network, steps, tmp_path):
         for name, output in expected.outputs.items():
             np.testing.assert_array_equal(result.outputs[name][0], output[i])
     # Counted from codes there, and spike by spike here.
-    formula = operations.count(network, expected.codes, examples=len(IMAGES))
+    formula = operations.count(
+        network, expected.codes, examples=len(IMAGES), coding=coding
+    )
     for node in formula.nodes:
         counted = counts[node.name]
         assert tuple(counted.spikes) == node.spikes, node.name

@@ -13,6 +13,7 @@ from bitsnn_jax.integers.execution import stepped
 from bitsnn_jax.integers.graph import Dense, Scale, Shift, Term
 from bitsnn_jax.integers.needs import layer_needs
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode, largest_sum
+from bitsnn_jax.numerics.codings import CODINGS
 
 SIZE, STEPS = 6, 3
 IMAGES = np.random.default_rng(1).integers(0, 256, (5, SIZE))
@@ -44,19 +45,20 @@ def network():
 
 
 @cache
-def held(overflow):
+def held(overflow, coding="bits"):
     """The network in one program for all widths: (images, bits) -> Result."""
-    run = jax.jit(lambda x, a: stepped(network(), accumulator=a)(x))
+    run = jax.jit(lambda x, a: stepped(network(), accumulator=a, coding=coding)(x))
     return lambda images, bits: run(images, Accumulator(bits, overflow))
 
 
+@pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("overflow", OVERFLOWS)
-def test_the_referee_and_the_execution_agree_in_any_width(overflow, tmp_path):
+def test_the_referee_and_the_execution_agree_in_any_width(overflow, coding, tmp_path):
     bundle_writer.save(network(), tmp_path / "net", vectors=IMAGES)
-    read = referee.read(tmp_path / "net")
+    read = referee.read(tmp_path / "net")._replace(coding=coding)
     changed = 0
     for bits in (*range(4, 22, 2), 32):
-        ours = held(overflow)(IMAGES, bits)
+        ours = held(overflow, coding)(IMAGES, bits)
         counts = {}
         for i, image in enumerate(IMAGES):
             theirs = referee.run(

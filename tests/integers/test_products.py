@@ -29,6 +29,7 @@ from bitsnn_jax.integers.latent import latent
 from bitsnn_jax.integers.network import IntegerNetwork, IntegerNode
 from bitsnn_jax.integers.operations import COUNTS, count
 from bitsnn_jax.integers.products import with_tops
+from bitsnn_jax.numerics.codings import CODINGS
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (5, 8))
 ONE = Scale(np.ones(()))
@@ -150,14 +151,17 @@ def test_integers_are_the_float_network_but_for_rounding():
         assert np.abs(code - codes[name][:, 0]).mean() < 0.1, name
 
 
-def test_the_referee_has_every_spike_and_every_count(tmp_path):
+@pytest.mark.parametrize("coding", CODINGS)
+def test_the_referee_has_every_spike_and_every_count(coding, tmp_path):
     bundle_writer.save(network(), tmp_path / "net", vectors=PIXELS)
     assert_same(
         expected(), jax.jit(one_shot(bundle_writer.load(tmp_path / "net")))(PIXELS)
     )
-    counts, agreed, difference = referee.compare(referee.read(tmp_path / "net"))
+    read = referee.read(tmp_path / "net")._replace(coding=coding)
+    counts, agreed, difference = referee.compare(read)
     assert agreed > 0 and not difference
-    for node in count(network(), expected().codes, examples=len(PIXELS)).nodes:
+    formula = count(network(), expected().codes, examples=len(PIXELS), coding=coding)
+    for node in formula.nodes:
         for field in set(COUNTS) - {"code_multiply_accumulates"}:
             where = f"{field} of {node.name}"
             assert getattr(counts[node.name], field) == getattr(node, field), where

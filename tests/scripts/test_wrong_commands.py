@@ -242,6 +242,7 @@ WRONG = {
         "{tmp} --accumulator=wide": "--accumulator",
         "{tmp} --accumulator=8 --overflow=up": "--overflow: invalid choice: 'up'",
         "{tmp} --overflow=wrap": "--overflow needs --accumulator",
+        "{tmp} --coding=ternary": "--coding: invalid choice: 'ternary'",
         "{tmp} extra": "unrecognized arguments: extra",
     },
     "experiments.ablation": {
