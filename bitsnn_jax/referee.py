@@ -1062,7 +1062,7 @@ def compare(
                     words = f"step {step + 1}: {words}"
                 words = f"{node.name}, example {i}, entry {(*place,)[1:]}, {words}"
                 return counts, agreed, words
-            agreed += np.count_nonzero(mine) if node.kind == "neurons" else 0
+            agreed += int(np.count_nonzero(mine)) if node.kind == "neurons" else 0
     return counts, agreed, ""
 
 

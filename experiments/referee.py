@@ -4,13 +4,14 @@
 
 The trained ResNet-20 and VGG on the first test images of Fashion-MNIST, and a quarter
 of MobileNetV2 with random weights, in integers at T = 4: saved with `exchange.save`,
-read and run by `bitsnn_jax/referee.py`. Its counts of operations, taken while it
-works, are compared with those that `operations.count` derives from the codes. Writes
-docs/results/referee.json.
+read and run by `bitsnn_jax/referee.py`, as bits and as signed digits. Its counts of
+operations, taken while it works, are compared with those that `operations.count`
+derives from the codes. Writes docs/results/referee.json.
 """
 
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bitsnn_jax.integers.fixed_point import fixed_point
 from bitsnn_jax.integers.operations import COUNTS, count
 from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.models import build_model
+from bitsnn_jax.numerics.codings import CODINGS
 from bitsnn_jax.runs.loading import load_ann
 from bitsnn_jax.runs.provenance import store_numbers
 from bitsnn_jax.runtime.cli import Parser, a_path, as_script, whole
@@ -42,12 +44,13 @@ def main() -> None:
     test = data.load(FASHION, "test").first(options.images)
     rows = []
     for name in NETWORKS:
-        rows.append(row(name, test))
-        print(rows[-1], flush=True)
+        for row in found(name, test):
+            rows.append(row)
+            print(row, flush=True)
     store_numbers(options.out, rows, config=", ".join(NETWORKS), seed=0)
 
 
-def row(name: str, test: data.Examples) -> dict[str, Any]:
+def found(name: str, test: data.Examples) -> Iterator[dict[str, Any]]:
     """Save a network, let the referee run it, and compare spikes and counts."""
     network = fixed_point(lower_pixels(*ann(name), test), steps=STEPS)
     images = np.stack([test[i]["image"] for i in range(len(test))])
@@ -60,25 +63,28 @@ def row(name: str, test: data.Examples) -> dict[str, Any]:
             for k, v in vectors.items()
             if k.startswith("codes/")
         }
+        read = referee.read(folder)
+    for coding in CODINGS:
         started = time.perf_counter()
-        counts, agreed, difference = referee.compare(referee.read(folder))
+        counts, agreed, difference = referee.compare(read._replace(coding=coding))
         seconds = time.perf_counter() - started
-    derived = count(network, codes, examples=len(test))
-    return {
-        "network": name,
-        "images": len(test),
-        "spikes": agreed,
-        "difference": difference or None,
-        "synaptic_operations": derived.total("synaptic_operations") / len(test),
-        "counts_equal": all(
-            getattr(counts[node.name], kind) == getattr(node, kind)
-            for node in derived.nodes
-            if node.name in counts
-            for kind in COUNTS
-            if hasattr(referee.Counts, kind)
-        ),
-        "seconds": round(seconds, 1),
-    }
+        derived = count(network, codes, examples=len(test), coding=coding)
+        yield {
+            "network": name,
+            "images": len(test),
+            "coding": coding,
+            "spikes": agreed,
+            "difference": difference or None,
+            "synaptic_operations": derived.total("synaptic_operations") / len(test),
+            "counts_equal": all(
+                getattr(counts[node.name], kind) == getattr(node, kind)
+                for node in derived.nodes
+                if node.name in counts
+                for kind in COUNTS
+                if hasattr(referee.Counts, kind)
+            ),
+            "seconds": round(seconds, 1),
+        }
 
 
 def ann(name: str):

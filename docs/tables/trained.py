@@ -156,11 +156,12 @@ def integers(conversions):
 
 @table("referee", "referee.json")
 def referee(stored):
-    yield "network", "spikes", "agree", "synaptic operations an image", "counts"
+    yield "network", "sent as", "spikes", "agree", "synaptic operations", "counts"
     for row in stored["rows"]:
         random = " x 1/4, random weights" if row["network"] == "mobilenetv2" else ""
         yield (
             f"`{row['network']}`{random}",
+            row["coding"].replace("_", " "),
             f"{row['spikes']:,}",
             row["difference"] or "all, and all logits",
             f"{row['synaptic_operations']:,.0f}",
