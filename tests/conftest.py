@@ -13,7 +13,7 @@ FLAGS = [
     "--xla_backend_optimization_level=0",
 ]
 if version("jaxlib").startswith("0.10."):  # XLA ends the process at an unknown flag
-    # A third of the tests' time: the way by MLIR, which is the default, compiles longer.
+    # By MLIR, which is the default, the tests take half as long again.
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

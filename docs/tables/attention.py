@@ -10,6 +10,10 @@ _LEVELS = 15
 # Parts with spikes, and the L of their networks.
 _SPIKING = {"stepped": _LEVELS, "other steps": _LEVELS, "many steps": 2**16 - 1}
 _FINE = "spiking, L = 65,535, one threshold a layer, found and not trained"
+_RATE = {
+    "qcfs": "its rate network",
+    "qcfs_layers": "its rate network, layer by layer",
+}
 _FORMS = {
     "vit_fashion_mnist": "softmax, LayerNorm",
     "vit_fashion_mnist_spiking": "ReLU, batch norm",
@@ -80,8 +84,8 @@ def _by_seed(rows, part: str, levels: int) -> dict[int, dict]:
     }
 
 
-@table("sentences", "sentences.json")
-def sentences(rows):
+@table("sentences", "sentences.json", "transformer_rivals.json")
+def sentences(rows, rivals):
     """The columns of the paper's Table 8, and the difference to the float network."""
     yield (
         *("network", "T", "seeds", "accuracy", "less the float network"),
@@ -122,6 +126,20 @@ def sentences(rows):
         found = {seed: mode["accuracy"] for seed, mode in modes.items()}
         name = "its spiking network" if steps < 16 else _FINE
         yield row(name, steps, found, list(modes.values()))
+    for method, name in _RATE.items():
+        for steps in (16, 32):
+            modes = {
+                one["about"]["seed"]: one | {"predictions_differing": _others(one)}
+                for one in rivals
+                if (one["method"], one["steps"]) == (method, steps)
+                and one["network"].startswith("qcfs_15")
+            }
+            yield row(name, steps, accuracies(modes), list(modes.values()))
+
+
+def _others(row) -> int:
+    """Count the examples on which a network says another class than its ANN."""
+    return round((1 - row["agreement"]) * row["examples"])
 
 
 @table("sentences_certificate", "sentences.json")
