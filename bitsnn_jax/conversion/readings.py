@@ -168,11 +168,8 @@ class Spikes(NamedTuple):
 
     def charge(self, place: Any, coding: Coding) -> Array:
         """Return what the step t = T - place brings downstream: delta 2**(T-t) s(t)."""
-        digit = coding.digit(self.codes, place)
         worth = self.delta * jnp.asarray(1 << place, self.delta.dtype)
-        if digit.dtype != bool:
-            return digit.astype(worth.dtype) * worth
-        return jnp.where(digit, worth, jnp.zeros((), self.delta.dtype))
+        return coding.digit(self.codes, place).astype(worth.dtype) * worth
 
 
 def moved_deltas(

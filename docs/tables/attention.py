@@ -134,7 +134,8 @@ def sentences(rows, rivals):
                 if (one["method"], one["steps"]) == (method, steps)
                 and one["network"].startswith("qcfs_15")
             }
-            yield row(name, steps, accuracies(modes), list(modes.values()))
+            if modes:
+                yield row(name, steps, accuracies(modes), list(modes.values()))
 
 
 def _others(row) -> int:

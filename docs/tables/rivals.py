@@ -36,7 +36,7 @@ def rivals(rows):
             ann = f"{100 * some['ann_accuracy']:.2f}"
             cells = (by_steps.get(t) for t in steps)
             yield (
-                f"{network}, {some['examples']} examples" if first else "",
+                f"{network}, {some['examples']:,} examples" if first else "",
                 ann if first else "",
                 some["title"],
                 *(_reached(cell) for cell in cells),
