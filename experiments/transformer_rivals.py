@@ -151,7 +151,14 @@ class Bench:
             at_once = name in ("bit_serial", "qcfs_layers")
             functions = self.structure.functions * (1 if at_once else row.steps)
             kept = structs.asdict(row)
-            for field in ("seed", "nanojoules", "ann_passes", "commit", "machine"):
+            for field in (
+                "seed",
+                "nanojoules",
+                "ann_passes",
+                "commit",
+                "machine",
+                "run",
+            ):
                 del kept[field]
             yield {**kept, "title": about.title, "functions": functions}
 
