@@ -151,14 +151,8 @@ class Bench:
             at_once = name in ("bit_serial", "qcfs_layers")
             functions = self.structure.functions * (1 if at_once else row.steps)
             kept = structs.asdict(row)
-            for field in (
-                "seed",
-                "nanojoules",
-                "ann_passes",
-                "commit",
-                "machine",
-                "run",
-            ):
+            dropped = ("seed", "nanojoules", "ann_passes", "commit", "machine", "run")
+            for field in dropped:
                 del kept[field]
             yield {**kept, "title": about.title, "functions": functions}
 
