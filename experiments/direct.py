@@ -4,12 +4,14 @@
     python experiments/direct.py --network small --best 4 --seeds 1 2
     python experiments/direct.py --network resnet20 --goes_on 1 \\
         --methods qcfs_longer bit_serial_detached bit_serial dual_phase diet_snn
+    python experiments/direct.py --network plif_net --epochs 1
 
 Every method trains the same network on Fashion-MNIST through T = 4 steps, by the
 recipes of the config, for as many epochs as the QCFS network that is converted. Methods
 that go on from a trained network start from one that had those epochs too, and have as
 many themselves, or `--goes_on`. ResNet-20 is not trained to start from: the package has
-one with QCFS and one with ReLU. Transformers have a network of their own.
+one with QCFS and one with ReLU. Transformers have a network of their own. PLIF's own is
+trained by PLIF's recipe, through T = 8 steps, and with QCFS for T = 4.
 
 Runs lie in runs/direct/NETWORK and are not trained twice. `compare.py` measures them on
 the test split, beside the converted network of their seed; what it found is added to
@@ -43,7 +45,11 @@ NUMBERS = Path("docs/results/direct.json")
 EPOCHS = 5
 LONGER = "qcfs_longer"  # goes on without time: the control of those that go on with it
 SOURCES = ("qcfs", "relu")  # networks that are converted, or that others go on from
-NETWORKS = ("small", "resnet20")
+STEPS = 4
+PLIF_NET = "plif_net"
+NETWORKS = ("small", "resnet20", PLIF_NET)
+# How QCFS trains it: as PLIF does, but without time.
+PLIF_QCFS = {"steps": STEPS, "direct.method": "", "model.activation": "qcfs"}
 # Networks of the package, for one that has been trained.
 SHIPPED = {
     ("resnet20", "qcfs"): "resnet20_fashion_mnist",
@@ -73,6 +79,7 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=whole(0, SEEDS), action=Distinct, nargs="+", default=[0]
     )
+    parser.add_argument("--epochs", type=whole(1), default=EPOCHS)
     parser.add_argument(
         "--goes_on",
         type=whole(1),
@@ -90,7 +97,7 @@ def main() -> None:
     names = [m for m in ALL if m in methods and can_train(m, network)]
     wanted = itertools.product(options.seeds, names)
     for seed, name in wanted:
-        epochs = options.goes_on if name in STARTS else EPOCHS
+        epochs = options.goes_on if name in STARTS else options.epochs
         folder, command = training(network, name, seed, epochs)
         if options.list:
             print(*command)
@@ -123,7 +130,9 @@ def training(
         "seed": seed,
         "optimizer.epochs": epochs,
     }
-    if not of_its_own(name):
+    if network.name == PLIF_NET:
+        recipe, fields = PLIF_NET, fields | (PLIF_QCFS if name == "qcfs" else {})
+    elif not of_its_own(name):
         fields["model.name"] = network.name
         fields |= {"model.width": network.width} if network.width != 1 else {}
     if name == LONGER:
@@ -137,6 +146,8 @@ def training(
 
 def can_train(name: str, network: Network) -> bool:
     """Whether a method trains a network, or one of its own, and need do so."""
+    if network.name == PLIF_NET:
+        return name in ("qcfs", "plif")
     models = METHODS[name].models if name in METHODS else ()
     if (str(network), name) in SHIPPED:
         return False
@@ -179,12 +190,13 @@ def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
     runs = [folder_of(network, name, seed) for name in METHODS]
     direct = [str(run) for run in runs if (run / "result.json").exists()]
     options = ["--training_rounds", str(rounds), "--direct", *direct]
-    found = compared(qcfs, [*CONVERSIONS, *options], out)
+    steps = (STEPS, 2 * STEPS) if network.name == PLIF_NET else (STEPS,)
+    found = compared(qcfs, [*CONVERSIONS, *options], out, steps=steps)
     about = {"about": about_numbers(config=CONFIG, seed=seed)}
     for row in found["rows"]:
         trained = found["trained"][row.get("run") or qcfs]
         key = {"network": str(network), "method": row["method"], "seed": seed}
-        if not rows.known(key):
+        if row["steps"] == trained["steps"] and not rows.known(key):
             rows.add(key | _of_row(row) | _of_training(trained) | about)
     key = {"network": str(network), "method": LONGER, "seed": seed}
     if (longer / "result.json").exists() and not rows.known(key):
@@ -193,10 +205,12 @@ def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
         rows.add(key | _of_row(row) | trained | about)
 
 
-def compared(run: str, methods: list[str], out: Path) -> dict[str, Any]:
-    """What `compare.py` finds of a QCFS run at T = 4."""
-    command = ["compare.py", "--ckpt", run, "--steps", "4", "--out", str(out)]
-    command += ["--methods", *methods]
+def compared(
+    run: str, methods: list[str], out: Path, *, steps: tuple[int, ...] = (STEPS,)
+) -> dict[str, Any]:
+    """What `compare.py` finds of a QCFS run at each T."""
+    command = ["compare.py", "--ckpt", run, "--steps", *map(str, steps)]
+    command += ["--out", str(out), "--methods", *methods]
     subprocess.run([sys.executable, *command], check=True)
     return read_json(out / "compare.json", advice="remove it to measure again")
 

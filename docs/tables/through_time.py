@@ -68,6 +68,11 @@ def resnet20(rows):
     yield from _rows(rows)
 
 
+@table("direct_plif_net", _FILE, network="plif_net")
+def plif_net(rows):
+    yield from _rows(rows)
+
+
 @table("direct_first_losses", "direct_gradients.json")
 def first_losses(content):
     shown = (1, 2, 5, 10, 20)
