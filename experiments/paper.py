@@ -60,8 +60,8 @@ EXPERIMENTS = {
         "Tables 3, 10, Figure 1",
         "experiments/direct.py --network small",
         "direct.json",
-        32,
-        7,
+        56,
+        3,
     ),
     "decomposition": Experiment(
         "Figures 2, 3",
