@@ -41,7 +41,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -857,63 +857,69 @@ def _bring(term: Term, addresses, values, count: Counts) -> np.ndarray:
 
 
 def _fire(node: Node, u, network: Network, count: Counts) -> np.ndarray:
-    """Fire the code of floor(u / 2**fraction), [T, size]: as bits, of step t = 1..T,
+    """Fire the code of floor(u / 2**fraction), [T, size].
 
-        s(t) = u(t) >= 2**(T - t),   u(t + 1) = u(t) - s(t) 2**(T - t),
-
-    in units of 2**fraction, or as digits, of step t = 0..T, with u(0) in 0..2**T - 1:
-
-        s(t) = (u(t) >= m + 1) - (u(t) < -m),   m = floor(2**(T - t + 1) / 3)
+    With c the value of what is sent so far, u - c 2**fraction is left in the membrane.
     """
-    u, spikes, steps = u.copy(), [], network.steps
-    if network.signed:
-        u = np.clip(u, 0, (1 << (steps + node.fraction)) - 1)
-    for t in range(steps - network.times + 1, steps + 1):
-        threshold = 1 << (node.fraction + steps - t)
-        if network.signed:
-            m = 2 ** (steps - t + 1) // 3 << node.fraction
-            spikes.append((u >= m + (1 << node.fraction)) - 1 * (u < -m))
-        else:
-            spikes.append(u >= threshold)
-        compared = (1 + network.signed) * u.size
-        count.compares += compared
-        count.membrane_reads += compared
-        fired = np.flatnonzero(spikes[-1])
-        u[fired] -= spikes[-1][fired] * threshold[fired]
-        count.resets += fired.size
-        count.membrane_writes += fired.size
-    return np.array(spikes)
+    spikes = _send(lambda c: u >= c << node.fraction, u.size, network)
+    _compare(u.size, network, count)
+    fired = int(np.count_nonzero(spikes))
+    count.resets += fired
+    count.membrane_writes += fired
+    return spikes
 
 
 def _look_up(node: Node, u, network: Network, count: Counts) -> np.ndarray:
-    """Fire the code whose window u is in; it is c or more if rise[c] <= u < fall[c].
+    """Fire the code whose window u is in: c or more where rise <= u < fall of row c.
 
-    With c the value of what is sent so far, and row 0 of the file for c = 1:
-
-        s(t) = code >= c + 2**(T - t)
-        s(t) = (code >= c + m + 1) - (code < c - m),   m as in `_fire`
+    The first row of the file is that of c = 1.
     """
     rise, fall = node.table
-    looks = max(1, sum([(rise != ALWAYS).any(), (fall != NEVER).any()]))
-    sent, spikes, steps = np.zeros(u.size, np.int64), [], network.steps
 
     def reaches(c):
         row = np.clip(c - 1, 0, len(rise) - 1)
-        inside = (rise[row, node.places] <= u) & (u < fall[row, node.places])
-        return (c < 1) | (c <= len(rise)) & inside
+        return (rise[row, node.places] <= u) & (u < fall[row, node.places])
 
-    for t in range(steps - network.times + 1, steps + 1):
-        weight = 1 << (steps - t)
+    looks = max(1, sum([(rise != ALWAYS).any(), (fall != NEVER).any()]))
+    _compare(looks * u.size, network, count)
+    return _send(reaches, u.size, network)
+
+
+def _send(reaches: Callable, size: int, network: Network) -> np.ndarray:
+    """Send codes of which is known which numbers they reach: [T, size].
+
+    With c the value of what is sent so far, at the step of weight w = 2**(T - t), for
+    bits and for digits,
+
+        s = code >= c + w
+        s = (code >= c + m + 1) - (code < c - m),   m = floor(2 w / 3)
+
+    Args:
+      reaches: c of each neuron, 1 to 2**T - 1 -> whether its code is c or more.
+      size: how many neurons.
+      network: its T, and what it sends.
+    """
+    sent, spikes, most = np.zeros(size, np.int64), [], 2**network.steps - 1
+
+    def reached(c):
+        return (c < 1) | (c <= most) & reaches(c)
+
+    for place in reversed(range(network.times)):
+        weight = 1 << place
         if network.signed:
             m = 2 * weight // 3
-            spikes.append(reaches(sent + m + 1) - 1 * ~reaches(sent - m))
+            spikes.append(reached(sent + m + 1) - 1 * ~reached(sent - m))
         else:
-            spikes.append(reaches(sent + weight))
+            spikes.append(reached(sent + weight))
         sent += weight * spikes[-1]
-        compared = (1 + network.signed) * looks * u.size
-        count.compares += compared
-        count.membrane_reads += compared
     return np.array(spikes)
+
+
+def _compare(thresholds: int, network: Network, count: Counts) -> None:
+    """Count the comparisons of all steps; a digit has a threshold on either side."""
+    compared = (1 + network.signed) * thresholds * network.times
+    count.compares += compared
+    count.membrane_reads += compared
 
 
 def _by_rows(node: Node, z, count: Counts) -> np.ndarray:

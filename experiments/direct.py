@@ -22,6 +22,7 @@ else, for a machine that runs several at a time.
 import itertools
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,7 +135,8 @@ def training(
         recipe, fields = PLIF_NET, fields | (PLIF_QCFS if name == "qcfs" else {})
     elif not of_its_own(name):
         fields["model.name"] = network.name
-        fields |= {"model.width": network.width} if network.width != 1 else {}
+    if not of_its_own(name) and network.width != 1:
+        fields["model.width"] = network.width
     if name == LONGER:
         fields["optimizer.learning_rate"] = LONGER_RATE
     if name in STARTS:
@@ -172,8 +174,7 @@ def source_of(network: Network, name: str, seed: int) -> str:
 
 def validated(name: str) -> float:
     """Accuracy of a method on the validation split, with `small`."""
-    file = folder_of(Network("small"), name, 0) / "result.json"
-    return read_json(file, advice="remove it to evaluate again")["validation_accuracy"]
+    return trained_as(folder_of(Network("small"), name, 0))["validation_accuracy"]
 
 
 def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
@@ -188,10 +189,10 @@ def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
     qcfs, longer = source_of(network, "qcfs", seed), folder_of(network, LONGER, seed)
     out = folder_of(network, "compared", seed)
     runs = [folder_of(network, name, seed) for name in METHODS]
-    direct = [str(run) for run in runs if (run / "result.json").exists()]
-    options = ["--training_rounds", str(rounds), "--direct", *direct]
-    steps = (STEPS, 2 * STEPS) if network.name == PLIF_NET else (STEPS,)
-    found = compared(qcfs, [*CONVERSIONS, *options], out, steps=steps)
+    direct = [run for run in runs if (run / "result.json").exists()]
+    steps = {STEPS, *(trained_as(run)["config"]["steps"] for run in direct)}
+    options = ["--training_rounds", str(rounds), "--direct", *map(str, direct)]
+    found = compared(qcfs, [*CONVERSIONS, *options], out, steps=sorted(steps))
     about = {"about": about_numbers(config=CONFIG, seed=seed)}
     for row in found["rows"]:
         trained = found["trained"][row.get("run") or qcfs]
@@ -206,7 +207,7 @@ def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
 
 
 def compared(
-    run: str, methods: list[str], out: Path, *, steps: tuple[int, ...] = (STEPS,)
+    run: str, methods: list[str], out: Path, *, steps: Sequence[int] = (STEPS,)
 ) -> dict[str, Any]:
     """What `compare.py` finds of a QCFS run at each T."""
     command = ["compare.py", "--ckpt", run, "--steps", *map(str, steps)]
@@ -235,9 +236,14 @@ def _of_training(trained: dict[str, Any]) -> dict[str, Any]:
 
 def _went_on(run: Path) -> dict[str, Any]:
     """Epochs and commit of a run, whose steps cost what those of its source did."""
-    result = read_json(run / "result.json", advice="remove it to evaluate again")
+    result = trained_as(run)
     epochs = result["config"]["optimizer"]["epochs"]
     return {"epochs": epochs, "trained": result["commit"]}
+
+
+def trained_as(run: Path) -> dict[str, Any]:
+    """What the training of a run wrote."""
+    return read_json(run / "result.json", advice="remove it to evaluate again")
 
 
 def best(number: int) -> list[str]:
