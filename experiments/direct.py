@@ -96,6 +96,11 @@ def main() -> None:
     methods = options.methods or (best(options.best) if options.best else ALL)
     network = Network(options.network, options.width)
     names = [m for m in ALL if m in methods and can_train(m, network)]
+    for name in options.methods or ():
+        if name not in names and (str(network), name) not in SHIPPED:
+            raise ValueError(
+                f"--methods: {name} does not train {network}: leave it out"
+            )
     wanted = itertools.product(options.seeds, names)
     for seed, name in wanted:
         epochs = options.goes_on if name in STARTS else options.epochs
@@ -191,7 +196,8 @@ def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
     runs = [folder_of(network, name, seed) for name in METHODS]
     direct = [run for run in runs if (run / "result.json").exists()]
     steps = {STEPS, *(trained_as(run)["config"]["steps"] for run in direct)}
-    options = ["--training_rounds", str(rounds), "--direct", *map(str, direct)]
+    options = ["--training_rounds", str(rounds)]
+    options += ["--direct", *map(str, direct)] if direct else []
     found = compared(qcfs, [*CONVERSIONS, *options], out, steps=sorted(steps))
     about = {"about": about_numbers(config=CONFIG, seed=seed)}
     for row in found["rows"]:

@@ -6,6 +6,8 @@ import errno
 import os
 import platform
 import re
+import shlex
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -175,9 +177,9 @@ def one_line() -> Iterator[None]:
     """End the process with one line and status 2 where its user can mend the cause.
 
     That is bad input, a file or a folder that cannot be used, and too little memory.
-    SIGTERM and Ctrl-C end it with one line too, and status 143 or 130. What else is
-    raised is an error of this program and keeps its traceback. Also a decorator:
-    `@one_line()`.
+    SIGTERM and Ctrl-C end it with one line too, and status 143 or 130; so does a
+    command that it ran and that failed, with the status of that. What else is raised is
+    an error of this program and keeps its traceback. Also a decorator: `@one_line()`.
     """
     try:
         with interrupts.raised():
@@ -186,6 +188,13 @@ def one_line() -> Iterator[None]:
         global _interrupted
         _interrupted = interrupts.status_of(error)
         fail(str(error) or "interrupted", status=_interrupted)
+    except subprocess.CalledProcessError as error:  # which has said why
+        status = error.returncode
+        command = shlex.join(map(str, error.cmd))
+        fail(
+            f"`{command}` ended with status {status}",
+            status=status if status > 0 else 128 - status,  # of a signal
+        )
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         fail(_said(error))
     except jax.errors.JaxRuntimeError as error:

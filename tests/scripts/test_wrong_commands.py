@@ -281,6 +281,11 @@ WRONG = {
         "--parts all": "argument --parts: invalid choice",
         "--out=": "--out must not be empty",
     },
+    "experiments.direct": {
+        "--network=vgg": "argument --network: invalid choice: 'vgg'",
+        "--network=plif_net --methods tet": "tet does not train plif_net: leave it out",
+        "--epochs=0": "--epochs must be at least 1, got 0",
+    },
     "experiments.imagenet_path": {"--out=": "--out must not be empty"},
     "experiments.minilm": {"--out=": "--out must not be empty"},
     "experiments.torch_logits": {"--out=": "--out must not be empty"},
