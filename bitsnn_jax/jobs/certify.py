@@ -44,7 +44,12 @@ class Pair:
 
 
 def certificates(
-    network: Network, converted: Any, *, steps: int, precisions: Sequence[str]
+    network: Network,
+    converted: Any,
+    *,
+    steps: int,
+    precisions: Sequence[str],
+    coding: str = "bits",
 ) -> dict[str, CertificateResult]:
     """Compare a network with its spiking form, code by code.
 
@@ -54,6 +59,7 @@ def certificates(
         counterpart is compared, see `exact_pair`.
       steps: T.
       precisions: "float64", "float32", both or none.
+      coding: of the spikes, as in `spiking`.
     """
     found = {}
     for precision in precisions:
@@ -67,7 +73,7 @@ def certificates(
                 steps=steps,
                 precision=precision,
             )
-        found[precision] = certify(pair, network)
+        found[precision] = certify(pair, network, coding=coding)
     return found
 
 

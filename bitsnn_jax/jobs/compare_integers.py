@@ -20,7 +20,7 @@ from bitsnn_jax.integers.operations import count, term_paths
 from bitsnn_jax.jobs.compare_examples import Shown
 from bitsnn_jax.jobs.compare_networks import Ann
 from bitsnn_jax.jobs.compare_rows import nanojoules
-from bitsnn_jax.jobs.pass_times import EXECUTIONS, ROUNDS, Pass
+from bitsnn_jax.jobs.pass_times import ROUNDS, Pass, executions
 from bitsnn_jax.jobs.tally import Tally
 from bitsnn_jax.results.comparison import MethodRecord, MethodRow
 from bitsnn_jax.runs.provenance import commit, machine
@@ -35,7 +35,7 @@ class IntegerMethod:
 
     Attributes:
       name, title: for flags, and for readers.
-      execution: of `pass_times.EXECUTIONS`.
+      execution: of `pass_times.executions`.
       can, source, trained_with, seeds: as in `comparators.method.Method`.
     """
 
@@ -153,7 +153,7 @@ class IntegerCase:
 
     def _measured(self, network: IntegerNetwork) -> dict[str, Any]:
         shape, steps = self.structure, network.steps
-        run = EXECUTIONS[self.method.execution](network)
+        run = executions()[self.method.execution](network)
         compiled, paths = jax.jit(run), term_paths(network)
         pixels, counts = self.networks.pixels, []
         tally, outputs_of = Tally(pixels.task), pixels.outputs(network)

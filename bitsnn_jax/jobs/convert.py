@@ -29,6 +29,7 @@ from bitsnn_jax.jobs.measure import measure_at, on_examples, spikes_of_first
 from bitsnn_jax.jobs.numbers import of_images
 from bitsnn_jax.jobs.places import attention_spikes
 from bitsnn_jax.jobs.sources import Network, Source
+from bitsnn_jax.numerics.codings import coding_of
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.reports.conversion_page import write_report
 from bitsnn_jax.reports.scores import named, with_unit
@@ -60,10 +61,12 @@ class ConvertOptions:
       modes: "fused", "stepped", or both.
       precisions: of the certificates: "float64", "float32", both or none.
       integers: the network in integers as well; None for without.
+      coding: of the spikes, as in `spiking`.
       command: that was given, for the report.
 
     Raises:
-      ValueError: steps out of range.
+      ValueError: steps out of range, an unknown coding, or one that chips were not
+        compared in.
     """
 
     out: Path
@@ -71,11 +74,17 @@ class ConvertOptions:
     modes: Sequence[str] = ("fused", "stepped")
     precisions: Sequence[str] = ("float64", "float32")
     integers: IntegerOptions | None = None
+    coding: str = "bits"
     command: str = ""
 
     def __post_init__(self) -> None:
         for t in self.steps:
             check_steps(t, jnp.float32)
+        if coding_of(self.coding).before and self.integers and self.integers.targets:
+            raise ValueError(
+                f"target {', '.join(self.integers.targets)} is compared with neurons "
+                f"that send bits, got coding {self.coding!r}: leave one of both out"
+            )
 
     @property
     def each_step(self) -> list[int]:
@@ -102,7 +111,7 @@ def convert_source(source: Source, options: ConvertOptions) -> ConversionResult:
     replaces = ("conversion.json", "variables", "fixed_point")
     with work_folder(options.out, replaces=replaces):
         built = _build(source.load(), options)
-        saved = _save(built, options.out)
+        saved = _save(built, options)
         results = _measure(built, saved, options)
         if jax.process_index() == 0:
             replace_json(options.out / "conversion.json", results)
@@ -146,20 +155,22 @@ def _converted(network: Network, *, steps: int) -> Conversion:
     )
 
 
-def _save(built: _Built, out: Path) -> Any:
+def _save(built: _Built, options: ConvertOptions) -> Any:
     """Write the spiking network; return its variables as they are read again."""
     # Stopped from here on, the folder has no figures rather than those of another SNN.
-    (out / "conversion.json").unlink(missing_ok=True)
-    network = built.network
+    (options.out / "conversion.json").unlink(missing_ok=True)
+    network, folder = built.network, options.out / "variables"
     about: dict[str, Any] = {"steps": built.native, "checkpoint_step": network.step}
     if built.conversion.report.nonspiking:  # `load_snn` needs to know
         about["nonspiking"] = network.nonspiking
+    if coding_of(options.coding).before:
+        about["coding"] = options.coding
     save_variables(
-        out / "variables",
+        folder,
         jax.tree.map(np.asarray, built.conversion.variables),
         {**network.metadata, **about},
     )
-    return load_variables(out / "variables")[0]
+    return load_variables(folder)[0]
 
 
 def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionResult:
@@ -175,6 +186,7 @@ def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionRe
     rows = _rows(built, saved, options, gallery)
     found = attention(network.apply_fn, network.variables, network.placeholder)
     integers = _measured_integers(built, options)
+    sent: Any = {"steps": built.native, "coding": options.coding}
     if integers:
         at_native = _at(built.native, rows), _at(built.native, integers.steps)
         _warn_of_cost(*at_native, integers.bits, tunable=of_images(network.task))
@@ -195,10 +207,9 @@ def _measure(built: _Built, saved: Any, options: ConvertOptions) -> ConversionRe
         steps=tuple(rows),
         conversion=changes,
         fixed_point=integers,
-        raster=spikes_of_first(network, saved, steps=built.native, found=found),
-        attention=attention_spikes(network, found, steps=built.native)
-        if found
-        else None,
+        raster=spikes_of_first(network, saved, found=found, **sent),
+        attention=attention_spikes(network, found, **sent) if found else None,
+        coding=options.coding,
         noun=noun,
         measure=ann.measure,
         answers=network.task.answers,
@@ -216,6 +227,7 @@ def _measured_integers(built: _Built, options: ConvertOptions) -> IntegersResult
         carriers=options.integers.carriers,
         native=built.native,
         out=options.out / "fixed_point",
+        coding=options.coding,
     )
     if not options.integers.targets:
         return integers
@@ -246,6 +258,7 @@ def _rows(
             modes=options.modes,
             precisions=options.precisions,
             gallery=gallery,
+            coding=options.coding,
         )
         rows.append(row)
         print(_line(row, task.score), flush=True)

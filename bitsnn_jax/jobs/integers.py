@@ -32,14 +32,15 @@ from bitsnn_jax.jobs.numbers import (
     of_pixels,
 )
 from bitsnn_jax.jobs.pass_times import (
-    EXECUTIONS,
     FLOAT,
+    executions,
     integer_passes,
     pass_times,
 )
 from bitsnn_jax.jobs.sources import Network
 from bitsnn_jax.jobs.tally import Tally
 from bitsnn_jax.jobs.ties import tied_for
+from bitsnn_jax.numerics.codings import coding_of
 from bitsnn_jax.reports.scores import with_unit
 from bitsnn_jax.results.conversion import (
     IntegerLayer,
@@ -303,6 +304,7 @@ def measure_integers(
     carriers: Sequence[str | None],
     native: int,
     out: Path,
+    coding: str = "bits",
 ) -> IntegersResult:
     """Run both executions of each network, and save one of them.
 
@@ -313,6 +315,7 @@ def measure_integers(
         first.
       native: the T of the network that is saved.
       out: the folder it is saved to, see `bundle_writer.save`; replaced.
+      coding: of the spikes, as in `spiking`.
     """
     shown, examples = of_numbers(network), network.examples
     bits, carriers = rounded.networks[0].bits, [checked(c) for c in carriers]
@@ -321,7 +324,7 @@ def measure_integers(
     rows = []
     before = {untuned.steps: untuned for untuned in rounded.before}
     for each in rounded.networks:
-        row = _compared(each, network, shown, carriers)
+        row = _compared(each, network, shown, carriers, coding)
         if each.steps in before:
             found = accuracy(before[each.steps], network.config.data, examples)
             row = structs.replace(row, accuracy_before=found)
@@ -331,7 +334,7 @@ def measure_integers(
         print(_line(row, network.task), flush=True)
     [saved] = [each for each in rounded.networks if each.steps == native]
     passes = {FLOAT: shown.float_pass(network.variables)}
-    passes |= integer_passes(saved, carriers)
+    passes |= integer_passes(saved, carriers, coding=coding)
     first_batch = next(iter(_batches(network)))
     times = pass_times(passes, first_batch[shown.numbers.key])
     noun = network.task.noun.removesuffix("s")
@@ -357,11 +360,16 @@ def _said(times: Sequence[PassTime]) -> str:
 
 
 def _compared(
-    network: IntegerNetwork, trained: Network, shown: OfNumbers, carriers: Sequence[str]
+    network: IntegerNetwork,
+    trained: Network,
+    shown: OfNumbers,
+    carriers: Sequence[str],
+    coding: str,
 ) -> IntegersAtSteps:
     """Run all executions side by side, over every example of the trained network."""
     examples = trained.examples
-    runs = [make(network, carrier=c) for c in carriers for make in EXECUTIONS.values()]
+    made, spikes_of = executions(coding), coding_of(coding).spikes
+    runs = [make(network, carrier=c) for c in carriers for make in made.values()]
 
     @jax.jit
     def compare(images, mask):
@@ -371,7 +379,7 @@ def _compared(
             count_differing(first.outputs, other.outputs, mask) for other in others
         )
         spikes = sum(
-            jnp.sum(jax.lax.population_count(code) * along(mask, code))
+            jnp.sum(jax.lax.population_count(spikes_of(code)) * along(mask, code))
             for code in first.codes.values()
         )
         return codes, outputs, spikes, first.outputs
@@ -384,7 +392,7 @@ def _compared(
         totals += np.array(counts, np.int64)
         tally.add(outputs_of(sums), batch)
     codes, outputs, spikes = totals.tolist()
-    names = [f"{c}, {mode}" for c in carriers for mode in EXECUTIONS]
+    names = [f"{c}, {mode}" for c in carriers for mode in made]
     return IntegersAtSteps(
         steps=network.steps,
         accuracy=tally.score,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bitsnn_jax.conversion.readings import OneShot, Stepped, run
@@ -13,7 +14,7 @@ from bitsnn_jax.jobs.evaluation import Evaluation, NetworkFn, evaluate
 from bitsnn_jax.jobs.gallery import Gallery
 from bitsnn_jax.jobs.places import by_head_and_place
 from bitsnn_jax.jobs.sources import Network
-from bitsnn_jax.numerics.spikes import spike_planes
+from bitsnn_jax.numerics.codings import coding_of
 from bitsnn_jax.results.conversion import ModeResult, StepsResult
 from bitsnn_jax.results.pictures import NamedBox
 from bitsnn_jax.results.spikes import LayerPlaces, LayerRaster, LayerSpikes, Raster
@@ -45,6 +46,7 @@ def measure_at(
     modes: Sequence[str],
     precisions: Sequence[str],
     gallery: Gallery | None = None,
+    coding: str = "bits",
 ) -> StepsResult:
     """Measure the re-quantised network and its spiking form at T steps.
 
@@ -55,6 +57,7 @@ def measure_at(
       modes: "fused", "stepped", or both.
       precisions: of the certificates.
       gallery: that the spiking network is shown, in the last of the modes.
+      coding: of the spikes, as in `spiking`.
     """
 
     def requantised(variables, x):
@@ -66,7 +69,11 @@ def measure_at(
     found, layers, shown = {}, None, None
     for mode in modes:
         snn_fn = spiking(
-            network.apply_fn, steps=steps, mode=mode, nonspiking=network.nonspiking
+            network.apply_fn,
+            steps=steps,
+            mode=mode,
+            nonspiking=network.nonspiking,
+            coding=coding,
         )
         weights = converted if mode == "stepped" else network.variables
         snn = on_examples(network, snn_fn, weights)
@@ -84,7 +91,7 @@ def measure_at(
         stepped=found.get("stepped"),
         layers=layers,
         certificate=certificates(
-            network, converted, steps=steps, precisions=precisions
+            network, converted, steps=steps, precisions=precisions, coding=coding
         ),
     )
 
@@ -124,17 +131,24 @@ class _Rastered(Stepped):
 
     def observe(self, site, membrane, code, delta):
         super().observe(site, membrane, code, delta)
-        trains = spike_planes(code.ravel(), steps=self.steps).T
+        sent, places = code.ravel(), reversed(range(self.times))
+        trains = jnp.stack([self.coding.digit(sent, place) for place in places], -1)
         count = min(SAMPLED_NEURONS, len(trains))
         self.rasters.append(trains[np.linspace(0, len(trains) - 1, count).astype(int)])
         layout = self.layouts.get(site.path)
         if layout and layout.places is not None:
-            spikes = by_head_and_place(code, layout, steps=self.steps)
+            words = self.coding.spikes(code)
+            spikes = by_head_and_place(words, layout, steps=self.times)
             self.by_place[site.path] = spikes.sum(1).T
 
 
 def spikes_of_first(
-    network: Network, converted: Any, *, steps: int, found: Attention | None = None
+    network: Network,
+    converted: Any,
+    *,
+    steps: int,
+    found: Attention | None = None,
+    coding: str = "bits",
 ) -> Raster:
     """Record the spikes of the first example, step by step.
 
@@ -143,13 +157,15 @@ def spikes_of_first(
       converted: variables of its spiking form.
       steps: T.
       found: its attention, if there is any.
+      coding: of the spikes, as in `spiking`.
     """
     layers: list[tuple[str, int]] = []
 
     @jax.jit
     def simulate(variables, x):
         layouts = found.layouts if found else {}
-        reading = _Rastered(layouts, steps=steps, nonspiking=network.nonspiking)
+        options = {"nonspiking": network.nonspiking, "coding": coding}
+        reading = _Rastered(layouts, steps=steps, **options)
         outputs = run(reading, network.apply_fn, variables, x)
         layers[:] = [(site.path, int(np.prod(site.shape))) for site in reading.sites]
         return outputs, reading.rasters, reading.by_place
@@ -163,7 +179,7 @@ def spikes_of_first(
     by_place = jax.device_get(by_place)  # as a dictionary it lost its order
     return Raster(
         example=0,
-        steps=steps,
+        steps=coding_of(coding).times(steps),
         **_said(facts, task.answer(outputs)),
         layers=tuple(
             LayerRaster(

@@ -13,13 +13,19 @@ from bitsnn_jax.results.conversion import PassTime
 from bitsnn_jax.runtime.timing import in_turns, ratio
 
 ROUNDS = 5
-EXECUTIONS = {"one-shot": one_shot, "stepped": stepped}
 FLOAT = "ANN"
 
 Pass = Callable[[Any], Any]  # pixels [n, ...] -> outputs
 
 
-def integer_passes(network: IntegerNetwork, carriers: Sequence[str]) -> dict[str, Pass]:
+def executions(coding: str = "bits") -> dict[str, Callable[..., Pass]]:
+    """Return the ways to run a network in integers; spikes are those of a coding."""
+    return {"one-shot": one_shot, "stepped": partial(stepped, coding=coding)}
+
+
+def integer_passes(
+    network: IntegerNetwork, carriers: Sequence[str], *, coding: str = "bits"
+) -> dict[str, Pass]:
     """Return each execution in each carrier, as a function that gives the outputs."""
 
     def outputs(run):
@@ -28,7 +34,7 @@ def integer_passes(network: IntegerNetwork, carriers: Sequence[str]) -> dict[str
     return {
         f"{carrier}, {mode}": outputs(make(network, carrier=carrier))
         for carrier in carriers
-        for mode, make in EXECUTIONS.items()
+        for mode, make in executions(coding).items()
     }
 
 

@@ -19,7 +19,7 @@ from bitsnn_jax.tracing.program import ApplyFn
 
 
 def attention_spikes(
-    network: Network, found: Attention, *, steps: int
+    network: Network, found: Attention, *, steps: int, coding: str = "bits"
 ) -> AttentionSpikes:
     """Count spikes by head, and those of places that hold nothing, over all examples.
 
@@ -27,8 +27,9 @@ def attention_spikes(
       network: with QCFS.
       found: its attention.
       steps: T.
+      coding: of the spikes, as in `spiking`.
     """
-    counting = _ByPlace(network.apply_fn, network.task, _hashable(found), steps)
+    counting = _ByPlace(network.apply_fn, network.task, _hashable(found), steps, coding)
     stats = evaluate(
         counting,
         network.variables,
@@ -71,9 +72,9 @@ def by_head_and_place(code: Any, layout: Layout, *, steps: int) -> jax.Array:
     """Count the spikes of a layer for each step, head and place.
 
     Args:
-      code: of the layer, [1, ...]: whole numbers.
+      code: of the layer, [1, ...]: whole numbers, a bit for each step.
       layout: which axes those are.
-      steps: T.
+      steps: T, the number of bits.
 
     Returns:
       int32 [T, heads, places], of length 1 where the layer has none.
@@ -114,9 +115,11 @@ class _ByPlace:
     task: Task
     layouts: tuple[tuple[str, Layout], ...]
     steps: int
+    coding: str
 
     def __call__(self, variables, x):
-        reading = _Counting(dict(self.layouts), self.task.filled(x), steps=self.steps)
+        options = {"steps": self.steps, "coding": self.coding}
+        reading = _Counting(dict(self.layouts), self.task.filled(x), **options)
         outputs = run(reading, self.apply_fn, variables, x)
         return outputs, reading.stats()
 
@@ -132,7 +135,8 @@ class _Counting(OneShot):
     def observe(self, site, z, a, delta):
         code = jnp.minimum(grid_codes(a, delta), 2**self.steps - 1).astype(jnp.uint32)
         layout = self.layouts[site.path]
-        counts = by_head_and_place(code, layout, steps=self.steps)
+        sent = self.coding.spikes(code)
+        counts = by_head_and_place(sent, layout, steps=self.times)
         places = counts.shape[-1]
         filled = jnp.ones(places, bool)
         if layout.places is not None and self.filled is not None:

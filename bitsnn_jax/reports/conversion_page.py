@@ -88,6 +88,7 @@ def _page(results: ConversionResult, figures: Mapping[str, Figure]) -> str:
         "report.html",
         **structs.asdict(results),
         native=results.native,
+        bits=results.coding == "bits",
         one=results.noun.removesuffix("s"),  # of them
         measures=_measures(results),
         apart=_apart(results),

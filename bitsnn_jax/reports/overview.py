@@ -82,4 +82,4 @@ def _draw_picture(ax: Axes, results: ConversionResult) -> None:
 def _snn_accuracy(row: StepsResult, measure: str) -> str:
     if row.snn is None:
         return "not evaluated"
-    return f"{named(row.snn.accuracy, measure)} in {row.steps} time steps"
+    return f"{named(row.snn.accuracy, measure)} in {row.window} time steps"

@@ -152,7 +152,8 @@ def spike_raster(raster: Raster) -> Figure:
     Of a picture with boxes the spikes alone.
 
     A block is a layer, a row a sampled neuron, a column a time step, first step (most
-    significant bit) leftmost; the colour is what a spike of that step is worth.
+    significant bit) leftmost; the colour is what a spike of that step is worth. A
+    digit of -1 is hollow.
     """
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
     if raster.logits is None:
@@ -242,7 +243,7 @@ def draw_accuracy(
     else:
         ax.yaxis.set_major_formatter(lambda value, _: f"{form.times * value:.3g}")
     ax.set_title(in_words(measure))
-    ax.legend(loc="lower right")
+    ax.legend(loc="best")
 
 
 def _draw_curves(ax, curves, *, first_colour=0):
@@ -283,19 +284,18 @@ def draw_raster(ax: Axes, raster: Raster, *, names: bool) -> None:
     """Draw a block for each layer, a row for each sampled neuron in it."""
     layers, steps = raster.layers, raster.steps
     pitch = steps + max(1, steps / 3)
-    spikes = [np.asarray(layer.spikes, bool) for layer in layers]  # [neurons, T]
+    spikes = [np.asarray(layer.spikes) for layer in layers]  # [neurons, T]
     for i, block in enumerate(spikes):
         size = (steps + 0.2, len(block) + 0.2)
         ax.add_patch(
             Rectangle((i * pitch - 0.1, -0.1), *size, color=RULE, alpha=0.55, lw=0)
         )
+    negative = any((block < 0).any() for block in spikes)
     for t, colour in enumerate(plane_colours(steps)):
-        corners = [(i * pitch + t, n) for i, s in enumerate(spikes) for n in _on(s, t)]
-        # One path for a whole bit plane: thousands of rectangles would be a slow page.
-        cell = np.array([(0.05, 0.08), (0.95, 0.08), (0.95, 0.92), (0.05, 0.92)])
-        cells = np.reshape(np.asarray(corners, float), (-1, 1, 2)) + cell
-        path = Path.make_compound_path_from_polys(cells)
-        ax.add_patch(PathPatch(path, facecolor=colour, linewidth=0))
+        full, hollow = (_cells(spikes, t, sign, pitch=pitch) for sign in (1, -1))
+        ax.add_patch(PathPatch(full, facecolor=colour, linewidth=0))
+        if negative:
+            ax.add_patch(PathPatch(hollow, fill=False, edgecolor=colour, linewidth=0.9))
     ax.set_xlim(-0.6, len(layers) * pitch)
     ax.set_ylim(max(map(len, spikes), default=1) + 0.3, -0.3)
     ax.spines[:].set_visible(False)
@@ -308,11 +308,26 @@ def draw_raster(ax: Axes, raster: Raster, *, names: bool) -> None:
     else:
         ax.set_xticks([])
         plane_legend(ax, steps, loc="upper center", bbox_to_anchor=(0.5, 0.0))
-    ax.set_title(f"spikes: {len(layers)} layers, {steps} time steps each")
+    sign = ", hollow: −1" if negative else ""
+    ax.set_title(f"spikes: {len(layers)} layers, {steps} time steps each{sign}")
 
 
-def _on(spikes, t):
-    return np.flatnonzero(spikes[:, t])
+def _cells(spikes, t, sign, *, pitch) -> Path:
+    """Outline what neurons of all blocks send at step t, where it is 1 or -1.
+
+    One path for a whole plane: thousands of rectangles would be a slow page.
+    """
+    corners = [
+        (i * pitch + t, n)
+        for i, block in enumerate(spikes)
+        for n in np.flatnonzero(block[:, t] == sign)
+    ]
+    inset = 0.0 if sign > 0 else 0.06  # half of a line is outside of its path
+    left, right, top, bottom = 0.05 + inset, 0.95 - inset, 0.08 + inset, 0.92 - inset
+    cell = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    return Path.make_compound_path_from_polys(
+        np.reshape(np.asarray(corners, float), (-1, 1, 2)) + cell
+    )
 
 
 def draw_logits(ax: Axes, raster: Raster) -> None:
@@ -338,7 +353,7 @@ def plane_legend(owner: Any, steps: int, **where: Any) -> None:
     owner.legend(
         handles=[Rectangle((0, 0), 1, 1, color=colours[t], lw=0) for t in shown],
         labels=[f"step {t + 1}: {2 ** (steps - 1 - t):,}δ" for t in shown],
-        ncols=4,
+        ncols=5 if len(shown) == 5 else 4,
         handlelength=1.0,
         handleheight=0.9,
         columnspacing=1.6,

@@ -116,6 +116,11 @@ def _remarks(results: ConversionResult, row: StepsResult) -> Iterator[str]:
             f"differ, in {narrow.examples_differing:,} of {narrow.examples:,} "
             f"{results.noun}."
         )
+    if results.coding != "bits":
+        yield (
+            "Codes are sent as signed digits, 1 or −1, in one step more than T: "
+            f"{row.window} for T = {row.steps}."
+        )
     if analog := results.conversion.analog:
         layers = "1 layer" if len(analog) == 1 else f"{len(analog)} layers"
         yield f"Fed by real numbers in place of spikes: {layers}."

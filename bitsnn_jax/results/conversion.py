@@ -136,6 +136,11 @@ class StepsResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     certificate: dict[str, CertificateResult] | None = None
 
     @property
+    def window(self) -> int:
+        """The time steps of a layer: T, and one more of signed digits."""
+        return len(self.layers[0].spikes) if self.layers else self.steps
+
+    @property
     def snn(self) -> ModeResult | None:
         """The mode that stands for the spiking network."""
         return self.stepped or self.fused
@@ -393,6 +398,7 @@ class ConversionResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
       measure: the name of the score that stands in each `accuracy`.
       answers: what predictions are called, in the plural.
       gallery: examples and the boxes that networks find in them; none of other tasks.
+      coding: of the spikes: "bits", or "signed_digits" for one step more than T.
     """
 
     run: ConvertedRun
@@ -408,6 +414,7 @@ class ConversionResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     measure: str = "accuracy"
     answers: str = "predictions"
     gallery: tuple[Picture, ...] = ()
+    coding: str = "bits"
 
     def __post_init__(self) -> None:
         if not self.steps:

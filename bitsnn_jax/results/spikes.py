@@ -17,7 +17,7 @@ class LayerSpikes(Struct, frozen=True, kw_only=True):
 
 
 class LayerRaster(Struct, frozen=True, kw_only=True):
-    """Spikes of sampled neurons of a layer, [neurons, T]."""
+    """Spikes of sampled neurons of a layer, [neurons, T]; -1 for a negative digit."""
 
     path: str
     neurons_total: int | None = None
@@ -39,7 +39,7 @@ class Raster(Struct, frozen=True, kw_only=True, omit_defaults=True):
       example: which one.
       label, prediction: its class, and what the network says; None of an example with
         boxes.
-      steps: T.
+      steps: of a layer: T, and one more of signed digits.
       layers: spikes of some neurons of each.
       logits: the output; None of an example with boxes.
       found: boxes that the network finds; None of an example of one class.

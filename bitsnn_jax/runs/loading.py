@@ -94,8 +94,12 @@ def load_snn(path: str | os.PathLike) -> SpikingNetwork:
         raise CheckpointError(f"{path} is no spiking network: run convert.py first")
     config, steps = from_dict(metadata["config"]), metadata["steps"]
     apply_fn = ann_fn(config, metadata["image_shape"])
-    nonspiking = metadata.get("nonspiking", "error")
-    snn_fn = spiking(apply_fn, steps=steps, nonspiking=nonspiking)
+    snn_fn = spiking(
+        apply_fn,
+        steps=steps,
+        nonspiking=metadata.get("nonspiking", "error"),
+        coding=metadata.get("coding", "bits"),
+    )
     return SpikingNetwork(snn_fn, variables, steps, config, metadata)
 
 

@@ -42,6 +42,7 @@ from bitsnn_jax.jobs.integers import ROUNDINGS, IntegerOptions
 from bitsnn_jax.jobs.module_sources import ModuleSource
 from bitsnn_jax.jobs.onnx_sources import OnnxSource
 from bitsnn_jax.jobs.sources import ImportSource, RunSource, TorchSource
+from bitsnn_jax.numerics.codings import CODINGS
 from bitsnn_jax.runtime import hosts
 from bitsnn_jax.runtime.cli import (
     Distinct,
@@ -140,6 +141,7 @@ def _convert(options: Namespace, command: str) -> None:
             modes=MODES[options.mode],
             precisions=PRECISIONS[options.certificate],
             integers=integers,
+            coding=options.coding,
             command=command,
         ),
     )
@@ -204,7 +206,7 @@ _KINDS = {
     "ckpt": _Kind(
         "--ckpt",
         _convert,
-        own="mode nonspiking fixed-point rounding carriers tie-skips target "
+        own="mode coding nonspiking fixed-point rounding carriers tie-skips target "
         "qat_epochs qat_learning_rate "
         "data vocabulary distributed coordinator num_hosts host host_timeout",
     ),
@@ -285,6 +287,13 @@ def _parser() -> Parser:
         choices=MODES,
         default="both",
         help="stepped simulates every spike, fused computes their codes at once",
+    )
+    parser.add_argument(
+        "--coding",
+        choices=CODINGS,
+        default="bits",
+        help="of the spikes: bits, or digits of -1, 0 and 1 with fewer spikes and a "
+        "step more (default: %(default)s)",
     )
     parser.add_argument(
         "--certificate",

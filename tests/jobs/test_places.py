@@ -143,13 +143,18 @@ def found_in(network):
     return attention(network.apply_fn, network.variables, network.placeholder)
 
 
-def test_spikes_of_words_are_those_of_their_codes_and_padding_counts_apart():
+# What a code sends: words with a bit for each step. Digits are those of 3 k less k.
+SENT = {"bits": lambda k: k, "signed_digits": lambda k: (3 * k ^ k) >> 1}
+
+
+@pytest.mark.parametrize("coding", SENT)
+def test_spikes_of_words_are_those_of_their_codes_and_padding_counts_apart(coding):
     words = network()
-    counted = attention_spikes(words, found_in(words), steps=4)
+    counted = attention_spikes(words, found_in(words), steps=4, coding=coding)
     tokens = words.examples.tokens
     q, p = acts(WEIGHTS, tokens)
     codes = [np.rint(a * 15 / theta).astype(int) for a, theta in ((q, 1.5), (p, 1))]
-    per_neuron = [np.bitwise_count(code) for code in codes]
+    per_neuron = [np.bitwise_count(SENT[coding](code)) for code in codes]
     # [sentences, words, heads, the rest]
     per_neuron[1] = per_neuron[1].transpose(0, 2, 1, 3)
     filled = tokens[:, 2] > 0
@@ -172,19 +177,21 @@ def test_four_devices_count_what_one_counts(monkeypatch):
     assert attention_spikes(words, found_in(words), steps=4) == four
 
 
-def test_the_first_sentence_is_shown_without_its_padding():
-    words = network()
+@pytest.mark.parametrize("coding, window", [("bits", 4), ("signed_digits", 5)])
+def test_the_first_sentence_is_shown_without_its_padding(coding, window):
+    words, found = network(), {"coding": coding, "found": found_in(network())}
     converted = convert(small, WEIGHTS, words.placeholder, steps=4, nonspiking="decode")
-    raster = spikes_of_first(words, converted.variables, steps=4, found=found_in(words))
+    raster = spikes_of_first(words, converted.variables, steps=4, **found)
     count = int(words.examples.tokens[0, 2].sum())
     assert count < encoders.LENGTH == 5
     q, p = acts(WEIGHTS, words.examples.tokens[:1])
     assert [len(layer.spikes) for layer in raster.places] == [count] * 2
-    assert len(raster.words) == count
+    assert len(raster.words) == count and raster.steps == window
     for layer, a, theta in zip(raster.places, (q, p), (1.5, 1), strict=True):
         code = np.rint(a[0] * 15 / theta).astype(int)
         code = code if theta > 1 else code.swapaxes(0, 1)  # words first
-        bits = code.reshape(5, -1, 1) >> np.arange(4)[::-1] & 1
+        sent = SENT[coding](code).reshape(5, -1, 1)
+        bits = sent >> np.arange(window)[::-1] & 1
         assert layer.neurons == bits.shape[1]
         np.testing.assert_allclose(layer.spikes, bits.mean(1)[:count])
 

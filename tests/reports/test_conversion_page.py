@@ -417,17 +417,34 @@ def test_an_inexact_conversion_is_not_shown_as_exact(tmp_path):
     assert ">exact<" not in html
 
 
-def test_raster_draws_each_spike_once_in_its_step():
-    raster = sample()["raster"]
+def planes_of(raster):
+    """What is drawn of a raster, and how many cells each has."""
     blocks = plots.spike_raster(typed_raster(raster)).axes[1]
     planes = [patch for patch in blocks.patches if isinstance(patch, PathPatch)]
-    drawn = [(patch.get_path().codes == MplPath.MOVETO).sum() for patch in planes]
+    return planes, [(p.get_path().codes == MplPath.MOVETO).sum() for p in planes]
+
+
+def test_raster_draws_each_spike_once_in_its_step():
+    raster = sample()["raster"]
+    planes, drawn = planes_of(raster)
     spikes = np.array([layer["spikes"] for layer in raster["layers"]])
     assert drawn == spikes.sum(axis=(0, 1)).tolist()
     # The first step of the first layer: column 0, and the rows of its spikes.
     corners = planes[0].get_path().vertices[::5]
     first = corners[corners[:, 0] < 1]
     np.testing.assert_array_equal(first[:, 1] // 1, np.flatnonzero(spikes[0, :, 0]))
+
+
+def test_negative_digits_are_hollow():
+    raster = sample()["raster"]
+    spikes = np.array([layer["spikes"] for layer in raster["layers"]])
+    spikes[1] *= -1
+    for layer, signed in zip(raster["layers"], spikes.tolist(), strict=True):
+        layer["spikes"] = signed
+    planes, drawn = planes_of(raster)
+    counts = [(spikes == sign).sum(axis=(0, 1)) for sign in (1, -1)]
+    assert drawn == np.stack(counts, 1).ravel().tolist()
+    assert [p.get_fill() for p in planes] == [True, False] * (len(planes) // 2)
 
 
 def test_bars_by_layer_add_up_to_the_spikes():

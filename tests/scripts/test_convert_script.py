@@ -98,6 +98,38 @@ def test_other_folder_one_mode_no_certificate(trained, tmp_path):
     assert load_snn(tmp_path / "o" / "variables").steps == 3
 
 
+def test_signed_digits_are_the_same_codes_in_a_step_more(trained, converted, tmp_path):
+    options = ["--mode", "stepped", "--certificate", "float64", "--out", str(tmp_path)]
+    options += ["--fixed-point", "--rounding", "nearest", "--carriers", "int32"]
+    options += ["--coding", "signed_digits", "--limit", "100", "--steps", "4"]
+    convert.main(["--ckpt", str(trained), *options])
+    results = json.loads((tmp_path / "conversion.json").read_text())
+    [row], bits = results["steps"], converted["steps"][1]
+    assert row["certificate"]["float64"]["exact"]
+    assert row["stepped"]["accuracy"] == bits["stepped"]["accuracy"]
+    fewer = row["stepped"]["spikes_per_neuron"]
+    assert fewer < bits["stepped"]["spikes_per_neuron"]
+    assert {len(layer["spikes"]) for layer in row["layers"]} == {5}
+    [integers] = results["fixed_point"]["steps"]
+    assert integers["differing"] == integers["outputs_differing"] == 0
+    assert integers["spikes_per_neuron"] == pytest.approx(fewer, rel=0.05)
+
+    raster, of_bits = (each["raster"]["layers"] for each in (results, converted))
+    for ours, theirs in zip(raster, of_bits, strict=True):
+        digits = np.array(ours["spikes"])
+        codes = np.array(theirs["spikes"]) @ [8, 4, 2, 1]
+        # Both ran in float32, where a membrane may land on the other side.
+        assert np.abs(digits @ [16, 8, 4, 2, 1] - codes).max() <= 1
+        assert not (digits[:, 1:] * digits[:, :-1]).any()
+
+    snn = load_snn(tmp_path / "variables")
+    image = np.zeros((1, 8, 8, 1), np.float32)
+    spikes = jax.jit(snn.snn_fn)(snn.variables, image)[1].spikes
+    assert {len(each) for each in spikes.values()} == {5}
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "signed digits" in page and "over all 5 steps" in page
+
+
 def test_in_integers_nothing_differs_and_the_network_is_saved(trained, tmp_path):
     options = ["--mode", "fused", "--certificate", "none", "--out", str(tmp_path)]
     options += ["--fixed-point", "--carriers", "float32", "bfloat16", "int32"]

@@ -158,6 +158,8 @@ WRONG = {
         f"--ckpt={NAME} --target=loihi2": "target needs fixed-point",
         f"--ckpt={NAME} --target=loihi3": "invalid choice: 'loihi3' (choose from",
         f"--ckpt={NAME} --target xylo xylo": "--target must have each value once",
+        f"--ckpt={NAME} --coding=gray": "argument --coding: invalid choice: 'gray'",
+        f"--ckpt={NAME} --coding=signed_digits --fixed-point --target=loihi2": "send b",
         f"--ckpt={NAME} --qat_epochs=1": "qat_epochs needs fixed-point",
         f"--ckpt={NAME} --qat_epochs=-1": "--qat_epochs must be at least 0, got -1",
         f"--ckpt={NAME} --qat_epochs=1000000000": "--qat_epochs must be at most",
@@ -183,6 +185,7 @@ WRONG = {
         "--torch=x.pth --model=vgg16 --calibrate=. --size=16": "--size must be at lea",
         "--torch=x.pth --model=vgg16 --calibrate=. --size=100000": "--size must be at",
         "--torch=x.pth --model=vgg16 --calibrate=. --mode=fused": "--mode belongs to",
+        "--onnx=x.onnx --calibrate=. --coding=signed_digits": "--coding belongs to",
     },
     "compare": {
         "": "the following arguments are required: --ckpt",
