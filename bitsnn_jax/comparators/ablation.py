@@ -55,6 +55,7 @@ from bitsnn_jax.comparators.layer import Layer, Neuron, Sent, StepNeuron, TrainN
 from bitsnn_jax.comparators.method import Method, Network, as_it_is
 from bitsnn_jax.comparators.simulation import Found
 from bitsnn_jax.conversion.readings import TimedReading, snn_levels
+from bitsnn_jax.numerics.neurons import integrate
 from bitsnn_jax.numerics.qcfs import step_size
 from bitsnn_jax.numerics.spikes import weights
 from bitsnn_jax.tracing.program import ApplyFn, read, trace
@@ -171,17 +172,14 @@ def _at_once(cell: Cell, steps: int) -> StepNeuron:
 def _integrate_first(cell: Cell, steps: int) -> TrainNeuron:
     def fire(layer, currents):
         unit = _unit(cell, layer, steps)
-
-        def integrate(u, now):
-            t, current = now
-            return u + taken(cell, layer, current, t, steps=steps), None
-
-        times = jnp.arange(steps)
-        u, _ = lax.scan(integrate, layer.full(unit / 2), (times, currents))
+        u = integrate(currents, layer.full(unit / 2))
+        if cell.left_shift and not (cell.bn_shift or cell.norm_first):
+            # Of b, whole in each step of the sum, a T-th is in the currents.
+            u += steps * (steps - 1) * layer.found["bias"]
         worth = jnp.array(cell.weights(steps), layer.theta.dtype)
         return lax.scan(lambda u, w: _fire(u, unit * w), u, worth)[1]
 
-    return TrainNeuron(fire)
+    return TrainNeuron(fire, by_sum=True)
 
 
 def _fire(v, threshold) -> tuple[Array, Sent]:
