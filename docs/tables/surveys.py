@@ -13,7 +13,7 @@ def spread(values, form: str) -> str:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return f"{mean:{form}}"
-    return f"{mean:{form}} ± {statistics.stdev(values):{form}}"
+    return f"{mean:{form}} ± {statistics.stdev(values):{form.lstrip('+')}}"
 
 
 def _percents(values) -> str:
