@@ -8,12 +8,13 @@ are free.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitsnn_jax.binary.execution import of_signs
 from bitsnn_jax.binary.layers import NormSign, Sign, convolve
@@ -34,7 +35,7 @@ KINDS = (
 
 def counting(
     apply_fn: Callable[[Any, Any], Any],
-) -> Callable[[Any, Any], dict[str, jax.Array]]:
+) -> Callable[[Any, Any], dict[str, int]]:
     """Return (variables, inputs) -> counts by kind, summed over all inputs.
 
         binary_products       products of a sign by a sign, each with its share of the
@@ -45,33 +46,43 @@ def counting(
         bias_additions        additions of a bias, a residual, or in a mean
         compares              with thresholds
 
-    Sums are int32: about a hundred images at a time.
+    Counts of an image and a channel are int32, and are added up as integers of Python.
 
     Args:
       apply_fn: applies a binary network in inference.
     """
 
-    def counted(variables: Any, inputs: Any) -> dict[str, jax.Array]:
-        found = dict.fromkeys(KINDS, jnp.zeros((), jnp.int32))
+    @jax.jit
+    def counted(variables: Any, inputs: Any) -> dict[str, list[jax.Array]]:
+        found: dict[str, list[jax.Array]] = {kind: [] for kind in KINDS}
+        images = len(jax.tree.leaves(inputs)[0])
 
         def watch(call, args, options, context):
             outputs = call(*args, **options)
             for kind, number in _rules(context, args, outputs):
-                found[kind] += number
+                if isinstance(number, int):  # alike for every image
+                    number = jnp.full(images, number // images, jnp.int32)
+                found[kind].append(number)
             return outputs
 
         with nn.intercept_methods(watch):
             apply_fn(variables, inputs)
         return found
 
-    return jax.jit(counted)
+    def run(variables: Any, inputs: Any) -> dict[str, int]:
+        return {
+            kind: sum(int(np.asarray(part).sum(dtype=np.int64)) for part in parts)
+            for kind, parts in counted(variables, inputs).items()
+        }
+
+    return run
 
 
-def total(counts: Iterator[dict[str, jax.Array]]) -> Counter[str]:
-    """Add up the counts of batches, as integers of Python."""
+def total(counts: Iterable[dict[str, int]]) -> Counter[str]:
+    """Add up the counts of batches."""
     found: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
     for each in counts:
-        found.update({kind: int(number) for kind, number in each.items()})
+        found.update(each)
     return found
 
 
@@ -99,7 +110,8 @@ def _rules(context, args, outputs) -> Iterator[tuple[str, Any]]:
             sent = args[0] != 0 if of_bits else jnp.ones_like(args[0])
             yield kind, _paths(sent, jnp.ones_like(layer.variables["params"]["kernel"]))
         case BitDense():
-            yield "synaptic_operations", (args[0] != 0).sum() * layer.features
+            sent = (args[0] != 0).reshape(len(outputs), -1)
+            yield "synaptic_operations", sent.sum(1) * layer.features
             yield "bias_additions", outputs.size
         case nn.Dense():
             yield "multiply_accumulates", args[0].size * layer.features
@@ -117,6 +129,10 @@ def _rules(context, args, outputs) -> Iterator[tuple[str, Any]]:
 
 
 def _paths(x, kernel):
-    """Count the products of entries and weights that are both not 0."""
+    """Count the products of entries and weights that are both not 0.
+
+    Returns:
+      int32 [n, channels].
+    """
     sums = convolve(x.astype(jnp.float32), kernel.astype(jnp.float32))
-    return sums.astype(jnp.int32).sum()
+    return sums.astype(jnp.int32).sum(tuple(range(1, sums.ndim - 1)))

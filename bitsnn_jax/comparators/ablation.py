@@ -51,6 +51,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from bitsnn_jax.comparators.bit_serial import largest_code
 from bitsnn_jax.comparators.layer import Layer, Neuron, Sent, StepNeuron, TrainNeuron
 from bitsnn_jax.comparators.method import Method, Network, as_it_is
 from bitsnn_jax.comparators.simulation import Found
@@ -179,7 +180,8 @@ def _integrate_first(cell: Cell, steps: int) -> TrainNeuron:
         worth = jnp.array(cell.weights(steps), layer.theta.dtype)
         return lax.scan(lambda u, w: _fire(u, unit * w), u, worth)[1]
 
-    return TrainNeuron(fire, by_sum=True)
+    maximum = largest_code if cell.left_shift else lax.map
+    return TrainNeuron(fire, maximum=maximum, by_sum=True)
 
 
 def _fire(v, threshold) -> tuple[Array, Sent]:

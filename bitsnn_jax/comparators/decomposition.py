@@ -82,7 +82,8 @@ def decomposed(
             errors[layer.site.path] = _errors(cell, layer, currents, sent)
             return sent
 
-        simulated = simulate(apply_fn, TrainNeuron(fire), steps=steps, found=found)
+        neurons = TrainNeuron(fire, maximum=inner.maximum)
+        simulated = simulate(apply_fn, neurons, steps=steps, found=found)
         return simulated(variables, x).outputs[-1], errors
 
     return run

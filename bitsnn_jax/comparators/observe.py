@@ -46,7 +46,7 @@ def replaced(
     """Run a program with other activations, and return what each of them is fed.
 
     Args:
-      apply_fn: pure, (variables, x) -> one array; its activations are `qcfs`.
+      apply_fn: pure, (variables, x) -> output; its activations are `qcfs`.
       activation: (layer, z) -> what the layer makes of its pre-activations z.
       found: as in `simulate`; for `layer.found`.
       precision: of convolutions and products that ask for none themselves.
@@ -58,11 +58,11 @@ def replaced(
     """
 
     def run(variables, x):
-        program, _ = trace(apply_fn, variables, x)
+        program, shapes = trace(apply_fn, variables, x)
         reading = _Replaced(activation, found or {}, precision)
         inputs = (jax.tree.leaves(variables), jax.tree.leaves(x))
-        [output] = read(reading, program, *inputs)
-        return output.value, reading.seen
+        outputs = [each.value for each in read(reading, program, *inputs)]
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs), reading.seen
 
     return run
 

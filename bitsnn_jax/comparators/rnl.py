@@ -133,6 +133,11 @@ def loss(
             return layer.theta * a
 
         target, _ = replaced(network.apply_fn, source)(variables, x)
+        if not isinstance(target, jax.Array):
+            raise ValueError(
+                "rnl compares the logits of two networks: expected one array, got "
+                f"{len(jax.tree.leaves(target))} arrays"
+            )
         found = _thetas(peaks, scales)
         output, _ = replaced(network.apply_fn, clipped, found=found)(variables, x)
         rows = (len(output), -1)

@@ -116,7 +116,7 @@ class TimedReading(Reading):
         """Learn from the program what is to come, before it is read."""
 
     def grid(self, site, z_dtype, theta):
-        check_steps(self.steps, z_dtype)
+        check_steps(self.steps, z_dtype, before=self.coding.before)
         return step_size(theta, snn_levels(site.levels, self.steps))
 
     def count(self, code):

@@ -45,7 +45,7 @@ def spiking(
 
     Args:
       apply_fn: pure, (variables, x) -> output; any pytrees.
-      steps: T, at least 1; at most 24 in float32.
+      steps: T, at least 1; at most 24 in float32, and 23 in signed digits.
       mode: "stepped" or "fused".
       bias_shift: "parameters": the variables carry the shift. "auto": they are the
         ANN's, and each constant that meets a current is divided by T on the way,
@@ -79,8 +79,7 @@ def spiking(
     >>> out, stats.spikes["neuron"]
     (Array([[ 5., 15.]], dtype=float32), Array([1, 2, 1, 2], dtype=int32))
     """
-    check_steps(steps)
-    coding_of(coding)
+    check_steps(steps, before=coding_of(coding).before)
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
 

@@ -1,12 +1,10 @@
 """Runs that were trained directly, as rows of a comparison."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from bitsnn_jax import comparators
@@ -21,12 +19,11 @@ from bitsnn_jax.jobs.compare_rows import nanojoules
 from bitsnn_jax.jobs.tally import Tally
 from bitsnn_jax.results.comparison import MethodRecord, MethodRow
 from bitsnn_jax.runs.checkpoint import Run
-from bitsnn_jax.runs.loading import ann_fn, find_run, trains_fn
+from bitsnn_jax.runs.loading import find_run, trains_fn, with_qcfs
 from bitsnn_jax.runs.provenance import commit, machine
 from bitsnn_jax.runtime.devices import split_over_devices
 from bitsnn_jax.tasks import Task
 from bitsnn_jax.tracing.fan_out import fan_out
-from bitsnn_jax.tracing.program import ApplyFn
 from bitsnn_jax.tracing.reading import SpikingError
 
 
@@ -120,12 +117,14 @@ def _check_comparable(run: Run, source: str, main: Run) -> None:
 def _method(config: Config, main: Config) -> DirectMethod:
     """Name the method of a run, and what of the run is not as in the comparison."""
     method, model = method_of(config.direct), config.model
-    names, titles = [method.name], [method.title]
+    names, titles, width = [method.name], [method.title], 1.0
     if model.name != main.model.name:
         if method.models != (model.name,):  # else it is the method's own
             names.append(model.name)
             titles.append(model.name)
-    elif model.width != main.model.width:
+    else:
+        width = main.model.width
+    if model.width != width:
         names.append(f"x{model.width:g}")
         titles.append(f"width {model.width:g}")
     if config.direct.surrogate:
@@ -156,7 +155,7 @@ class DirectCase:
     def __init__(self, direct: DirectRun, ann: Ann, prices: Profile, task: Task):
         self.direct, self.method = direct, direct.method
         self.ann, self.prices, self.task = ann, prices, task
-        self.network = _with_qcfs(direct.run, task)
+        self.network = with_qcfs(direct.run.config, direct.run.input_shape, task)
         try:
             self.structure = structure(*self.network, nonspiking="decode")
         except SpikingError as error:
@@ -236,16 +235,3 @@ def _counted(trains_of, given, x):
 
 def _by_example(values):
     return values.reshape(len(values), -1).sum(1)
-
-
-def _with_qcfs(run: Run, task: Task) -> tuple[ApplyFn, Mapping[str, Any], Any]:
-    """Return a program with QCFS, the shapes of its variables, and of an input."""
-    model = dataclasses.replace(run.config.model, activation="qcfs")
-    config = dataclasses.replace(run.config, model=model)
-    placeholder = task.placeholder(run.input_shape)
-    module = task.build(config, run.input_shape)
-    variables = jax.eval_shape(
-        lambda x: module.init(jax.random.key(0), x, train=False), placeholder
-    )
-    kept = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
-    return ann_fn(config, run.input_shape), kept, placeholder

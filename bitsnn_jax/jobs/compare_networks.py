@@ -107,17 +107,31 @@ def other_runs(
     return found, missing
 
 
+# Fields of a model in which a network to start from may differ.
+_OF_ITS_OWN = ("activation", "levels", "theta_init", "dtype", "dropout")
+
+
 def _is_there(source: str) -> bool:
     return Path(source).is_dir() or source in pretrained.names()
 
 
 def _check_same(main: Run, run: Run, activation: str, source: str) -> None:
+    """Raise ValueError for another network, whose weights would run in ours."""
     ours, theirs = main.config, run.config
+    own = set(_OF_ITS_OWN)
+    if activation == "relu":  # which has no thresholds
+        own.add("per_channel")
     pairs = {
         "model.activation": (activation, theirs.model.activation),
-        "model.name": (ours.model.name, theirs.model.name),
-        "model.width": (ours.model.width, theirs.model.width),
         "data.name": (ours.data.name, theirs.data.name),
+        "the shape of an input": (main.input_shape, run.input_shape),
+        **{
+            f"model.{field.name}": tuple(
+                getattr(each.model, field.name) for each in (ours, theirs)
+            )
+            for field in dataclasses.fields(ours.model)
+            if field.name not in own
+        },
     }
     for field, (expected, got) in pairs.items():
         if expected != got:

@@ -78,9 +78,10 @@ class ConvertOptions:
     command: str = ""
 
     def __post_init__(self) -> None:
+        before = coding_of(self.coding).before
         for t in self.steps:
-            check_steps(t, jnp.float32)
-        if coding_of(self.coding).before and self.integers and self.integers.targets:
+            check_steps(t, jnp.float32, before=before)
+        if before and self.integers and self.integers.targets:
             raise ValueError(
                 f"target {', '.join(self.integers.targets)} is compared with neurons "
                 f"that send bits, got coding {self.coding!r}: leave one of both out"

@@ -12,11 +12,12 @@ from bitsnn_jax.runs.checkpoint import CheckpointError
 from bitsnn_jax.runs.loading import check_qcfs, find_run, snn_folder
 from bitsnn_jax.runs.provenance import commit
 from bitsnn_jax.runtime.files import make_folder, replace_json, replaced_folder
-from bitsnn_jax.runtime.reading import ReadingError, parse_json
+from bitsnn_jax.runtime.reading import ReadingError, parse_json, read_json
 from bitsnn_jax.version import __version__
 
 DESCRIPTION = "export.json"  # the mark of a folder that may be written over
 FIXED_POINT = "fixed_point"  # below RUN/snn
+RESULTS = "conversion.json"  # beside it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,12 @@ def _bundle(source: str) -> Path:
     if (Path(source) / NETWORK).exists():
         return Path(source)
     bundle = snn_folder(source) / FIXED_POINT
+    if bundle.exists() and not _has_integers(bundle.parent / RESULTS):
+        raise ValueError(
+            f"{bundle} is not of the last conversion of {source}, which had no "
+            "integers or did not end: run convert.py --fixed-point again, or give that "
+            "folder itself"
+        )
     if not bundle.exists():
         with suppress(CheckpointError):
             run = find_run(source)
@@ -84,6 +91,14 @@ def _bundle(source: str) -> Path:
             f"convert.py --ckpt {source} --fixed-point"
         )
     return bundle
+
+
+def _has_integers(results: Path) -> bool:
+    """Tell whether a conversion ended, and was in integers too."""
+    if not results.exists():
+        return False
+    found = read_json(results, advice="run convert.py again")
+    return bool(found.get("fixed_point"))
 
 
 def _missing(name: str, error: ImportError) -> str:

@@ -75,10 +75,9 @@ class OnnxSource(FunctionSource):
     @property
     def taken(self) -> Pictures:
         known = Pictures()
+        axis = self.channel_axis
         [found] = self.network[0].program.inputs
-        sides = [
-            n for i, n in enumerate(found.shape) if i not in (0, self.channel_axis)
-        ]
+        sides = [n for i, n in enumerate(found.shape) if i not in (0, axis)]
         fixed = {n for n in sides if n is not None}
         if len(fixed) > 1 or (self.size and fixed - {self.size}):
             asked = f" of size {self.size}" if self.size else ""

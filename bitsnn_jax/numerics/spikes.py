@@ -12,11 +12,18 @@ from bitsnn_jax.numerics.qcfs import Floats, aligned, sum_to_shape
 MAX_STEPS = 30  # codes are int32
 
 
-def check_steps(steps, dtype=None) -> int:
-    """Return `steps` if codes of that many bits fit int32 and `dtype`, else raise."""
+def check_steps(steps, dtype=None, *, before: int = 0) -> int:
+    """Return `steps` if codes of that many bits fit int32 and `dtype`, else raise.
+
+    Args:
+      steps: T.
+      dtype: of membranes; None for codes alone.
+      before: steps of a coding before those of the bits.
+    """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
     limit = MAX_STEPS if dtype is None else min(MAX_STEPS, jnp.finfo(dtype).nmant + 1)
+    limit -= before
     if steps > limit:
         kind = "int32 codes" if dtype is None else jnp.dtype(dtype).name
         raise ValueError(

@@ -111,11 +111,11 @@ def _remarks(results: ConversionResult, row: StepsResult) -> Iterator[str]:
         yield "The outputs differ by more than rounding."
     narrow = (row.certificate or {}).get("float32")
     if narrow and precision == "float64" and not is_exact(narrow):
-        yield (
-            f"In float32 {narrow.differing:,} of {narrow.neurons:,} codes "
-            f"differ, in {narrow.examples_differing:,} of {narrow.examples:,} "
-            f"{results.noun}."
-        )
+        told = f"In float32 {narrow.differing:,} of {narrow.neurons:,} codes differ"
+        if narrow.examples_differing is not None:
+            told += f", in {narrow.examples_differing:,} of {narrow.examples:,} "
+            told += results.noun
+        yield f"{told}."
     if results.coding != "bits":
         yield (
             "Codes are sent as signed digits, 1 or −1, in one step more than T: "

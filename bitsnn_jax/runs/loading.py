@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from bitsnn_jax.conversion.spiking import SpikeStats, spiking
 from bitsnn_jax.direct import trains
 from bitsnn_jax.runs import pretrained
 from bitsnn_jax.runs.checkpoint import CheckpointError, Run, load_run, load_variables
-from bitsnn_jax.tasks import task_of
+from bitsnn_jax.tasks import Task, task_of
 from bitsnn_jax.tracing.program import ApplyFn
 
 
@@ -199,6 +199,28 @@ def ann_fn(config: Config, input_shape: Sequence[int]) -> ApplyFn:
     code that is compared with another needs all its bits.
     """
     return partial(_apply, _wide(config, input_shape))
+
+
+def with_qcfs(
+    config: Config, input_shape: tuple[int, ...], task: Task
+) -> tuple[ApplyFn, Mapping[str, Any], Any]:
+    """Return a network with QCFS in the place of its activations.
+
+    Its sites have the paths of the neurons of a network that is trained directly, and
+    so its synapses are theirs.
+
+    Returns:
+      The program, the shapes of its variables, and of one input.
+    """
+    model = dataclasses.replace(config.model, activation="qcfs")
+    config = dataclasses.replace(config, model=model)
+    placeholder = task.placeholder(input_shape)
+    module = task.build(config, input_shape)
+    variables = jax.eval_shape(
+        lambda x: module.init(jax.random.key(0), x, train=False), placeholder
+    )
+    kept = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
+    return ann_fn(config, input_shape), kept, placeholder
 
 
 def _wide(config, input_shape):

@@ -124,14 +124,23 @@ def whole(low: int, high: int = _NUMBERS) -> Callable[[str], int]:
     return parse
 
 
-def between(low: float, high: float) -> Callable[[str], float]:
-    """Make an option's type: a number above `low` and below `high`."""
+def between(
+    low: float, high: float, *, low_too: bool = False, high_too: bool = False
+) -> Callable[[str], float]:
+    """Make an option's type: a number above `low` and below `high`, or equal to it."""
+    above, below = (
+        "at least" if low_too else "above",
+        "at most" if high_too else "below",
+    )
 
     def parse(text: str) -> float:
         number = float(text)
-        if not low < number < high:
+        inside = low < number < high
+        if not inside and not (
+            low_too and number == low or high_too and number == high
+        ):
             raise argparse.ArgumentTypeError(
-                f"must be above {low:g} and below {high:g}, got {text:.40}"
+                f"must be {above} {low:g} and {below} {high:g}, got {text:.40}"
             )
         return number
 

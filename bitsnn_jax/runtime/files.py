@@ -125,21 +125,17 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         remove(old)
 
 
-def settle(path: Path, *, earlier: bool = False) -> None:
+def settle(path: Path) -> None:
     """End what a killed process had begun in place of a file or folder.
 
     Args:
       path: the file or folder; no living process is replacing it.
-      earlier: also look for the names that earlier versions gave. They are not hidden,
-        so outside a work folder they may be somebody's own.
     """
-    left = _left(path, earlier=earlier)
-    for old in (_before(path).name, f"{path.name}.old"):
-        if old in left and not path.exists():
-            # Killed between the two renames: the new one was whole before the first.
-            new = old.removesuffix(".old") + ".new"
-            path.with_name(new if new in left else old).rename(path)
-    for name in left:
+    new, old = beside(path), _before(path)
+    if old.exists() and not path.exists():
+        # Killed between the two renames: the new one was whole before the first.
+        (new if new.exists() else old).rename(path)
+    for name in _left(path):
         remove(path.with_name(name))
 
 
@@ -172,14 +168,13 @@ def _before(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
-def _left(path: Path, *, earlier: bool) -> list[str]:
-    """List the names of what was left beside a path, in order."""
+def _left(path: Path) -> list[str]:
+    """List the names of what was left beside a path, in order.
+
+    They are hidden: NAME.old may be somebody's own.
+    """
     name = re.escape(path.name)
-    if earlier:
-        name = rf"\.?{name}(\.\w+)?"
-    else:
-        name = rf"\.{name}"
-    pattern = re.compile(rf"{name}\.(new|old)(\.orbax-checkpoint-tmp.*)?")
+    pattern = re.compile(rf"\.{name}\.(new|old)(\.orbax-checkpoint-tmp.*)?")
     with suppress(FileNotFoundError):
         return sorted(filter(pattern.fullmatch, os.listdir(path.parent)))
     return []

@@ -64,7 +64,7 @@ def work_folder(
     _held[folder] = this_thread
     try:
         for name in replaces:
-            settle(folder / name, earlier=True)
+            settle(folder / name)
         yield
     finally:
         del _held[folder]

@@ -421,7 +421,7 @@ def _add_torch(parser: Parser) -> None:
     for name in ("mean", "std"):
         pictures.add_argument(
             f"--{name}",
-            type=float,
+            type=between(0, 1, low_too=name == "mean", high_too=True),
             nargs=3,
             metavar=("R", "G", "B"),
             help=f"{_MOMENTS[name]} of the pixels from 0 to 1 (default: what the "

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from bitsnn_jax.runs.checkpoint import Checkpoints
-from bitsnn_jax.runs.loading import ann_fn
+from bitsnn_jax.runs.loading import with_qcfs
 from bitsnn_jax.runtime.devices import (
     by_device,
     data_parallel,
@@ -88,16 +88,16 @@ def _mapped_step(setup, state):
         setup.model,
         setup.optimizer,
         steps=setup.steps,
-        weights=_spike_weights(setup, state),
+        weights=_spike_weights(setup),
         teacher=setup.teacher and setup.teacher.apply_fn,
     )
     in_axes = (0, 0, None, 0, 0)
     return data_parallel(with_votes(step), in_axes=in_axes, donate_argnums=0)
 
 
-def _spike_weights(setup, state):
+def _spike_weights(setup):
     loss = setup.config.loss
     if not loss.spike_lambda or loss.spike_weights == "neurons":
         return None
-    apply_fn = ann_fn(setup.config, setup.train.input_shape)
-    return synaptic_weights(apply_fn, state.variables, setup.placeholder)
+    shape = setup.train.input_shape
+    return synaptic_weights(*with_qcfs(setup.config, shape, setup.task))

@@ -153,6 +153,12 @@ def test_operations_of_xnor_net_are_those_counted_by_hand():
     assert counts == {kind: BATCH * n for kind, n in expected.items()}
 
 
+def test_counts_may_be_larger_than_an_int32():
+    dense, x = nn.Dense(256), jnp.ones((2**15, 256))
+    variables = dense.init(jax.random.key(0), x[:1])
+    assert counting(dense.apply)(variables, x)["multiply_accumulates"] == 2**31
+
+
 def test_pruned_weights_cost_nothing():
     counts = of_model("multi_prize")
     assert set(counts) == set(KINDS)

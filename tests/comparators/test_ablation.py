@@ -33,10 +33,11 @@ def built(network):
     return apply_fn, wide(variables), wide(x)
 
 
-def run(cell, apply_fn, variables, x, steps):
+def run(cell, apply_fn, variables, x, steps, **options):
     method = ablated(cell)
     found = method.prepare(Network(apply_fn, variables, "qcfs"), [x], steps).found
-    snn = simulate(apply_fn, method.neuron(steps), steps=steps, found=found)
+    options |= {"steps": steps, "found": found}
+    snn = simulate(apply_fn, method.neuron(steps), **options)
     return jax.jit(snn)(variables, x)
 
 
@@ -51,11 +52,19 @@ def test_none_is_the_rate_network(network, steps):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs(variables, x))
 
 
-@pytest.mark.parametrize(("network", "steps"), [(BUILT[0], 3), (BUILT[1], 4)])
-@pytest.mark.parametrize("name", ("all", "norm_first_modified_if"))
-def test_all_is_the_network_of_the_paper(name, network, steps):
+@pytest.mark.parametrize(
+    ("name", "network", "steps", "by_sum"),
+    [
+        ("all", BUILT[0], 3, True),
+        ("all", BUILT[1], 4, False),
+        ("all", networks.Pooling, 3, False),  # whose maximum is of codes
+        ("norm_first_modified_if", BUILT[0], 3, True),
+        ("norm_first_modified_if", networks.Pooling, 4, True),
+    ],
+)
+def test_all_is_the_network_of_the_paper(name, network, steps, by_sum):
     apply_fn, variables, x = built(network)
-    ours = run(CELLS[name], apply_fn, variables, x, steps)
+    ours = run(CELLS[name], apply_fn, variables, x, steps, by_sum=by_sum)
     fused = jax.jit(spiking(apply_fn, steps=steps, mode="fused"))
     output, stats = fused(variables, x)
     # The codes are the same, bit by bit; the output is summed in another order.

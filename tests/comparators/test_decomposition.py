@@ -8,7 +8,7 @@ import networks
 import numpy as np
 import pytest
 
-from bitsnn_jax import qcfs
+from bitsnn_jax import qcfs, spiking
 from bitsnn_jax.comparators import simulate
 from bitsnn_jax.comparators.ablation import CELLS, first_and_biases
 from bitsnn_jax.comparators.decomposition import decomposed
@@ -124,3 +124,14 @@ def test_the_network_is_the_one_that_is_compared():
     output, _ = jax.jit(decomposed(apply_fn, CELLS["none"], steps=5))(wide, x)
     rate = jax.jit(simulate(apply_fn, QCFS_RATE.neuron(5), steps=5))(wide, x)
     np.testing.assert_allclose(output, rate.outputs[-1], rtol=1e-12, atol=1e-12)
+
+
+def test_the_maximum_of_bits_is_that_of_their_codes():
+    apply_fn, variables, x = networks.build(networks.Pooling)
+    wide = partial(jax.tree.map, lambda a: jnp.asarray(a, jnp.float64))
+    variables, x = wide(variables), wide(x)
+    found = first_and_biases(apply_fn, variables, x[:1])
+    run = decomposed(apply_fn, CELLS["all"], steps=3, found=found)
+    output, _ = jax.jit(run)(variables, x)
+    fused = jax.jit(spiking(apply_fn, steps=3, mode="fused"))(variables, x)[0]
+    np.testing.assert_allclose(output, fused, rtol=1e-12, atol=1e-12)

@@ -18,12 +18,14 @@ from bitsnn_jax.comparators.structure import structure
 from bitsnn_jax.integers import operations
 from bitsnn_jax.integers.execution import one_shot
 from bitsnn_jax.integers.fixed_point import fixed_point
+from bitsnn_jax.jobs import compare_networks
 from bitsnn_jax.jobs.compare import CompareOptions
 from bitsnn_jax.jobs.compare import compare as compare_methods
 from bitsnn_jax.jobs.integers import lower_pixels
 from bitsnn_jax.jobs.sources import RunSource
+from bitsnn_jax.runs.checkpoint import Run
 from bitsnn_jax.runs.loading import load_ann
-from bitsnn_jax.runs.provenance import commit, machine
+from bitsnn_jax.runs.provenance import commit, machine, run_metadata
 from bitsnn_jax.training import train_and_evaluate
 
 LIMIT = 60
@@ -256,6 +258,26 @@ def test_bad_input_is_one_line(trained, tmp_path, capsys, arguments, message):
     assert line.startswith("error: ")
     assert re.search(message, line), line
     assert not out.exists()
+
+
+def test_a_network_to_start_from_is_the_same_but_for_its_activations():
+    shape = (8, 8, 1)
+
+    def of(**model):
+        changed = small(**model)
+        return Run(changed, {}, 0, run_metadata(changed, shape))
+
+    def check(main, run, activation="relu"):
+        compare_networks._check_same(main, run, activation, "other")
+
+    main = of(per_channel=True)
+    check(main, of(activation="relu", levels=7, dtype="bfloat16"))
+    check(main, of(activation="clipped_relu", per_channel=True), "clipped_relu")
+    for field, value in {"pool": "max", "num_classes": 7, "width": 2.0}.items():
+        with pytest.raises(ValueError, match=f"other: model.{field} must be"):
+            check(main, of(activation="relu", **{field: value}))
+    with pytest.raises(ValueError, match="model.per_channel must be True, is False"):
+        check(main, of(activation="clipped_relu"), "clipped_relu")
 
 
 @pytest.mark.parametrize("below", ["", "further"])

@@ -14,10 +14,10 @@ from bitsnn_jax.config import Config, Direct, Model
 from bitsnn_jax.direct import METHODS, trains
 from bitsnn_jax.integers.energy import profile
 from bitsnn_jax.jobs.compare import METHODS as CONVERSIONS
-from bitsnn_jax.jobs.compare_direct import DirectCase, _method, _with_qcfs
+from bitsnn_jax.jobs.compare_direct import DirectCase, _method
 from bitsnn_jax.jobs.evaluation import evaluate
-from bitsnn_jax.runs.checkpoint import CheckpointError, Checkpoints, Run, load_run
-from bitsnn_jax.runs.loading import load_spiking
+from bitsnn_jax.runs.checkpoint import CheckpointError, Checkpoints, load_run
+from bitsnn_jax.runs.loading import load_spiking, with_qcfs
 from bitsnn_jax.runs.provenance import run_metadata
 from bitsnn_jax.tasks import task_of
 from bitsnn_jax.tracing.fan_out import fan_out
@@ -40,9 +40,7 @@ def test_operations_of_gates_are_those_of_sums():
     counts = []
     for name in ("sew_add", "sew_and", "sew_iand"):
         config = spiking(name, model="resnet20", width=0.1)
-        program, shapes, x = _with_qcfs(
-            Run(config, {}, 0, run_metadata(config, SHAPE)), task_of(config)
-        )
+        program, shapes, x = with_qcfs(config, SHAPE, task_of(config))
         counts.append(structure(program, shapes, x))
     assert counts[0].products == 0 and counts[1:] == [counts[0]] * 2
 
@@ -200,6 +198,7 @@ def test_rows_are_reused_and_another_run_is_not_taken_for_the_first(
             "tet_resnet20_arctan",
             "TET, resnet20, arctan",
         ),
+        (spiking(model="vgg16", width=0.5), "tet_vgg16_x0.5", "TET, vgg16, width 0.5"),
         (spiking("spikformer", model="spikformer_small"), "spikformer", "Spikformer"),
     ],
 )
@@ -226,9 +225,8 @@ def test_no_method_has_the_name_of_a_conversion():
 )
 def test_synapses_are_counted_at_the_neurons_that_spike(name):
     config = spiking(name="stbp", model=name, width=0.25)
-    found = Run(config, {}, 0, run_metadata(config, SHAPE))
     task = task_of(config)
-    program, shapes, x = _with_qcfs(found, task)
+    program, shapes, x = with_qcfs(config, SHAPE, task)
     synapses = jax.eval_shape(lambda: fan_out(program, shapes, x, nonspiking="decode"))
 
     def sent(x):

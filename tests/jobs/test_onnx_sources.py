@@ -82,6 +82,13 @@ def test_a_file_that_takes_no_such_pictures_is_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_file_that_takes_two_inputs_is_one_line(pictures, tmp_path):
+    inputs = dict.fromkeys("xz", np.zeros((1, 3, 32, 32), np.float32))
+    saved(tmp_path / "two.onnx", [make_node("Add", ["x", "z"], ["y"])], inputs, ["y"])
+    with pytest.raises(ValueError, match="must take one batch of pictures"):
+        OnnxSource(tmp_path / "two.onnx", pictures=pictures).load()
+
+
 def test_a_quantised_file_is_sent_to_from_onnx(pictures, tmp_path):
     nodes = [
         make_node("QuantizeLinear", ["x", "s"], ["q"]),

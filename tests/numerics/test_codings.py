@@ -7,6 +7,7 @@ import pytest
 
 from bitsnn_jax.numerics.codings import CODINGS, coding_of
 from bitsnn_jax.numerics.neurons import fire_digits
+from bitsnn_jax.numerics.spikes import check_steps
 
 DIGITS = CODINGS["signed_digits"]
 
@@ -64,6 +65,18 @@ def test_a_neuron_fires_the_digits_of_its_rounded_charge(steps, unroll):
     expected = np.clip(np.floor(u / delta), 0, top).astype(np.uint32)
     np.testing.assert_array_equal(codes, expected)
     np.testing.assert_array_equal(fired, train(DIGITS, jnp.asarray(expected), steps))
+
+
+@pytest.mark.parametrize("delta", [1.0, 0.3, 0.7])
+@pytest.mark.parametrize("coding", CODINGS.values(), ids=CODINGS)
+def test_a_membrane_saturates_at_the_highest_code_of_float32(coding, delta):
+    steps = 24 - coding.before
+    check_steps(steps, jnp.float32, before=coding.before)
+    u = jnp.array([2.0**steps, 2.0**26], jnp.float32) * delta
+    codes = coding.fire(u, jnp.float32(delta), steps=steps)
+    assert codes.tolist() == [2**steps - 1] * 2
+    with pytest.raises(ValueError, match=f"at most {steps} for float32"):
+        check_steps(steps + 1, jnp.float32, before=coding.before)
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])

@@ -406,6 +406,16 @@ def test_verdict_says_what_qualifies_it():
     assert "on 100 of 360 images" in judged(certificate={"float64": partial}).remarks[0]
 
 
+def test_examples_that_were_not_kept_apart_are_not_counted():
+    results = small()
+    narrow = certificate(np.random.default_rng(0), differing=7)
+    results["steps"][0]["certificate"]["float32"] = narrow | {
+        "examples_differing": None
+    }
+    [told] = [t for t in verdict(results).remarks if "7" in t]
+    assert told == f"In float32 7 of {narrow['neurons']:,} codes differ."
+
+
 def test_an_inexact_conversion_is_not_shown_as_exact(tmp_path):
     results = small()
     results["steps"][0]["certificate"]["float64"] = certificate(

@@ -246,6 +246,11 @@ EDITS = {
         lambda v: v["ann"].update(accuracy=1.0),
         "without --limit",
     ),
+    "digits": (
+        "snn/conversion.json",
+        lambda v: v.update(coding="signed_digits"),
+        "sends signed_digits: run convert.py again, without --coding",
+    ),
 }
 
 

@@ -25,6 +25,7 @@ def run_folder(network, tmp_path):
     """A run whose integers `convert.py` has written."""
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
     bundle_writer.save(network, tmp_path / "run/snn/fixed_point", vectors=images)
+    (tmp_path / "run/snn/conversion.json").write_text('{"fixed_point": {"bits": 8}}')
     return tmp_path / "run"
 
 
@@ -81,6 +82,18 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(run_folder, monkeypa
     assert written(folder) == before
 
 
+@pytest.mark.parametrize("results", ['{"steps": []}', None])
+def test_integers_of_another_conversion_are_not_taken(results, run_folder, capsys):
+    path = run_folder / "snn/conversion.json"
+    path.unlink()
+    if results:
+        path.write_text(results)
+    with pytest.raises(SystemExit):
+        export.main(["--ckpt", str(run_folder), "--to", "verilog"])
+    assert "is not of the last conversion of" in capsys.readouterr().err
+    assert not (run_folder / "snn/verilog").exists()
+
+
 def test_what_fails_leaves_the_earlier_export(run_folder, monkeypatch, capsys):
     def missing(network, vectors, folder):
         (folder / "half").write_text("")
@@ -106,7 +119,8 @@ def test_what_fails_leaves_the_earlier_export(run_folder, monkeypatch, capsys):
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
         assert written(folder) == before
-    assert {path.name for path in folder.parent.iterdir()} == {"fixed_point", "mine"}
+    names = {path.name for path in folder.parent.iterdir()}
+    assert names == {"conversion.json", "fixed_point", "mine"}
 
 
 def test_damaged_integers_are_not_exported(run_folder, capsys):

@@ -158,6 +158,7 @@ WRONG = {
         f"--ckpt={NAME} --target=loihi2": "target needs fixed-point",
         f"--ckpt={NAME} --target=loihi3": "invalid choice: 'loihi3' (choose from",
         f"--ckpt={NAME} --target xylo xylo": "--target must have each value once",
+        f"--ckpt={NAME} --coding=signed_digits --steps=24": "at most 23 for float32",
         f"--ckpt={NAME} --coding=gray": "argument --coding: invalid choice: 'gray'",
         f"--ckpt={NAME} --coding=signed_digits --fixed-point --target=loihi2": "send b",
         f"--ckpt={NAME} --qat_epochs=1": "qat_epochs needs fixed-point",
@@ -185,6 +186,9 @@ WRONG = {
         "--torch=x.pth --model=vgg16 --calibrate=. --size=16": "--size must be at lea",
         "--torch=x.pth --model=vgg16 --calibrate=. --size=100000": "--size must be at",
         "--torch=x.pth --model=vgg16 --calibrate=. --mode=fused": "--mode belongs to",
+        "--onnx=x.onnx --calibrate=. --std 0 1 1": "--std must be above 0 and at most",
+        "--onnx=x.onnx --calibrate=. --mean 124 116 104": "--mean must be at least 0 a",
+        "--onnx=x.onnx --calibrate=. --mean nan 0 0": "--mean must be at least 0 and a",
         "--onnx=x.onnx --calibrate=. --coding=signed_digits": "--coding belongs to",
     },
     "compare": {

@@ -35,11 +35,16 @@ def make_card(
 
     Raises:
       CheckpointError: a result or a conversion that is not of this checkpoint, or is of
-        other test images than the result.
+        other test images than the result; a conversion that sends no bits.
     """
     found = {"result.json": (result.step, result.config)}
     examples, rows = None, []
     if conversion:
+        if conversion.coding != "bits":
+            raise CheckpointError(
+                f"conversion.json is of a network that sends {conversion.coding}: run "
+                "convert.py again, without --coding"
+            )
         of = conversion.run
         found["conversion.json"] = (of.checkpoint_step, of.config)
         examples, rows = conversion.examples, [_row(r) for r in conversion.steps]
