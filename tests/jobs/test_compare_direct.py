@@ -21,6 +21,7 @@ from bitsnn_jax.runs.loading import load_spiking, with_qcfs
 from bitsnn_jax.runs.provenance import run_metadata
 from bitsnn_jax.tasks import task_of
 from bitsnn_jax.tracing.fan_out import fan_out
+from bitsnn_jax.training.sparsity import synaptic_weights
 
 LIMIT, STEPS, SHAPE = 12, 3, (8, 8, 1)
 
@@ -239,6 +240,11 @@ def test_synapses_are_counted_at_the_neurons_that_spike(name):
     assert {p: s.shape[1:] for p, s in spikes.items()} == {
         p: s.shape for p, s in synapses.items()
     }
+    if name == "small":  # as `loss.spike_weights=fan_out` asks for them
+        weights = synaptic_weights(program, shapes, x)
+        assert {p: w.shape for p, w in weights.items()} == {
+            p: s.shape for p, s in synapses.items()
+        }
 
 
 WRONG = [
