@@ -5,13 +5,15 @@
     python experiments/direct.py --network resnet20 --goes_on 1 \\
         --methods qcfs_longer bit_serial_detached bit_serial dual_phase diet_snn
     python experiments/direct.py --network plif_net --epochs 1
+    python experiments/direct.py --network spikformer_small
+    python experiments/direct.py --network sdt_v2_small
 
 Every method trains the same network on Fashion-MNIST through T = 4 steps, by the
 recipes of the config, for as many epochs as the QCFS network that is converted. Methods
 that go on from a trained network start from one that had those epochs too, and have as
 many themselves, or `--goes_on`. ResNet-20 is not trained to start from: the package has
-one with QCFS and one with ReLU. Transformers have a network of their own. PLIF's own is
-trained by PLIF's recipe, through T = 8 steps, and with QCFS for T = 4.
+one with QCFS and one with ReLU. Networks that a method has for itself are trained by
+its recipe, PLIF's through T = 8 steps, and without time with QCFS for T = 4.
 
 Runs lie in runs/direct/NETWORK and are not trained twice. `compare.py` measures them on
 the test split, beside the converted network of their seed; what it found is added to
@@ -47,10 +49,25 @@ EPOCHS = 5
 LONGER = "qcfs_longer"  # goes on without time: the control of those that go on with it
 SOURCES = ("qcfs", "relu")  # networks that are converted, or that others go on from
 STEPS = 4
-PLIF_NET = "plif_net"
-NETWORKS = ("small", "resnet20", PLIF_NET)
-# How QCFS trains it: as PLIF does, but without time.
-PLIF_QCFS = {"steps": STEPS, "direct.method": "", "model.activation": "qcfs"}
+# How QCFS trains a network that a method has for itself: by its recipe, without time.
+QCFS = {"steps": STEPS, "direct.method": "", "model.activation": "qcfs"}
+THETAS = {"model.theta_init": 4.0, "model.per_channel": True}  # as vit_fashion_mnist
+
+
+class Own(NamedTuple):
+    """The method that a network is of, its recipe, and what QCFS changes in that."""
+
+    method: str
+    recipe: str
+    qcfs: dict[str, Any]
+
+
+OWN = {
+    "plif_net": Own("plif", "plif_net", QCFS),
+    "spikformer_small": Own("spikformer", "spikformer", QCFS | THETAS),
+    "sdt_v2_small": Own("sdt_v2", "sdt_v2", QCFS | THETAS),
+}
+NETWORKS = ("small", "resnet20", *OWN)
 # Networks of the package, for one that has been trained.
 SHIPPED = {
     ("resnet20", "qcfs"): "resnet20_fashion_mnist",
@@ -136,11 +153,12 @@ def training(
         "seed": seed,
         "optimizer.epochs": epochs,
     }
-    if network.name == PLIF_NET:
-        recipe, fields = PLIF_NET, fields | (PLIF_QCFS if name == "qcfs" else {})
-    elif not of_its_own(name):
+    if network.name in OWN:
+        recipe = OWN[network.name].recipe
+        fields |= OWN[network.name].qcfs if name == "qcfs" else {}
+    else:
         fields["model.name"] = network.name
-    if not of_its_own(name) and network.width != 1:
+    if network.width != 1:
         fields["model.width"] = network.width
     if name == LONGER:
         fields["optimizer.learning_rate"] = LONGER_RATE
@@ -152,20 +170,13 @@ def training(
 
 
 def can_train(name: str, network: Network) -> bool:
-    """Whether a method trains a network, or one of its own, and need do so."""
-    if network.name == PLIF_NET:
-        return name in ("qcfs", "plif")
+    """Whether a method trains a network, and need do so."""
+    if network.name in OWN:
+        return name in ("qcfs", OWN[network.name].method)
     models = METHODS[name].models if name in METHODS else ()
     if (str(network), name) in SHIPPED:
         return False
-    if of_its_own(name):
-        return network == Network(NETWORKS[0])  # beside that one
     return not models or network.name in models
-
-
-def of_its_own(name: str) -> bool:
-    """Whether a method has a network that no other method trains."""
-    return name in METHODS and len(METHODS[name].models) == 1
 
 
 def folder_of(network: Network, name: str, seed: int) -> Path:
@@ -255,13 +266,10 @@ def trained_as(run: Path) -> dict[str, Any]:
 def best(number: int) -> list[str]:
     """Methods that are best on the validation split with `small`, and their sources.
 
-    Those with a network of their own are left out.
-
     Raises:
       ValueError: a method that has no run of seed 0.
     """
     names = [name for name in METHODS if can_train(name, Network("small"))]
-    names = [name for name in names if not of_its_own(name)]
     for name in names:
         folder = folder_of(Network("small"), name, 0)
         if not (folder / "result.json").exists():
