@@ -42,10 +42,8 @@ def _rows(rows):
         *("synaptic operations", "nJ", "a training step, in QCFS steps", "its MB"),
     )
     for method, found in _by_accuracy(rows):
-        own = {row["model"] for row in found} - {row["network"] for row in found}
-        title = _TITLES.get(method, f"`{method}`")
         yield (
-            f"{title}, on {', '.join(sorted(own))}" if own else title,
+            _TITLES.get(method, f"`{method}`"),
             str(len(found)),
             str(found[0]["steps"]),
             str(found[0]["until_output"]),
@@ -70,6 +68,16 @@ def resnet20(rows):
 
 @table("direct_plif_net", _FILE, network="plif_net")
 def plif_net(rows):
+    yield from _rows(rows)
+
+
+@table("direct_spikformer", _FILE, network="spikformer_small")
+def spikformer(rows):
+    yield from _rows(rows)
+
+
+@table("direct_sdt_v2", _FILE, network="sdt_v2_small")
+def sdt_v2(rows):
     yield from _rows(rows)
 
 
