@@ -50,7 +50,7 @@ EXPERIMENTS = {
         1,
     ),
     "ablation": Experiment(
-        "Table 4", "experiments/ablation.py", "ablation.json", 96, 1.2
+        "Table 4", "experiments/ablation.py", "ablation.json", 80, 0.5
     ),
     "levels": Experiment("Table 5", "experiments/levels.py", "levels.json", 18, 0.4),
     "relu_first": Experiment(
