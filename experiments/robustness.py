@@ -126,9 +126,8 @@ def main() -> None:
     kinds = wanted(options.seeds, attacked)
     for kind in (each for each in kinds if each.kind in options.kinds):
         row = {"ckpt": options.ckpt, "images": len(test), **kind._asdict()}
-        if not rows.known(row):
-            rows.add(row | {"accuracy": {}, "seconds": 0.0})
-        known = next(r for r in rows if rows.key(r) == rows.key(row))
+        begun: dict[str, Any] = row | {"accuracy": {}, "seconds": 0.0}
+        known = next((r for r in rows if rows.key(r) == rows.key(row)), begun)
         missing = [name for name in shown if name not in known["accuracy"]]
         if not missing:
             continue
@@ -137,7 +136,10 @@ def main() -> None:
         known["accuracy"] |= {n: accuracy(networks[n], images) for n in missing}
         known["seconds"] += round(time.perf_counter() - start, 1)
         known["about"] = about_numbers(config=options.ckpt, seed=kind.seed)
-        rows.save()
+        if known is begun:
+            rows.add(known)
+        else:
+            rows.save()
         print(known, flush=True)
     if options.check:
         few = test.first(options.check)

@@ -117,14 +117,12 @@ def _check_comparable(run: Run, source: str, main: Run) -> None:
 def _method(config: Config, main: Config) -> DirectMethod:
     """Name the method of a run, and what of the run is not as in the comparison."""
     method, model = method_of(config.direct), config.model
-    names, titles, width = [method.name], [method.title], 1.0
-    if model.name != main.model.name:
-        if method.models != (model.name,):  # else it is the method's own
-            names.append(model.name)
-            titles.append(model.name)
-    else:
-        width = main.model.width
-    if model.width != width:
+    names, titles = [method.name], [method.title]
+    is_same = model.name == main.model.name
+    if not is_same and method.models != (model.name,):  # else it is the method's own
+        names.append(model.name)
+        titles.append(model.name)
+    if model.width != (main.model.width if is_same else 1.0):
         names.append(f"x{model.width:g}")
         titles.append(f"width {model.width:g}")
     if config.direct.surrogate:

@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import errno
+import operator
 import os
 import platform
 import re
@@ -128,17 +129,12 @@ def between(
     low: float, high: float, *, low_too: bool = False, high_too: bool = False
 ) -> Callable[[str], float]:
     """Make an option's type: a number above `low` and below `high`, or equal to it."""
-    above, below = (
-        "at least" if low_too else "above",
-        "at most" if high_too else "below",
-    )
+    more, above = (operator.ge, "at least") if low_too else (operator.gt, "above")
+    less, below = (operator.le, "at most") if high_too else (operator.lt, "below")
 
     def parse(text: str) -> float:
         number = float(text)
-        inside = low < number < high
-        if not inside and not (
-            low_too and number == low or high_too and number == high
-        ):
+        if not (more(number, low) and less(number, high)):
             raise argparse.ArgumentTypeError(
                 f"must be {above} {low:g} and {below} {high:g}, got {text:.40}"
             )

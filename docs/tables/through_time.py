@@ -56,29 +56,14 @@ def _rows(rows):
         )
 
 
-@table("direct_small", _FILE, network="small")
-def small(rows):
-    yield from _rows(rows)
-
-
-@table("direct_resnet20", _FILE, network="resnet20")
-def resnet20(rows):
-    yield from _rows(rows)
-
-
-@table("direct_plif_net", _FILE, network="plif_net")
-def plif_net(rows):
-    yield from _rows(rows)
-
-
-@table("direct_spikformer", _FILE, network="spikformer_small")
-def spikformer(rows):
-    yield from _rows(rows)
-
-
-@table("direct_sdt_v2", _FILE, network="sdt_v2_small")
-def sdt_v2(rows):
-    yield from _rows(rows)
+for _name, _network in {
+    "small": "small",
+    "resnet20": "resnet20",
+    "plif_net": "plif_net",
+    "spikformer": "spikformer_small",
+    "sdt_v2": "sdt_v2_small",
+}.items():
+    table(f"direct_{_name}", _FILE, network=_network)(_rows)
 
 
 @table("direct_first_losses", "direct_gradients.json")
