@@ -54,13 +54,13 @@ EXPERIMENTS = {
     ),
     "levels": Experiment("Table 5", "experiments/levels.py", "levels.json", 18, 0.4),
     "relu_first": Experiment(
-        "Table 12", "experiments/relu_first.py", "relu_first.json", 3, 0.4
+        "Table 12", "experiments/relu_first.py", "relu_first.json", 4, 1.5
     ),
     "direct": Experiment(
         "Tables 3, 10, Figure 1",
         "experiments/direct.py --network small",
         "direct.json",
-        64,  # 8 of ResNet-20, 15 of networks that a method has for itself
+        72,  # 16 of ResNet-20, 15 of networks that a method has for itself
         3,
     ),
     "decomposition": Experiment(

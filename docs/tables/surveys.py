@@ -177,9 +177,14 @@ def levels(rows):
 
 @table("relu_first", "relu_first.json")
 def relu_first(rows):
-    yield "run", "epochs", "test accuracy"
-    for name, epochs in rows[0]["epochs"].items():
-        yield name, str(epochs), _percents([row["accuracy"][name] for row in rows])
+    yield "network", "run", "epochs", "seeds", "test accuracy"
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["network"]].append(row)
+    for network, found in groups.items():
+        for name, epochs in found[0]["epochs"].items():
+            accuracy = _percents([row["accuracy"][name] for row in found])
+            yield f"`{network}`", name, str(epochs), str(len(found)), accuracy
 
 
 # The ways to round, each with one thing more than the one before it.

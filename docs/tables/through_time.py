@@ -36,6 +36,12 @@ def _mean(rows, key, form=short) -> str:
     return "–" if None in values else form(statistics.fmean(values))
 
 
+def _median(rows, key, form=short) -> str:
+    """What a step costs, of the seeds that measured it."""
+    values = [value for value in _values(rows, key) if value is not None]
+    return form(statistics.median(values)) if values else "–"
+
+
 def _rows(rows):
     yield (
         *("method", "seeds", "T", "until output", "accuracy (%)", "spikes/neuron"),
@@ -51,8 +57,8 @@ def _rows(rows):
             _mean(found, "spikes_per_neuron", "{:.3f}".format),
             _mean(found, "synaptic_operations"),
             _mean(found, "nanojoules"),
-            _mean(found, "qcfs_steps", "{:.2f}".format),
-            _mean(found, "step_megabytes"),
+            _median(found, "qcfs_steps", "{:.2f}".format),
+            _median(found, "step_megabytes"),
         )
 
 

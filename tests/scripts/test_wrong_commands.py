@@ -325,8 +325,8 @@ WRONG = {
     "experiments.referee": {"--images=-1": "--images must be at least 1"},
     "experiments.regulariser": {"--seeds 0 0": "--seeds must have each value once"},
     "experiments.relu_first": {
+        "--network vgg": "invalid choice: 'vgg'",
         "--seeds -1": "--seeds must be at least 0",
-        "--epochs=0": "--epochs must be at least 1",
         "--fine_rate=0": "--fine_rate must be above 0",
     },
     "experiments.robustness": {
