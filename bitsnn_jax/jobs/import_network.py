@@ -15,6 +15,7 @@ from bitsnn_jax.jobs.certify import certificates
 from bitsnn_jax.jobs.evaluation import Evaluation, without_spikes
 from bitsnn_jax.jobs.measure import on_examples
 from bitsnn_jax.jobs.sources import BATCH, ImportSource, Network, Thresholds
+from bitsnn_jax.numerics.codings import coding_of
 from bitsnn_jax.numerics.spikes import check_steps
 from bitsnn_jax.results.conversion import NonspikingOperation
 from bitsnn_jax.results.imported import ImportedAtSteps, ImportResult
@@ -38,10 +39,11 @@ class ImportOptions:
       per_channel: a threshold for each channel.
       sequential, correct_biases: of `quantise`.
       precisions: of the certificates.
+      coding: of the spikes, as in `spiking`.
       command: that was given, for the record.
 
     Raises:
-      ValueError: steps out of range.
+      ValueError: steps out of range, or an unknown coding.
     """
 
     out: Path
@@ -52,11 +54,13 @@ class ImportOptions:
     sequential: bool = False
     correct_biases: bool = False
     precisions: Sequence[str] = ("float64",)
+    coding: str = "bits"
     command: str = ""
 
     def __post_init__(self) -> None:
+        before = coding_of(self.coding).before
         for t in self.steps:
-            check_steps(t, jnp.float32)
+            check_steps(t, jnp.float32, before=before)
 
 
 def import_network(source: ImportSource, options: ImportOptions) -> ImportResult:
@@ -159,7 +163,9 @@ def _row(
         steps=steps,
         nonspiking=nonspiking,
     )
-    snn_fn = spiking(quantised.apply_fn, steps=steps, nonspiking=nonspiking)
+    snn_fn = spiking(
+        quantised.apply_fn, steps=steps, nonspiking=nonspiking, coding=options.coding
+    )
     snn = on_examples(quantised, snn_fn, converted, repeats=1)
     row = ImportedAtSteps(
         steps=steps,
@@ -168,7 +174,11 @@ def _row(
         spikes_per_neuron=float(snn.stats.spikes_per_neuron),
         milliseconds_per_example=snn.milliseconds_per_example,
         certificate=certificates(
-            quantised, converted, steps=steps, precisions=options.precisions
+            quantised,
+            converted,
+            steps=steps,
+            precisions=options.precisions,
+            coding=options.coding,
         ),
     )
     return row, report
@@ -188,6 +198,7 @@ def _result(
         per_channel=options.per_channel,
         sequential=options.sequential or options.method == "output",
         correct_biases=options.correct_biases,
+        coding=options.coding,
         calibrated_on=seen,
         compared_on=shown,
         same_images=Path(source.pictures) == Path(options.calibrate),

@@ -33,6 +33,7 @@ class ImportResult(Struct, frozen=True, kw_only=True):
       checkpoint: the name of its file; "" for none.
       model: what it is of.
       method, per_channel, sequential, correct_biases: how thresholds were found.
+      coding: of the spikes, as in `ConversionResult`.
       calibrated_on, compared_on: how many images.
       same_images: whether those are the same.
       steps: a row for each T.
@@ -48,6 +49,7 @@ class ImportResult(Struct, frozen=True, kw_only=True):
     per_channel: bool
     sequential: bool = False
     correct_biases: bool = False
+    coding: str = "bits"
     calibrated_on: int
     compared_on: int
     same_images: bool

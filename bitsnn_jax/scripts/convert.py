@@ -196,6 +196,7 @@ def _import(source: ImportSource, options: Namespace, command: str) -> None:
             sequential=options.sequential,
             correct_biases=options.correct_biases,
             precisions=PRECISIONS[options.certificate],
+            coding=options.coding,
             command=command,
         ),
     )
@@ -206,7 +207,7 @@ _KINDS = {
     "ckpt": _Kind(
         "--ckpt",
         _convert,
-        own="mode coding nonspiking fixed-point rounding carriers tie-skips target "
+        own="mode nonspiking fixed-point rounding carriers tie-skips target "
         "qat_epochs qat_learning_rate "
         "data vocabulary distributed coordinator num_hosts host host_timeout",
     ),

@@ -62,6 +62,25 @@ def test_a_file_leaves_spiking_and_can_be_loaded(last, pictures, tmp_path):
     np.testing.assert_array_equal(loaded.float_fn(loaded.float_variables, x), expected)
 
 
+def test_signed_digits_send_the_same_codes_with_fewer_spikes(pictures, tmp_path):
+    file, found = network(tmp_path, ["n", 3, 32, 32]), {}
+    for coding in ("bits", "signed_digits"):
+        out = tmp_path / coding
+        main(
+            f"--onnx {file} --calibrate {pictures} --steps 4 --coding {coding} "
+            f"--out {out}".split()
+        )
+        results = read_typed(out / "import.json", ImportResult, advice="")
+        assert results.coding == coding
+        [found[coding]] = results.steps
+    bits, digits = found.values()
+    assert bits.agreement == digits.agreement
+    for each in found.values():
+        assert each.certificate["float64"].exact
+    # Of codes of 4 bits, the digits of 7, 11, 13, 14 and 15 are fewer.
+    assert digits.spikes_per_neuron < bits.spikes_per_neuron
+
+
 @pytest.mark.parametrize(
     "shape, options, words",
     [

@@ -189,7 +189,7 @@ WRONG = {
         "--onnx=x.onnx --calibrate=. --std 0 1 1": "--std must be above 0 and at most",
         "--onnx=x.onnx --calibrate=. --mean 124 116 104": "--mean must be at least 0 a",
         "--onnx=x.onnx --calibrate=. --mean nan 0 0": "--mean must be at least 0 and a",
-        "--onnx=x.onnx --calibrate=. --coding=signed_digits": "--coding belongs to",
+        "--onnx=x.onnx --calibrate=. --coding=signed_digits --steps=24": "at most 23",
     },
     "compare": {
         "": "the following arguments are required: --ckpt",
