@@ -54,7 +54,11 @@ EXPERIMENTS = {
     ),
     "levels": Experiment("Table 5", "experiments/levels.py", "levels.json", 18, 0.4),
     "relu_first": Experiment(
-        "Table 12", "experiments/relu_first.py", "relu_first.json", 4, 1.5
+        "Table 12",
+        "experiments/relu_first.py",
+        "relu_first.json",
+        4,  # 1 of ResNet-20
+        1.5,
     ),
     "direct": Experiment(
         "Tables 3, 10, Figure 1",
