@@ -159,7 +159,8 @@ def _beside_the_best(rows) -> tuple[str, bool | None]:
     ours = {seed: source.get(seed, source[0]) for seed in theirs}
     mean = statistics.fmean(ours.values())
     margins = [100 * (ours[seed] - theirs[seed]) for seed in theirs]
-    error = 100 * math.sqrt(mean * (1 - mean) / IMAGES / len(margins))
+    measured = len(source.keys() & theirs.keys())
+    error = 100 * math.sqrt(mean * (1 - mean) / IMAGES / measured)
     margin = statistics.fmean(margins)
     best = f"{percent(statistics.fmean(theirs.values()))} (`{name}`)"
     best = f"at most {best} of {len(rivals)} methods" if len(rivals) > 1 else best
