@@ -26,7 +26,6 @@ from bitsnn_jax.runtime.cli import (
     Parser,
     a_path,
     as_script,
-    between,
     whole,
     with_huge_pages,
 )
@@ -37,6 +36,7 @@ from bitsnn_jax.training import train_and_evaluate
 RUNS = Path("runs/relu_first")
 NUMBERS = Path("docs/results/relu_first.json")
 SHIPPED = "resnet20_fashion_mnist"
+FINE_RATE = 0.02
 EPOCHS = 10  # of `small`; ResNet-20 has those of the package's
 
 
@@ -46,17 +46,16 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=whole(0, SEEDS), action=Distinct, nargs="+", default=[0, 1, 2]
     )
-    parser.add_argument("--fine_rate", type=between(0, 1000), default=0.02)
     parser.add_argument("--out", type=a_path, default=NUMBERS, help="the JSON file")
     options = parser.parse_args()
     rows = Rows(options.out, ("network", "seed"))
     for seed in options.seeds:
         if not rows.known({"network": options.network, "seed": seed}):
-            rows.add(three_runs(options.network, seed, options.fine_rate))
+            rows.add(three_runs(options.network, seed))
             print(rows[-1], flush=True)
 
 
-def three_runs(network: str, seed: int, fine_rate: float) -> dict[str, Any]:
+def three_runs(network: str, seed: int) -> dict[str, Any]:
     """Train a network in each way, and give what it reaches on the test split."""
     qcfs = from_the_start(network, seed)
     relu = dataclasses.replace(
@@ -70,7 +69,7 @@ def three_runs(network: str, seed: int, fine_rate: float) -> dict[str, Any]:
         start_from=str(RUNS / relu.name),
         optimizer=dataclasses.replace(
             qcfs.optimizer,
-            learning_rate=fine_rate,
+            learning_rate=FINE_RATE,
             epochs=max(1, qcfs.optimizer.epochs // 10),
         ),
     )

@@ -131,7 +131,7 @@ def trained_through_time(rows):
         parts += [f"`{network}` {said}"] if said else []
         checks += [check] if said else []
     sure = [check for check in checks if check is not None]
-    if len(sure) == len(checks):
+    if sure and len(sure) == len(checks):
         return "; ".join(parts), of_all(sure)
     return "; ".join(parts), "in part" if any(sure) else "undecided"
 

@@ -77,7 +77,7 @@ def test_signed_digits_send_the_same_codes_with_fewer_spikes(pictures, tmp_path)
     assert bits.agreement == digits.agreement
     for each in found.values():
         assert each.certificate["float64"].exact
-    # Of codes of 4 bits, the digits of 7, 11, 13, 14 and 15 are fewer.
+    # Of codes of 4 bits, 7, 14 and 15 have fewer digits.
     assert digits.spikes_per_neuron < bits.spikes_per_neuron
 
 

@@ -327,7 +327,6 @@ WRONG = {
     "experiments.relu_first": {
         "--network vgg": "invalid choice: 'vgg'",
         "--seeds -1": "--seeds must be at least 0",
-        "--fine_rate=0": "--fine_rate must be above 0",
     },
     "experiments.robustness": {
         "--steps 25": "--steps must be at most 24",
