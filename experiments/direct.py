@@ -208,18 +208,16 @@ def add(rows: Rows, network: Network, seed: int, *, rounds: int) -> None:
     runs = [folder_of(network, name, seed) for name in METHODS]
     direct = [run for run in runs if (run / "result.json").exists()]
     steps = {STEPS, *(trained_as(run)["config"]["steps"] for run in direct)}
-    # Conversions of a network of the package are the same with each seed.
-    once = seed > 0 and (str(network), "qcfs") in SHIPPED
     options = ["--training_rounds", str(rounds)]
     options += ["--direct", *map(str, direct)] if direct else []
-    methods = CONVERSIONS[:1] if once else CONVERSIONS
-    found = compared(qcfs, [*methods, *options], out, steps=sorted(steps))
+    found = compared(qcfs, [*CONVERSIONS, *options], out, steps=sorted(steps))
     about = {"about": about_numbers(config=CONFIG, seed=seed)}
     for row in found["rows"]:
-        if once and not row.get("run"):
-            continue
         trained = found["trained"][row.get("run") or qcfs]
-        key = {"network": str(network), "method": row["method"], "seed": seed}
+        # A network of the package is one network, whatever the seed.
+        once = not row.get("run") and (str(network), "qcfs") in SHIPPED
+        key = {"network": str(network), "method": row["method"]}
+        key["seed"] = 0 if once else seed
         if row["steps"] == trained["steps"] and not rows.known(key):
             rows.add(key | _of_row(row) | _of_training(trained) | about)
     key = {"network": str(network), "method": LONGER, "seed": seed}

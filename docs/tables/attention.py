@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from pages import table
-from surveys import spread
+from surveys import percents, spread
 from trained import percent
 
 _LEVELS = 15
@@ -68,10 +68,6 @@ def vit_integers(rows):
         )
 
 
-def _percents(values) -> str:
-    return spread([100 * v for v in values], ".2f") + " %"
-
-
 def _points(values) -> str:
     return spread([100 * v for v in values], "+.2f")
 
@@ -99,7 +95,7 @@ def sentences(rows, rivals):
             name,
             str(steps),
             str(len(accuracies)),
-            _percents(accuracies.values()),
+            percents(accuracies.values()),
             _points(less) if name != "float, GELU" else "",
             spread([mode["spikes_per_neuron"] for mode in modes], ".3f")
             if modes

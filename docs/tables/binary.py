@@ -1,8 +1,8 @@
 """Tables of binary networks beside the converted one: experiments/binary.py."""
 
 import statistics
-from collections import defaultdict
 
+from claims import grouped
 from methods import short
 from pages import table
 from surveys import spread
@@ -15,9 +15,7 @@ OURS = "qcfs"
 
 def by_method(rows):
     """Rows of each method, all seeds together; the converted network first."""
-    found = defaultdict(list)
-    for row in rows:
-        found[row["method"]].append(row)
+    found = grouped(rows, "method")
     return {m: found[m] for m in (OURS, *METHODS) if m in found}
 
 

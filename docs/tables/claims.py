@@ -5,7 +5,9 @@ verdict that it derives from these numbers: "confirmed", "refuted", "in part",
 "undecided". `docs/tables/paper.py` makes the tables of docs/paper.md of them.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 VERDICTS = ("confirmed", "in part", "refuted", "undecided")
@@ -57,6 +59,18 @@ def of_all(checks: list[bool]) -> str:
     if all(checks):
         return "confirmed"
     return "in part" if any(checks) else "refuted"
+
+
+def grouped(rows: list[Any], *fields: str) -> dict[Any, list[Any]]:
+    """Lists of the rows that agree in these fields, by what they have there.
+
+    >>> grouped([{"T": 4, "seed": 0}, {"T": 4, "seed": 1}], "T")
+    {4: [{'T': 4, 'seed': 0}, {'T': 4, 'seed': 1}]}
+    """
+    groups, key = defaultdict(list), itemgetter(*fields)
+    for row in rows:
+        groups[key(row)].append(row)
+    return dict(groups)
 
 
 def at(rows: list[Any], **values: Any) -> Any:

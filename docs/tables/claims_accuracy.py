@@ -4,7 +4,7 @@ import math
 import statistics
 from collections import defaultdict
 
-from claims import RESNET, VGG, at, claims_of, of_all
+from claims import RESNET, VGG, at, claims_of, grouped, of_all
 from errors import on_most_images
 from methods import means
 from trained import percent
@@ -126,8 +126,8 @@ def rate_at_eight(resnet, vgg):
 )
 def trained_through_time(rows):
     parts, checks = [], []
-    for network in sorted({row["network"] for row in rows}):
-        said, check = _beside_the_best([r for r in rows if r["network"] == network])
+    for network, found in sorted(grouped(rows, "network").items()):
+        said, check = _beside_the_best(found)
         parts += [f"`{network}` {said}"] if said else []
         checks += [check] if said else []
     sure = [check for check in checks if check is not None]
@@ -225,10 +225,9 @@ def quantised(rows):
 )
 def relu_first(rows):
     parts, checks = [], []
-    for network in sorted({row["network"] for row in rows}):
-        found = [row["accuracy"] for row in rows if row["network"] == network]
+    for network, found in sorted(grouped(rows, "network").items()):
         first, after = (
-            statistics.fmean(each[name] for each in found)
+            statistics.fmean(row["accuracy"][name] for row in found)
             for name in ("QCFS", "ReLU, then QCFS")
         )
         seeds = f"{len(found)} seed{'s' * (len(found) > 1)}"

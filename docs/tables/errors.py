@@ -1,9 +1,8 @@
 """Tables of docs/errors.md and docs/robustness.md."""
 
-from collections import defaultdict
 from itertools import zip_longest
 
-from claims import RESNET, VGG, at
+from claims import RESNET, VGG, at, grouped
 from pages import table
 from surveys import spread
 from trained import percent
@@ -102,10 +101,8 @@ def on_most_images(rows):
 
 def by_seed(rows):
     """Lists of rows that differ by seed alone, each on as many images as there are."""
-    groups = defaultdict(list)
-    for row in rows:
-        groups[row["kind"], row["network"], row["size"]].append(row)
-    for found in sorted(groups.values(), key=lambda found: _place(found[0])):
+    groups = grouped(rows, "kind", "network", "size").values()
+    for found in sorted(groups, key=lambda found: _place(found[0])):
         yield on_most_images(found)
 
 

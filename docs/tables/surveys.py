@@ -3,7 +3,7 @@
 import statistics
 from collections import defaultdict
 
-from claims import at
+from claims import at, grouped
 from pages import table
 from trained import NATIVE, ORDER, percent
 
@@ -16,7 +16,8 @@ def spread(values, form: str) -> str:
     return f"{mean:{form}} ± {statistics.stdev(values):{form.lstrip('+')}}"
 
 
-def _percents(values) -> str:
+def percents(values) -> str:
+    """Mean and standard deviation of shares, in per cent."""
     return spread([100 * v for v in values], ".2f") + " %"
 
 
@@ -35,7 +36,7 @@ def surrogates(rows):
             name,
             f"{weight:.3g}",
             str(len(found)),
-            _percents([f["accuracy"] for f in found]),
+            percents([f["accuracy"] for f in found]),
             spread([f["spikes_per_neuron"] for f in found], ".3f"),
         )
 
@@ -68,9 +69,7 @@ def spike_weights(rows):
         *("λ", "`loss.spike_weights`", "seeds", "accuracy", "spikes/neuron"),
         "synaptic operations an image",
     )
-    groups = defaultdict(list)
-    for row in rows:
-        groups[row["spike_lambda"], row["spike_weights"]].append(row)
+    groups = grouped(rows, "spike_lambda", "spike_weights")
     for (weight, name), found in sorted(
         groups.items(), key=lambda group: (group[0][0], group[0][1] == "fan_out")
     ):
@@ -78,7 +77,7 @@ def spike_weights(rows):
             f"{weight:.3g}",
             f"`{name}`" if weight else "",
             str(len(found)),
-            _percents([f["accuracy"] for f in found]),
+            percents([f["accuracy"] for f in found]),
             spread([f["spikes_per_neuron"] for f in found], ".3f"),
             spread([f["synaptic_operations"] for f in found], ",.0f"),
         )
@@ -162,14 +161,12 @@ def levels(rows):
         *("T", "L", "λ", "seeds", "ANN", "SNN", "predictions that differ"),
         "spikes per neuron",
     )
-    groups = defaultdict(list)
-    for row in rows:
-        groups[row["steps"], row["spike_lambda"]].append(row)
+    groups = grouped(rows, "steps", "spike_lambda")
     for (steps, weight), found in sorted(groups.items()):
         yield (
             *(str(steps), str(2**steps - 1), f"{weight:.3g}", str(len(found))),
-            _percents([f["ann"] for f in found]),
-            _percents([f["accuracy"] for f in found]),
+            percents([f["ann"] for f in found]),
+            percents([f["accuracy"] for f in found]),
             str(sum(f["differing"] for f in found)),
             spread([f["spikes_per_neuron"] for f in found], ".3f"),
         )
@@ -178,12 +175,9 @@ def levels(rows):
 @table("relu_first", "relu_first.json")
 def relu_first(rows):
     yield "network", "run", "epochs", "seeds", "test accuracy"
-    groups = defaultdict(list)
-    for row in rows:
-        groups[row["network"]].append(row)
-    for network, found in groups.items():
+    for network, found in grouped(rows, "network").items():
         for name, epochs in found[0]["epochs"].items():
-            accuracy = _percents([row["accuracy"][name] for row in found])
+            accuracy = percents([row["accuracy"][name] for row in found])
             yield f"`{network}`", name, str(epochs), str(len(found)), accuracy
 
 

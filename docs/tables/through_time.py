@@ -1,8 +1,9 @@
 """Tables of directly trained networks beside converted ones: experiments/direct.py."""
 
 import statistics
-from collections import defaultdict
+from collections.abc import Callable
 
+from claims import grouped
 from methods import short
 from pages import table
 from surveys import spread
@@ -19,11 +20,9 @@ _TITLES = {
 
 def _by_accuracy(rows):
     """Rows of each method, the most accurate first; those of all seeds together."""
-    found = defaultdict(list)
-    for row in rows:
-        found[row["method"]].append(row)
     return sorted(
-        found.items(), key=lambda pair: -statistics.fmean(_values(pair[1], "accuracy"))
+        grouped(rows, "method").items(),
+        key=lambda pair: -statistics.fmean(_values(pair[1], "accuracy")),
     )
 
 
@@ -31,15 +30,12 @@ def _values(rows, key):
     return [row[key] for row in rows]
 
 
-def _mean(rows, key, form=short) -> str:
-    values = _values(rows, key)
-    return "–" if None in values else form(statistics.fmean(values))
-
-
-def _median(rows, key, form=short) -> str:
-    """What a step costs, of the seeds that measured it."""
+def _typical(
+    rows, key, form=short, *, of: Callable[[list[float]], float] = statistics.fmean
+) -> str:
+    """What the seeds have that measured it."""
     values = [value for value in _values(rows, key) if value is not None]
-    return form(statistics.median(values)) if values else "–"
+    return form(of(values)) if values else "–"
 
 
 def _rows(rows):
@@ -54,11 +50,12 @@ def _rows(rows):
             str(found[0]["steps"]),
             str(found[0]["until_output"]),
             spread([100 * value for value in _values(found, "accuracy")], ".2f"),
-            _mean(found, "spikes_per_neuron", "{:.3f}".format),
-            _mean(found, "synaptic_operations"),
-            _mean(found, "nanojoules"),
-            _median(found, "qcfs_steps", "{:.2f}".format),
-            _median(found, "step_megabytes"),
+            _typical(found, "spikes_per_neuron", "{:.3f}".format),
+            _typical(found, "synaptic_operations"),
+            _typical(found, "nanojoules"),
+            # Times, of which one may have been taken on a busy machine.
+            _typical(found, "qcfs_steps", "{:.2f}".format, of=statistics.median),
+            _typical(found, "step_megabytes", of=statistics.median),
         )
 
 
